@@ -1,0 +1,39 @@
+# The project's commands; `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.PHONY: help setup run test check bench format generate clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+setup:  ## install what is missing (system packages when root, a virtual environment)
+	@dev/setup.sh
+
+run: setup  ## run the whole way on this machine, with a live view; Ctrl-C ends it
+	@exec $(PY) -m dev.up
+
+test: setup  ## set up everything, then pass the tests; skips are counted with their reasons
+	@$(PY) -m pytest
+
+check: setup  ## format, lint, types, layers, generated code and docs tables
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+	$(PY) -m dev.generate --check
+
+bench: setup  ## measure in pairs and print the figures (make bench ARGS="storms --pairs 9")
+	@$(PY) -m bench $(ARGS)
+
+format: setup  ## format the code and mend what the linter can
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+generate: setup  ## write the generated code and docs tables again
+	$(PY) -m dev.generate
+
+clean:  ## remove the virtual environment, caches and run-time state
+	rm -rf $(VENV) .run .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

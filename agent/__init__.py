@@ -1,0 +1,1 @@
+"""JUDGEMENT: observations become cases. A pure core in a thin shell, without any privilege."""

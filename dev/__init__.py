@@ -1,0 +1,1 @@
+"""What developers run: setup, generation, `make run`. Not part of the distribution."""

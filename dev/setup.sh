@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Install what the project needs and is missing: system packages (as root, on Debian and Ubuntu) and a virtual
+# environment in .venv. Idempotent: a second run with nothing changed takes a moment. Says what it could not do.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# The loader's bindings come from the distribution, for the system's own Python (the PyPI name is another project).
+packages=(python3-bpfcc linux-headers-amd64 libbpf1 python3-venv python3-dev gcc libsystemd-dev pkg-config
+          systemd systemd-container dbus openssl)
+case "$(dpkg --print-architecture 2>/dev/null || true)" in
+  arm64) packages=("${packages[@]/linux-headers-amd64/linux-headers-arm64}") ;;
+esac
+if grep -qs '^ID=ubuntu' /etc/os-release; then packages=("${packages[@]/linux-headers-a*64/linux-headers-generic}"); fi
+
+missing=()
+if command -v dpkg-query >/dev/null; then
+  for package in "${packages[@]}"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+  done
+  if [ ${#missing[@]} -gt 0 ]; then
+    if [ "$(id -u)" = 0 ]; then
+      echo "setup: installing ${missing[*]}"
+      export DEBIAN_FRONTEND=noninteractive
+      apt-get update -qq
+      apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    else
+      echo "setup: not root, going on without: ${missing[*]} (apt-get install them for the whole of it)" >&2
+    fi
+  fi
+else
+  echo "setup: not Debian or Ubuntu; kernel sensors need bcc's Python bindings and kernel headers" >&2
+fi
+
+# The system's own interpreter where it will do: an unprivileged user can execute it, which an interpreter
+# under a private home folder does not allow.
+python=""
+for candidate in /usr/bin/python3 python3 python3.13 python3.12 python3.11; do
+  if command -v "$candidate" >/dev/null &&
+     "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    python=$candidate
+    break
+  fi
+done
+[ -n "$python" ] || { echo "setup: Python 3.11 or later with venv is needed (Debian: python3-venv)" >&2; exit 1; }
+
+extras="agent,orchestrator,dev"
+if pkg-config --exists libsystemd 2>/dev/null; then extras="$extras,systemd"; fi
+stamp=$(cat pyproject.toml dev/constraints.txt dev/setup.sh 2>/dev/null | sha256sum | cut -d' ' -f1)-$extras
+if [ "$(cat .venv/.stamp 2>/dev/null)" != "$stamp" ]; then
+  echo "setup: virtual environment with $("$python" --version)"
+  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  .venv/bin/python -m pip install -q --disable-pip-version-check -c dev/constraints.txt setuptools wheel
+  .venv/bin/python -m pip install -q --disable-pip-version-check -c dev/constraints.txt -e ".[$extras]"
+  echo "$stamp" > .venv/.stamp
+fi

@@ -1,0 +1,1 @@
+"""nanobotctl: the operator's command line."""

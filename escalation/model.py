@@ -1,0 +1,431 @@
+"""The words that host and orchestrator share: reports, cases, evidence, incidents, recommendations.
+
+Values only: nothing here reads a clock, a file or a socket. No field holds prompt or answer text, and no
+field is prose: reasons are codes with numbers, worded where people read them (`wording.py`). Times are
+Unix nanoseconds, UTC (`*_ns`); durations are seconds (`*_s`).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass, field
+from typing import Final, NewType
+
+AgentId = NewType("AgentId", str)
+"""The host's name as its certificate carries it: ``spiffe://<trust domain>/nanobot/agent/<AgentId>``."""
+
+BootId = NewType("BootId", str)
+"""One numbering of reports: a UUID that changes with the host's boot and with every fresh spool."""
+
+CaseId = NewType("CaseId", str)
+IncidentId = NewType("IncidentId", str)
+RecommendationId = NewType("RecommendationId", str)
+
+AGENT_ID: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+"""What an AgentId looks like in full: a lower-case DNS name of at most 63 characters."""
+
+
+class FaultClass(enum.StrEnum):
+    """The catalogue's dotted names. UNKNOWN stands for a class that a newer agent knows and we do not."""
+
+    UNKNOWN = "unknown"
+    GPU_ACCESS_REVOKED = "gpu.access_revoked"
+    GPU_NEVER_GRANTED = "gpu.never_granted"
+    GPU_UVM_LOST = "gpu.uvm_lost"
+    MEMORY_CGROUP_OOM_KILL = "memory.cgroup_oom_kill"
+    PROCESS_KILLED_BY_SIGNAL = "process.killed_by_signal"
+    EXPOSURE_OFF_MESH_LISTENER = "exposure.off_mesh_listener"
+    MONITOR_BLIND = "monitor.blind"
+
+
+class Severity(enum.StrEnum):
+    """How bad it is, worst last in `SEVERITY_ORDER`."""
+
+    UNKNOWN = "unknown"
+    NOTE = "note"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+SEVERITY_ORDER: Final = (Severity.UNKNOWN, Severity.NOTE, Severity.MEDIUM, Severity.HIGH, Severity.CRITICAL)
+
+
+class SubjectKind(enum.StrEnum):
+    """What kind of thing a case is about."""
+
+    UNKNOWN = "unknown"
+    HOST = "host"
+    UNIT = "unit"
+    CONTAINER = "container"
+    CGROUP = "cgroup"
+    PROCESS = "process"
+    LISTENER = "listener"
+    SENSOR = "sensor"
+    GPU = "gpu"
+    ROUTE = "route"
+    MODEL = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a case is about. `name` came from a host: hostile text, shown only escaped."""
+
+    kind: SubjectKind
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Incarnation:
+    """Which life of the subject a case speaks of; an approval is void when any of it changed."""
+
+    kernel_boot_id: str
+    container_id: str | None = None
+    pid: int | None = None
+    start_ticks: int | None = None
+
+
+class ReasonCode(enum.StrEnum):
+    """Why a case was opened, kept open or cleared. Words are in `wording.py`."""
+
+    UNKNOWN = "unknown"
+    OPEN_REFUSED_AFTER_SUCCESS = "open_refused_after_success"
+    OPEN_REFUSED_BY_MODE = "open_refused_by_mode"
+    DEVICE_NODE_MISSING = "device_node_missing"
+    DRIVER_BEHIND_NODE_MISSING = "driver_behind_node_missing"
+    OPEN_SUCCEEDS_AGAIN = "open_succeeds_again"
+    CGROUP_GONE = "cgroup_gone"
+    KERNEL_CHOSE_VICTIM = "kernel_chose_victim"
+    CGROUP_COUNTED_KILL = "cgroup_counted_kill"
+    NO_KILL_SINCE = "no_kill_since"
+    DIED_BY_FAULT_SIGNAL = "died_by_fault_signal"
+    SUBJECT_RAN_SINCE = "subject_ran_since"
+    LISTENS_ON_ALL_INTERFACES = "listens_on_all_interfaces"
+    LISTENS_OFF_MESH = "listens_off_mesh"
+    HOST_HAS_PUBLIC_ADDRESS = "host_has_public_address"
+    SOCKET_TABLE_AGREES = "socket_table_agrees"
+    LISTENER_CLOSED = "listener_closed"
+    LISTENER_ALLOWED = "listener_allowed"
+    SENSOR_BLIND = "sensor_blind"
+    SENSOR_SEES_AGAIN = "sensor_sees_again"
+    HOST_SILENT = "host_silent"
+    HOST_HEARD_AGAIN = "host_heard_again"
+    SECOND_LAYER_UNKNOWN = "second_layer_unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason with its numbers: `count` things seen over `window_s` seconds, against `threshold`."""
+
+    code: ReasonCode
+    count: int = 0
+    threshold: float = 0.0
+    window_s: float = 0.0
+
+
+class Device(enum.StrEnum):
+    """Which GPU device node."""
+
+    UNKNOWN = "unknown"
+    CONTROL = "nvidiactl"
+    GPU = "nvidia"
+    UVM = "nvidia-uvm"
+    UVM_TOOLS = "nvidia-uvm-tools"
+    MODESET = "nvidia-modeset"
+    OTHER = "nvidia-other"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceOpenEvidence:
+    """Opens of a GPU device node that failed with `errno`, and how many had succeeded before."""
+
+    device: Device
+    minor: int | None
+    errno: int
+    failures: int
+    prior_successes: int
+    process_name: str
+    pid: int | None
+
+
+class OomScope(enum.StrEnum):
+    """Whose memory ran out."""
+
+    UNKNOWN = "unknown"
+    CGROUP = "cgroup"
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True)
+class OomEvidence:
+    """One kill by the kernel's out-of-memory killer, with the cgroup's own account as second witness."""
+
+    scope: OomScope
+    process_name: str
+    pid: int | None
+    anon_rss_bytes: int | None
+    limit_bytes: int | None
+    kills_in_cgroup: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SignalEvidence:
+    """A process that ended by a signal; `code` is the kernel's si_code (above 0: raised by the kernel)."""
+
+    signal: int
+    code: int
+    process_name: str
+    pid: int | None
+
+
+class Reach(enum.StrEnum):
+    """From where a listener can be reached, judged by address alone."""
+
+    UNKNOWN = "unknown"
+    ALL_INTERFACES = "all_interfaces"
+    PUBLIC = "public"
+    PRIVATE_NETWORK = "private_network"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerEvidence:
+    """A listening TCP socket. `confirmed` is whether the host's socket table shows it (None: unknown)."""
+
+    address: str
+    port: int
+    reach: Reach
+    process_name: str
+    confirmed: bool | None
+
+
+class BlindReason(enum.StrEnum):
+    """Why a sensor, or a whole host, cannot be seen."""
+
+    UNKNOWN = "unknown"
+    DISABLED = "disabled"
+    NOT_HANDED_OVER = "not_handed_over"
+    NO_PRIVILEGE = "no_privilege"
+    NO_KERNEL_SUPPORT = "no_kernel_support"
+    NO_HEADERS = "no_headers"
+    NO_LIBRARY = "no_library"
+    ATTACH_FAILED = "attach_failed"
+    READ_FAILED = "read_failed"
+    UNSUPPORTED_PLATFORM = "unsupported_platform"
+    HOST_SILENT = "host_silent"
+
+
+@dataclass(frozen=True, slots=True)
+class BlindEvidence:
+    """What cannot be seen, and since how many seconds."""
+
+    sensor: str
+    reason: BlindReason
+    silent_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownEvidence:
+    """Evidence of a kind that a newer agent sends; kept as its bytes' size, never dropped silently."""
+
+    size_bytes: int
+
+
+Evidence = (
+    DeviceOpenEvidence | OomEvidence | SignalEvidence | ListenerEvidence | BlindEvidence | UnknownEvidence
+)
+
+
+class CasePhase(enum.StrEnum):
+    """What a report says about a case."""
+
+    UNKNOWN = "unknown"
+    OPENED = "opened"
+    UPDATED = "updated"
+    CLEARED = "cleared"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseReport:
+    """A case was opened, updated or cleared. `count` is how often the fault was seen since `first_seen_ns`.
+
+    `fault_number` keeps the wire's number when `fault_class` is UNKNOWN, so that nothing is lost.
+    `target` is what an action would act on (a unit or container), when it is known and differs from the
+    subject.
+    """
+
+    phase: CasePhase
+    case_id: CaseId
+    fault_class: FaultClass
+    severity: Severity
+    subject: Subject
+    incarnation: Incarnation
+    first_seen_ns: int
+    last_seen_ns: int
+    count: int
+    target: Subject | None = None
+    reasons: tuple[Reason, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    fault_number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SensorCoverage:
+    """Whether one sensor sees. `blind` is None when it does; `error` is an errno where one is known."""
+
+    sensor: str
+    blind: BlindReason | None
+    error: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """The agent lives, and this is what it can and cannot see."""
+
+    kernel_boot_id: str
+    agent_version: str
+    started_ns: int
+    coverage: tuple[SensorCoverage, ...]
+    open_cases: int
+    spool_reports: int
+    spool_bytes: int
+    interval_s: float
+
+
+class LossKind(enum.StrEnum):
+    """Where something was lost."""
+
+    UNKNOWN = "unknown"
+    RING_FULL = "ring_full"
+    PIPELINE_FULL = "pipeline_full"
+    SPOOL_QUARANTINED = "spool_quarantined"
+    SPOOL_FULL = "spool_full"
+    SPOOL_UNWRITABLE = "spool_unwritable"
+    REPORT_REFUSED = "report_refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """`count` things were lost at `kind`, of `sensor` where it has one; a lower bound unless `exact`."""
+
+    kind: LossKind
+    sensor: str
+    count: int
+    exact: bool
+
+
+Body = CaseReport | Heartbeat | Loss
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownBody:
+    """A report of a kind that a newer agent sends: stored and acknowledged, shown as unknown."""
+
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One durable, numbered message from a host. (agent_id, boot_id, sequence) is its identity."""
+
+    agent_id: AgentId
+    boot_id: BootId
+    sequence: int
+    created_ns: int
+    body: Body | UnknownBody
+
+
+class ActionKind(enum.StrEnum):
+    """What is recommended. INSPECT reads only; HUMAN is described and can never be approved here."""
+
+    RESTART_UNIT = "restart_unit"
+    RESTART_CONTAINER = "restart_container"
+    CHANGE_SETTING = "change_setting"
+    INSPECT = "inspect"
+    HUMAN = "human"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A typed action: `command` is the exact argument list that a person would run on `host`."""
+
+    kind: ActionKind
+    host: AgentId
+    target: Subject
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Proof of recovery: the same detector clears within `within_s` and does not reopen for `quiet_s`."""
+
+    text: str
+    within_s: float
+    quiet_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What a remedy says about an incident: the action, its price, its limits and its proof."""
+
+    action: Action
+    summary: str
+    risk: str
+    will_not_fix: str
+    verification: Verification
+
+
+class State(enum.StrEnum):
+    """Where a recommendation stands; the table of moves is in `server/approvals.py`."""
+
+    PROPOSED = "proposed"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"
+    DONE = "done"
+    LAPSED = "lapsed"
+    VERIFIED = "verified"
+    NOT_CURED = "not_cured"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """One cause on one host, folded from the reports that share it."""
+
+    id: IncidentId
+    agent_id: AgentId
+    fault_class: FaultClass
+    fault_number: int | None
+    subject: Subject
+    target: Subject | None
+    severity: Severity
+    incarnation: Incarnation
+    case_id: CaseId
+    open: bool
+    first_seen_ns: int
+    last_seen_ns: int
+    cleared_ns: int | None
+    count: int
+    reasons: tuple[Reason, ...] = field(default=())
+    evidence: tuple[Evidence, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """An advice bound to an incident, its evidence and its target's incarnation by `digest`."""
+
+    id: RecommendationId
+    incident_id: IncidentId
+    advice: Advice
+    digest: str
+    state: State
+    created_ns: int
+    approve_by_ns: int
+    execute_by_ns: int | None = None
+    decided_by: str | None = None
+    decided_ns: int | None = None
+    decision_reason: str | None = None
+    done_by: str | None = None
+    done_ns: int | None = None
+    finished_ns: int | None = None

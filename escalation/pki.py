@@ -1,0 +1,1 @@
+"""Certificates for people who have no authority of their own."""

@@ -1,0 +1,1 @@
+"""The orchestrator: ingest, incidents, recommendations, approvals, audit, and the operator's API."""

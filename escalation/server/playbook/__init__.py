@@ -1,0 +1,1 @@
+"""One file per remedy: a typed action with its price, its risk and its proof of recovery."""

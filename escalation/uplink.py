@@ -1,0 +1,1 @@
+"""What drains the outbox to the orchestrator."""

@@ -1,0 +1,1 @@
+"""Generated protobuf code and the codec; wire types stop at the codec."""

@@ -1,0 +1,1 @@
+"""SENSORS: what the machine said. Imports nothing of ours; the only place for bcc and NVML."""

@@ -1,0 +1,1 @@
+"""The host's own unprivileged interfaces: /proc, cgroup files, sock_diag."""

@@ -1,0 +1,1 @@
+"""The room for the passive route observer: packets, streams, exchanges, facts about an answer."""

@@ -1,0 +1,219 @@
+"""What a sensor can say: frozen observations, and the Gap that says what it could not see.
+
+An observation states a fact about one moment. It carries no judgement (that is the agent's) and no
+content of a request, a command line or an environment. Durations are taken from `Instant.boot_ns`;
+`Instant.unix_ns` is for people and may jump.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import NewType
+
+SensorName = NewType("SensorName", str)
+"""A sensor's stable name in coverage, metrics and configuration, e.g. ``kernel.device_open``."""
+
+CgroupId = NewType("CgroupId", int)
+"""The inode of a cgroup v2 directory, as ``bpf_get_current_cgroup_id()`` gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """One moment on two clocks: `boot_ns` counts suspend and never jumps, `unix_ns` is wall time."""
+
+    boot_ns: int
+    unix_ns: int
+
+    def since_s(self, earlier: Instant) -> float:
+        """Seconds of boot time from `earlier` to this moment."""
+        return (self.boot_ns - earlier.boot_ns) / 1e9
+
+
+class ServerKind(enum.StrEnum):
+    """Which model server (or companion) a process belongs to."""
+
+    VLLM = "vllm"
+    TENSORRT_LLM = "tensorrt_llm"
+    OLLAMA = "ollama"
+    LLAMA_CPP = "llama_cpp"
+    LITELLM = "litellm"
+    OPEN_WEBUI = "open_webui"
+    RAY = "ray"
+    WHISPER = "whisper"
+    POSTGRESQL = "postgresql"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where something happened: a process and the unit or container it belongs to.
+
+    `pid` and `start_ticks` together name one process incarnation; `None` is unknown. Names are as the
+    kernel gave them, undecodable bytes replaced: hostile text, to be shown escaped.
+    """
+
+    cgroup_id: CgroupId | None = None
+    cgroup_path: str | None = None
+    unit: str | None = None
+    container_id: str | None = None
+    pid: int | None = None
+    start_ticks: int | None = None
+    process_name: str | None = None
+    server: ServerKind = ServerKind.OTHER
+
+
+class NvidiaDevice(enum.StrEnum):
+    """Which NVIDIA device node was opened."""
+
+    CONTROL = "nvidiactl"
+    GPU = "nvidia"
+    UVM = "nvidia-uvm"
+    UVM_TOOLS = "nvidia-uvm-tools"
+    MODESET = "nvidia-modeset"
+    OTHER = "nvidia-other"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceOpens:
+    """`count` opens of one NVIDIA device node from one cgroup that ended with `errno` (0 is success).
+
+    `prior_successes` is how many opens of any NVIDIA node this cgroup had completed before them, as the
+    kernel's own table remembers it; it outlives the agent.
+    """
+
+    sensor: SensorName
+    at: Instant
+    origin: Origin
+    device: NvidiaDevice
+    minor: int | None
+    errno: int
+    count: int
+    prior_successes: int
+
+
+class OomScope(enum.StrEnum):
+    """Whose memory ran out: a cgroup's limit or the host's."""
+
+    CGROUP = "cgroup"
+    HOST = "host"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class OomKill:
+    """The kernel chose `origin` as the victim of its out-of-memory killer.
+
+    `limit_bytes` and `kills_in_cgroup` come from the cgroup's own files, the second witness; `None` where
+    the cgroup was gone before it could be read.
+    """
+
+    sensor: SensorName
+    at: Instant
+    origin: Origin
+    scope: OomScope
+    anon_rss_bytes: int | None
+    limit_bytes: int | None
+    kills_in_cgroup: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FatalSignal:
+    """A process is ended by `signal`, whose default action it had not replaced.
+
+    `code` is the kernel's si_code: above 0 the kernel raised it (a fault), 0 or below another process did.
+    """
+
+    sensor: SensorName
+    at: Instant
+    origin: Origin
+    signal: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One listening TCP socket of the host's own network namespace. `address` is its canonical text form."""
+
+    address: str
+    port: int
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerOpened:
+    """A socket began to listen. `confirmed` is whether the host's socket table shows it too."""
+
+    sensor: SensorName
+    at: Instant
+    listener: Listener
+    confirmed: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerClosed:
+    """A socket stopped listening. `confirmed` is whether the host's socket table agrees that it is gone."""
+
+    sensor: SensorName
+    at: Instant
+    listener: Listener
+    confirmed: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerInventory:
+    """Every listening TCP socket of the host at one moment, with the host's own addresses.
+
+    `host_addresses` maps an address in canonical text form to its interface name.
+    """
+
+    sensor: SensorName
+    at: Instant
+    listeners: tuple[Listener, ...]
+    host_addresses: tuple[tuple[str, str], ...]
+
+
+class BlindReason(enum.StrEnum):
+    """Why a sensor cannot see."""
+
+    DISABLED = "disabled"
+    NOT_HANDED_OVER = "not_handed_over"
+    NO_PRIVILEGE = "no_privilege"
+    NO_KERNEL_SUPPORT = "no_kernel_support"
+    NO_HEADERS = "no_headers"
+    NO_LIBRARY = "no_library"
+    ATTACH_FAILED = "attach_failed"
+    READ_FAILED = "read_failed"
+    UNSUPPORTED_PLATFORM = "unsupported_platform"
+
+
+@dataclass(frozen=True, slots=True)
+class Seeing:
+    """The sensor works."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blind:
+    """The sensor sees nothing. `detail` is for the host's own log and `doctor`; it never leaves the host."""
+
+    reason: BlindReason
+    detail: str
+
+
+Coverage = Seeing | Blind
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """`sensor` missed something: `lost` samples (0 with a Blind coverage: everything, from now on).
+
+    A Gap with `Seeing` and `lost == 0` says that sight is back.
+    """
+
+    sensor: SensorName
+    at: Instant
+    coverage: Coverage
+    lost: int = 0
+
+
+Observation = DeviceOpens | OomKill | FatalSignal | ListenerOpened | ListenerClosed | ListenerInventory | Gap

@@ -1,0 +1,51 @@
+"""The Sensor protocol: opened once, read on a timer, closed; and what may go wrong.
+
+A pull interface rather than callbacks: the agent decides when a sensor is drained, so one loop owns the
+schedule, back-pressure is plain, and a test calls `read` itself. `wakeup_fd` is for the few sensors whose
+kernel side forces a wakeup (rare, grave events): the agent reads at once when it becomes readable.
+
+Error tree: `SensorError` > `SensorBlind` (cannot see, with its reason; the agent goes on without it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from probes.observation import Blind, BlindReason, Instant, Observation, SensorName
+
+
+class SensorError(Exception):
+    """Anything that a sensor raises on purpose."""
+
+
+class SensorBlind(SensorError):
+    """The sensor cannot see; `blind` says why."""
+
+    def __init__(self, reason: BlindReason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.blind = Blind(reason, detail)
+
+
+class Sensor(Protocol):
+    """One source of observations, owned and called by one thread."""
+
+    @property
+    def name(self) -> SensorName:
+        """The stable name, unique in the registry."""
+
+    @property
+    def period_s(self) -> float:
+        """Seconds between two reads."""
+
+    def open(self) -> None:
+        """Take hold of what is read; raise SensorBlind when nothing can be seen."""
+
+    def read(self, now: Instant) -> Sequence[Observation]:
+        """Return what happened since the last read, losses as a Gap; raise SensorBlind when sight is gone."""
+
+    def wakeup_fd(self) -> int | None:
+        """A descriptor that becomes readable when `read` should not wait, or None."""
+
+    def close(self) -> None:
+        """Let go of everything; calling it again does nothing."""
