@@ -1,0 +1,105 @@
+"""The operator's desk: everything that people and their tools may ask of the orchestrator, as one interface.
+
+The HTTP API, the web page and the tests speak to a `Desk` only; `service.py` is the real one, `testing.py`
+holds a working double. A person's name reaches it only from an authenticated transport.
+
+Error tree: `DeskError` > `NotFound`, `Refused` (policy or state forbids it), `Superseded` (what was approved
+is not what stands there now), `Expired` (too late).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from escalation.model import AgentId, Incident, Loss, Recommendation, SensorCoverage, State
+
+
+class DeskError(Exception):
+    """Anything that the desk refuses; the message is for the person who asked."""
+
+
+class NotFound(DeskError):
+    """There is no such entry."""
+
+
+class Refused(DeskError):
+    """The state of the entry, or a policy, forbids it."""
+
+
+class Superseded(DeskError):
+    """The action, its evidence or its target changed since it was shown."""
+
+
+class Expired(DeskError):
+    """The time to approve, or to carry out what was approved, is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the queue: a recommendation, its incident, and how often this remedy cured before."""
+
+    recommendation: Recommendation
+    incident: Incident
+    cured: int
+    tried: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """What is known of one host: when it was last heard, what it sees, what it lost."""
+
+    agent_id: AgentId
+    last_heard_ns: int
+    silent: bool
+    agent_version: str
+    kernel_boot_id: str
+    open_cases: int
+    coverage: tuple[SensorCoverage, ...]
+    losses: tuple[Loss, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One link of the audit chain: `digest` covers every other field and the digest before it."""
+
+    number: int
+    at_ns: int
+    actor: str
+    verb: str
+    object_id: str
+    detail: str
+    previous: str
+    digest: str
+
+
+class Desk(Protocol):
+    """What can be asked. All methods raise DeskError kinds only."""
+
+    async def queue(self, states: frozenset[State] | None) -> Sequence[Entry]:
+        """Return entries in `states` (None: all): worst first, then oldest first."""
+
+    async def entry(self, entry_id: str) -> Entry:
+        """Return the entry with this recommendation id, or the newest of this incident id."""
+
+    async def approve(self, entry_id: str, *, person: str, reason: str, digest: str) -> Entry:
+        """Record that `person` approves exactly what `digest` names."""
+
+    async def reject(self, entry_id: str, *, person: str, reason: str) -> Entry:
+        """Record that `person` rejects it; a reason is required."""
+
+    async def done(self, entry_id: str, *, person: str) -> Entry:
+        """Record that `person` has carried out what was approved; verification starts."""
+
+    async def incidents(self) -> Sequence[Incident]:
+        """Return incidents, open ones first, newest first."""
+
+    async def hosts(self) -> Sequence[HostState]:
+        """Return every host that was ever heard, by name."""
+
+    async def audit(self, *, after: int, limit: int) -> Sequence[AuditEntry]:
+        """Return audit entries numbered above `after`, in order."""
+
+    def changes(self) -> AsyncIterator[Entry]:
+        """Yield each entry as it changes, from now on."""
