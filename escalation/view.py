@@ -1,0 +1,368 @@
+"""What people and their tools see: one view model for the command line, the web page and the API.
+
+Everything in a view is ready to be shown: host text is inert, times are RFC 3339 UTC, codes have become
+sentences. The one exception is an action's command: its elements stand exactly as they would be run, which
+is why a command that holds an invisible or active character is no longer `whole`, and cannot be approved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, assert_never
+
+from escalation.inert import harmless, shown
+from escalation.model import (
+    Action,
+    BlindEvidence,
+    DeviceOpenEvidence,
+    Evidence,
+    Incident,
+    ListenerEvidence,
+    OomEvidence,
+    SignalEvidence,
+    State,
+    Subject,
+    UnknownEvidence,
+)
+from escalation.server.desk import AuditEntry, Entry, HostState
+from escalation.wording import (
+    LABEL_LIMIT,
+    coverage_words,
+    fact,
+    headline,
+    loss_words,
+    sentence,
+    state_sentence,
+    why_not_approvable,
+)
+
+Scalar = str | int | float | bool | None
+
+NOT_FINISHED: Final = frozenset({State.PROPOSED, State.APPROVED, State.DONE})
+"""The states in which an entry still asks something of somebody."""
+
+_NS_PER_S: Final = 1_000_000_000
+_YEAR_10000_NS: Final = 253_402_300_800 * _NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectView:
+    """What an entry is about, or what an action acts on."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionView:
+    """An action: `command` is the exact argument list, `command_line` the same quoted for a POSIX shell.
+
+    When the command cannot be shown whole, `whole` is false, `command` shows it escaped and `command_line`
+    is None. `refusal` says why it cannot be approved, and is None when it can.
+    """
+
+    kind: str
+    host: str
+    target: SubjectView
+    command: tuple[str, ...]
+    command_line: str | None
+    whole: bool
+    refusal: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CuredBefore:
+    """How often this remedy cured this fault on this subject, of how many times it was tried."""
+
+    cured: int
+    tried: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryView:
+    """One entry of the queue."""
+
+    id: str
+    incident_id: str
+    host: str
+    fault_class: str
+    headline: str
+    severity: str
+    subject: SubjectView
+    summary: str
+    first_seen: str
+    last_seen: str
+    cleared_at: str | None
+    count: int
+    incident_open: bool
+    state: str
+    state_means: str
+    action: ActionView
+    risk: str
+    will_not_fix: str
+    verify: str
+    verify_within_s: float
+    verify_quiet_s: float
+    digest: str
+    reasons: tuple[str, ...]
+    evidence: tuple[dict[str, Scalar], ...]
+    created_at: str
+    approve_by: str
+    execute_by: str | None
+    decided_by: str | None
+    decided_at: str | None
+    decision_reason: str | None
+    done_by: str | None
+    done_at: str | None
+    finished_at: str | None
+    cured_before: CuredBefore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentView:
+    """One incident."""
+
+    id: str
+    host: str
+    fault_class: str
+    headline: str
+    severity: str
+    subject: SubjectView
+    open: bool
+    first_seen: str
+    last_seen: str
+    cleared_at: str | None
+    count: int
+    reasons: tuple[str, ...]
+    evidence: tuple[dict[str, Scalar], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoverageView:
+    """Whether one sensor sees; `reason` is the code and `words` the sentence for it."""
+
+    sensor: str
+    seeing: bool
+    reason: str | None
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossView:
+    """What was lost on the way from a host."""
+
+    kind: str
+    sensor: str
+    count: int
+    exact: bool
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostView:
+    """What is known of one host, and what it cannot see."""
+
+    host: str
+    last_heard: str
+    silent: bool
+    agent_version: str
+    open_cases: int
+    coverage: tuple[CoverageView, ...]
+    losses: tuple[LossView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditView:
+    """One link of the audit chain with the exact values that its digest covers; not made inert."""
+
+    number: int
+    at: str
+    at_ns: int
+    actor: str
+    verb: str
+    object_id: str
+    detail: str
+    previous: str
+    digest: str
+
+
+def moment(at_ns: int) -> str:
+    """Return Unix nanoseconds as RFC 3339 UTC with milliseconds; times outside the calendar are said so."""
+    if not 0 <= at_ns < _YEAR_10000_NS:
+        return "0000-00-00T00:00:00Z"
+    whole = datetime.fromtimestamp(at_ns // _NS_PER_S, UTC)
+    return f"{whole:%Y-%m-%dT%H:%M:%S}.{at_ns % _NS_PER_S // 1_000_000:03d}Z"
+
+
+def entry_view(entry: Entry) -> EntryView:
+    """Return what a person sees of a queue entry."""
+    recommendation, incident = entry.recommendation, entry.incident
+    advice = recommendation.advice
+    return EntryView(
+        id=shown(recommendation.id),
+        incident_id=shown(incident.id),
+        host=shown(incident.agent_id),
+        fault_class=_fault_name(incident),
+        headline=headline(incident.fault_class, incident.fault_number),
+        severity=incident.severity.value,
+        subject=_subject(incident.subject),
+        summary=shown(advice.summary),
+        first_seen=moment(incident.first_seen_ns),
+        last_seen=moment(incident.last_seen_ns),
+        cleared_at=_moment_or_none(incident.cleared_ns),
+        count=incident.count,
+        incident_open=incident.open,
+        state=recommendation.state.value,
+        state_means=state_sentence(recommendation.state),
+        action=action_view(advice.action),
+        risk=shown(advice.risk),
+        will_not_fix=shown(advice.will_not_fix),
+        verify=shown(advice.verification.text),
+        verify_within_s=advice.verification.within_s,
+        verify_quiet_s=advice.verification.quiet_s,
+        digest=shown(recommendation.digest),
+        reasons=tuple(sentence(reason) for reason in incident.reasons),
+        evidence=tuple(evidence_view(evidence) for evidence in incident.evidence),
+        created_at=moment(recommendation.created_ns),
+        approve_by=moment(recommendation.approve_by_ns),
+        execute_by=_moment_or_none(recommendation.execute_by_ns),
+        decided_by=_shown_or_none(recommendation.decided_by),
+        decided_at=_moment_or_none(recommendation.decided_ns),
+        decision_reason=_shown_or_none(recommendation.decision_reason),
+        done_by=_shown_or_none(recommendation.done_by),
+        done_at=_moment_or_none(recommendation.done_ns),
+        finished_at=_moment_or_none(recommendation.finished_ns),
+        cured_before=CuredBefore(entry.cured, entry.tried),
+    )
+
+
+def action_view(action: Action) -> ActionView:
+    """Return an action whole, or say that it cannot be shown so."""
+    whole = all(harmless(element) for element in action.command)
+    refusal = why_not_approvable(action.kind)
+    if not whole:
+        refusal = "its command holds characters that cannot be shown as they are"
+    return ActionView(
+        kind=action.kind.value,
+        host=shown(action.host),
+        target=_subject(action.target),
+        command=action.command if whole else tuple(shown(element) for element in action.command),
+        command_line=shlex.join(action.command) if whole else None,
+        whole=whole,
+        refusal=refusal,
+    )
+
+
+def evidence_view(evidence: Evidence) -> dict[str, Scalar]:
+    """Return evidence as its kind, its fields and the fact in words."""
+    view: dict[str, Scalar] = {"kind": _evidence_kind(evidence)}
+    for item in dataclasses.fields(evidence):
+        value = getattr(evidence, item.name)
+        view[item.name] = shown(value) if isinstance(value, str) else value
+    view["fact"] = fact(evidence)
+    return view
+
+
+def incident_view(incident: Incident) -> IncidentView:
+    """Return what a person sees of an incident."""
+    return IncidentView(
+        id=shown(incident.id),
+        host=shown(incident.agent_id),
+        fault_class=_fault_name(incident),
+        headline=headline(incident.fault_class, incident.fault_number),
+        severity=incident.severity.value,
+        subject=_subject(incident.subject),
+        open=incident.open,
+        first_seen=moment(incident.first_seen_ns),
+        last_seen=moment(incident.last_seen_ns),
+        cleared_at=_moment_or_none(incident.cleared_ns),
+        count=incident.count,
+        reasons=tuple(sentence(reason) for reason in incident.reasons),
+        evidence=tuple(evidence_view(evidence) for evidence in incident.evidence),
+    )
+
+
+def host_view(host: HostState) -> HostView:
+    """Return what is known of a host; a silent host sees nothing, whatever its last heartbeat said."""
+    return HostView(
+        host=shown(host.agent_id),
+        last_heard=moment(host.last_heard_ns),
+        silent=host.silent,
+        agent_version=shown(host.agent_version, limit=LABEL_LIMIT),
+        open_cases=host.open_cases,
+        coverage=tuple(
+            CoverageView(
+                sensor=shown(coverage.sensor, limit=LABEL_LIMIT),
+                seeing=coverage.blind is None and not host.silent,
+                reason=coverage.blind.value if coverage.blind else "host_silent" if host.silent else None,
+                words="not known: the host is silent"
+                if host.silent and coverage.blind is None
+                else coverage_words(coverage),
+            )
+            for coverage in host.coverage
+        ),
+        losses=tuple(
+            LossView(
+                kind=loss.kind.value,
+                sensor=shown(loss.sensor, limit=LABEL_LIMIT),
+                count=loss.count,
+                exact=loss.exact,
+                words=loss_words(loss),
+            )
+            for loss in host.losses
+        ),
+    )
+
+
+def audit_view(entry: AuditEntry) -> AuditView:
+    """Return an audit entry with the exact values that its digest covers."""
+    return AuditView(
+        number=entry.number,
+        at=moment(entry.at_ns),
+        at_ns=entry.at_ns,
+        actor=entry.actor,
+        verb=entry.verb,
+        object_id=entry.object_id,
+        detail=entry.detail,
+        previous=entry.previous,
+        digest=entry.digest,
+    )
+
+
+def _fault_name(incident: Incident) -> str:
+    if incident.fault_number is not None:
+        return f"{incident.fault_class.value}:{incident.fault_number}"
+    return incident.fault_class.value
+
+
+def _subject(subject: Subject) -> SubjectView:
+    return SubjectView(subject.kind.value, shown(subject.name))
+
+
+def _evidence_kind(evidence: Evidence) -> str:
+    match evidence:
+        case DeviceOpenEvidence():
+            return "device_open"
+        case OomEvidence():
+            return "oom"
+        case SignalEvidence():
+            return "signal"
+        case ListenerEvidence():
+            return "listener"
+        case BlindEvidence():
+            return "blind"
+        case UnknownEvidence():
+            return "unknown"
+        case _:
+            assert_never(evidence)
+
+
+def _moment_or_none(at_ns: int | None) -> str | None:
+    return None if at_ns is None else moment(at_ns)
+
+
+def _shown_or_none(text: str | None) -> str | None:
+    return None if text is None else shown(text)

@@ -1,0 +1,109 @@
+"""Codes become sentences that a person can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from escalation import model
+from escalation.inert import harmless
+from escalation.model import (
+    ActionKind,
+    BlindReason,
+    FaultClass,
+    Loss,
+    LossKind,
+    Reason,
+    ReasonCode,
+    SensorCoverage,
+    State,
+)
+from escalation.wording import (
+    action_headline,
+    blindness,
+    coverage_words,
+    duration,
+    fact,
+    headline,
+    loss_words,
+    sentence,
+    severity_symbol,
+    signal_name,
+    size,
+    state_sentence,
+    why_not_approvable,
+)
+
+EVIDENCE = st.one_of(
+    st.from_type(model.DeviceOpenEvidence),
+    st.from_type(model.OomEvidence),
+    st.from_type(model.SignalEvidence),
+    st.from_type(model.ListenerEvidence),
+    st.from_type(model.BlindEvidence),
+    st.from_type(model.UnknownEvidence),
+)
+
+
+@pytest.mark.parametrize(
+    ("word", "choices"),
+    [
+        (headline, FaultClass),
+        (severity_symbol, model.Severity),
+        (state_sentence, State),
+        (action_headline, ActionKind),
+        (blindness, BlindReason),
+        (lambda code: sentence(Reason(code)), ReasonCode),
+        (lambda kind: loss_words(Loss(kind, "", 2, exact=True)), LossKind),
+    ],
+)
+def test_every_choice_has_its_own_words(word: Callable[[object], str], choices: Iterable[object]) -> None:
+    """No two choices read the same, and none is empty."""
+    words = [word(choice) for choice in choices]
+    assert all(words)
+    assert len(set(words)) == len(words)
+
+
+@given(EVIDENCE)
+def test_facts_are_inert_whatever_the_host_sent(evidence: model.Evidence) -> None:
+    """A hostile name in evidence cannot act in the sentence that is made of it."""
+    assert harmless(fact(evidence))
+
+
+def test_numbers_stand_in_the_sentence() -> None:
+    """Counts, windows and thresholds are told with the reason."""
+    reason = Reason(ReasonCode.OPEN_REFUSED_AFTER_SUCCESS, count=7, threshold=1, window_s=90)
+    assert sentence(reason) == (
+        "Opening the GPU was refused (EPERM) where it had worked before "
+        "(7 times, within 1 min 30 s, threshold 1)."
+    )
+
+
+def test_says_which_newer_fault_class_it_does_not_know() -> None:
+    """An unknown class is named by its number, so that it can be looked up."""
+    assert "number 4242" in headline(FaultClass.UNKNOWN, 4242)
+
+
+def test_only_human_work_cannot_be_approved() -> None:
+    """Exactly the kind that is a person's work says why it is never approved."""
+    assert [kind for kind in ActionKind if why_not_approvable(kind)] == [ActionKind.HUMAN]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.2, "200 ms"), (1, "1 s"), (61, "1 min 1 s"), (3600, "1 h"), (90_061, "1 d 1 h")],
+)
+def test_durations_keep_their_two_largest_units(seconds: float, expected: str) -> None:
+    """A duration reads as its two largest units."""
+    assert duration(seconds) == expected
+
+
+def test_sizes_signals_and_errors_read_as_names() -> None:
+    """Numbers of the kernel come out as the names people know."""
+    assert size(8 * 1024**3) == "8.0 GiB"
+    assert signal_name(7) == "SIGBUS (bus error)"
+    assert signal_name(64) == "signal 64"
+    blind = SensorCoverage("kernel.oom_kill", BlindReason.ATTACH_FAILED, 1)
+    assert coverage_words(blind) == "the kernel refused the program (EPERM)"
