@@ -209,6 +209,12 @@ class ReportBatch(_message.Message):
     reports: _containers.RepeatedCompositeFieldContainer[Report]
     def __init__(self, reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ...) -> None: ...
 
+class OpaqueBatch(_message.Message):
+    __slots__ = ("reports",)
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
+    reports: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, reports: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
 class Ack(_message.Message):
     __slots__ = ("boot_id", "sequence")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]

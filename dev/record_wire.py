@@ -1,0 +1,119 @@
+"""Record the wire as it is: its descriptors, and a batch with every kind of body and evidence.
+
+A new recording is added beside the old ones, never over them: `tests/golden/descriptors/v1-0002.binpb` and
+so on. The rules for changing the wire are in proto/README.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+from escalation.model import (
+    AgentId,
+    BlindEvidence,
+    BlindReason,
+    Body,
+    BootId,
+    CaseId,
+    CasePhase,
+    CaseReport,
+    Device,
+    DeviceOpenEvidence,
+    FaultClass,
+    Heartbeat,
+    Incarnation,
+    ListenerEvidence,
+    Loss,
+    LossKind,
+    OomEvidence,
+    OomScope,
+    Reach,
+    Reason,
+    ReasonCode,
+    Report,
+    SensorCoverage,
+    Severity,
+    SignalEvidence,
+    Subject,
+    SubjectKind,
+)
+from escalation.wire import escalation_pb2 as pb
+from escalation.wire.codec import encode, join
+
+FOLDER = Path(__file__).resolve().parent.parent / "tests/golden/descriptors"
+BOOT = BootId("0b5e9c1e-8f43-5a53-9d2e-6f0a86f0e4a1")
+BODIES: tuple[Body, ...] = (
+    CaseReport(
+        phase=CasePhase.OPENED,
+        case_id=CaseId("5f0c2a"),
+        fault_class=FaultClass.GPU_ACCESS_REVOKED,
+        severity=Severity.HIGH,
+        subject=Subject(SubjectKind.CONTAINER, "vllm-ü"),
+        target=Subject(SubjectKind.UNIT, "vllm.service"),
+        incarnation=Incarnation("8d2f7c1e-0000-4000-8000-000000000001", "c" * 64, 1234, 5678),
+        first_seen_ns=1_700_000_000_000_000_000,
+        last_seen_ns=1_700_000_001_000_000_000,
+        count=17,
+        reasons=(
+            Reason(ReasonCode.OPEN_REFUSED_AFTER_SUCCESS, 5, 3.0, 60.0),
+            Reason(ReasonCode.SECOND_LAYER_UNKNOWN),
+        ),
+        evidence=(
+            DeviceOpenEvidence(Device.GPU, 0, 1, 5, 19, "vllm", 1234),
+            OomEvidence(OomScope.CGROUP, "vllm", 1234, 7, 11, 13),
+            SignalEvidence(11, -6, "vllm", None),
+            ListenerEvidence("0.0.0.0", 8000, Reach.ALL_INTERFACES, "vllm", confirmed=True),
+            BlindEvidence("kernel.listener", BlindReason.ATTACH_FAILED, 2.5),
+        ),
+    ),
+    Heartbeat(
+        kernel_boot_id="8d2f7c1e-0000-4000-8000-000000000001",
+        agent_version="0.1.0",
+        started_ns=1_700_000_000_000_000_000,
+        coverage=(
+            SensorCoverage("kernel.device_open", None),
+            SensorCoverage("kernel.listener", BlindReason.NO_PRIVILEGE, 1),
+        ),
+        open_cases=1,
+        spool_reports=2,
+        spool_bytes=3,
+        interval_s=15.0,
+    ),
+    Loss(LossKind.RING_FULL, "kernel.device_open", 23, exact=True),
+)
+
+
+def main() -> int:
+    """Write the next recording; return 1 when the newest one is the same."""
+    file_set = FileDescriptorSet()
+    pb.DESCRIPTOR.CopyToProto(file_set.file.add())
+    descriptors = file_set.SerializeToString()
+    before = sorted(FOLDER.glob("v1-*.binpb"))
+    if before and before[-1].read_bytes() == descriptors:
+        print(f"{before[-1].name} is the wire as it is")
+        return 1
+    payloads = [
+        encode(
+            Report(
+                agent_id=AgentId("spark-a"),
+                boot_id=BOOT,
+                sequence=number,
+                created_ns=1_700_000_000,
+                body=body,
+            )
+        )
+        for number, body in enumerate(BODIES, start=1)
+    ]
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    stem = FOLDER / f"v1-{len(before) + 1:04}"
+    stem.with_suffix(".binpb").write_bytes(descriptors)
+    stem.with_suffix(".batch").write_bytes(join(payloads))
+    print(f"wrote {stem.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

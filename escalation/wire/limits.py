@@ -1,0 +1,59 @@
+"""What a message may hold at most: bytes per string, entries per list, numbers, reports and bytes per batch.
+
+`TEXT_BYTES` is also the allow-list: a test fails when the proto has a string or bytes field that is not
+here, so that adding a field which could hold prose is a decision somebody takes in this file. The limits
+are sized for identifiers (a process name has 15 bytes in Linux, a container id 64, a unit name 255).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+TEXT_BYTES: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "Ack.boot_id": 36,
+        "BlindEvidence.sensor": 64,
+        "CaseReport.case_id": 128,
+        "DeviceOpenEvidence.process_name": 64,
+        "Heartbeat.agent_version": 64,
+        "Heartbeat.kernel_boot_id": 36,
+        "Incarnation.container_id": 128,
+        "Incarnation.kernel_boot_id": 36,
+        "ListenerEvidence.address": 64,
+        "ListenerEvidence.process_name": 64,
+        "Loss.sensor": 64,
+        "OomEvidence.process_name": 64,
+        "OpaqueBatch.reports": 32 * 1024,
+        "Report.agent_id": 63,
+        "Report.boot_id": 36,
+        "SensorCoverage.sensor": 64,
+        "SignalEvidence.process_name": 64,
+        "Subject.name": 1024,
+    }
+)
+"""Message and field -> how many bytes of UTF-8 it may hold."""
+
+LIST_ENTRIES: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "CaseReport.evidence": 32,
+        "CaseReport.reasons": 32,
+        "Heartbeat.coverage": 256,
+        "OpaqueBatch.reports": 1000,
+        "ReportBatch.reports": 1000,
+    }
+)
+"""Message and repeated field -> how many entries it may have."""
+
+INTEGER_MAX: Final = 2**63 - 1
+"""The largest 64-bit number that is accepted: what both SQLite and PostgreSQL can store."""
+
+PORT_MAX: Final = 65535
+
+REPORT_BYTES: Final = TEXT_BYTES["OpaqueBatch.reports"]
+"""The largest report; the largest that the codec can write is well below it."""
+
+BATCH_REPORTS: Final = LIST_ENTRIES["ReportBatch.reports"]
+BATCH_BYTES: Final = 1024 * 1024
+"""What a receiver accepts in one batch; the uplink sends smaller ones."""
