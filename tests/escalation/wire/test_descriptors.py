@@ -213,7 +213,7 @@ def _enum(file: FileDescriptorProto, name: str) -> EnumDescriptorProto:
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("v1-*.batch")), ids=lambda path: path.stem)
 def test_recorded_bytes_are_still_read(path: Path) -> None:
-    """Every recorded batch is read, each kind of body, and written again as the same bytes: nothing is lost."""
+    """Every recorded batch is read, all kinds of body, and written again as the same bytes."""
     reports = [decode(payload) for payload in split(path.read_bytes())]
     assert [report.sequence for report in reports] == list(range(1, len(reports) + 1))
     assert {type(report.body) for report in reports} == {CaseReport, Heartbeat, Loss}
