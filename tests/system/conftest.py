@@ -1,0 +1,19 @@
+"""What the tests of a whole host share: the installed product as a layer, built once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system import booted_host, image
+
+
+@pytest.fixture(scope="session")
+def product() -> Iterator[Path]:
+    """The product, installed by its own install script, as a layer for hosts; skips where none can boot."""
+    if reason := booted_host.why_not():
+        pytest.skip(f"no host can be booted: {reason}")
+    with image.installed() as layer:
+        yield layer

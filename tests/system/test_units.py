@@ -1,0 +1,161 @@
+"""The units: how exposed they are, and how the service manager treats agent and loader over their lives."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.booted_host import BootedHost
+
+UNITS = Path(__file__).resolve().parents[2] / "systemd"
+EXPOSURE = {
+    "nanobot-agent.service": 1.2,
+    "nanobot-probes.service": 2.5,
+    "nanobot-orchestrator.service": 2.0,
+}
+
+needs_analyze = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="needs systemd-analyze (Debian: systemd)"
+)
+
+
+def test_every_unit_has_a_limit_of_exposure() -> None:
+    """A new service without a row in the table above is a failure."""
+    assert {unit.name for unit in UNITS.glob("*.service")} == set(EXPOSURE)
+
+
+@needs_analyze
+@pytest.mark.parametrize("unit", EXPOSURE)
+def test_exposure_stays_within_its_limit(unit: str) -> None:
+    """systemd's own analysis scores each unit at or under the design's target."""
+    threshold = f"--threshold={EXPOSURE[unit] * 10:.0f}"
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", threshold, str(UNITS / unit)],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+@needs_analyze
+@pytest.mark.parametrize("unit", EXPOSURE)
+def test_systemd_finds_nothing_wrong_with_a_unit(unit: str, tmp_path: Path) -> None:
+    """`systemd-analyze verify` has nothing to say, once the programs are where the unit expects them."""
+    text = (UNITS / unit).read_text()
+    assert "/opt/nanobot/" in text
+    for path in UNITS.glob("*.service"):
+        found = path.read_text().replace("/opt/nanobot/venv/bin/", "/bin/true /opt/nanobot/venv/bin/")
+        (tmp_path / path.name).write_text(found)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    complaints = [line for line in done.stderr.splitlines() if "nanobot" in line]
+    assert (done.returncode, complaints) == (0, [])
+
+
+def test_loader_is_bound_to_two_capabilities_and_the_agent_to_none() -> None:
+    """The bounding sets are what docs/explanation/privileges.md promises."""
+    agent = (UNITS / "nanobot-agent.service").read_text().splitlines()
+    loader = (UNITS / "nanobot-probes.service").read_text().splitlines()
+    assert "CapabilityBoundingSet=" in agent
+    assert "CapabilityBoundingSet=CAP_BPF CAP_PERFMON" in loader
+
+
+# A stand-in for the agent that shows the service manager's side alone: it stores one descriptor when it was
+# handed none, as the agent stores the sensors.
+_KEEPER = """
+import array, os, socket, time
+manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+manager.connect(os.environ["NOTIFY_SOCKET"])
+if not int(os.environ.get("LISTEN_FDS", "0")):
+    kept = array.array("i", [os.memfd_create("kept")])
+    words = b"FDSTORE=1\\nFDPOLL=0\\nFDNAME=nanobot.0"
+    manager.sendmsg([words], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, kept)])
+manager.send(b"READY=1")
+while True:
+    time.sleep(1)
+    manager.send(b"WATCHDOG=1")
+"""
+
+
+@pytest.fixture(scope="module")
+def manager(product: Path) -> Iterator[BootedHost]:
+    """A host on which the two units run stand-ins."""
+
+    def prepare(root: Path) -> None:
+        (root / "opt/keeper.py").write_text(_KEEPER)
+        for unit, command in (
+            ("nanobot-agent", "/usr/bin/python3 /opt/keeper.py"),
+            ("nanobot-probes", "/bin/sh -c 'grep CapEff /proc/self/status >/var/lib/nanobot/probes/seen'"),
+        ):
+            folder = root / f"etc/systemd/system/{unit}.service.d"
+            folder.mkdir()
+            (folder / "stand-in.conf").write_text(f"[Service]\nExecStart=\nExecStart={command}\n")
+
+    with BootedHost(name="nanobot-units", layers=[product], prepare=prepare) as host:
+        yield host
+
+
+@pytest.mark.root
+@pytest.mark.systemd
+class TestLives:
+    """What starts the loader, and what does not."""
+
+    @staticmethod
+    def loader_start(host: BootedHost) -> str:
+        return host.show("nanobot-probes.service", "ExecMainStartTimestampMonotonic")
+
+    @staticmethod
+    def kept(host: BootedHost) -> str:
+        return host.show("nanobot-agent.service", "NFileDescriptorStore")
+
+    def settle(self, host: BootedHost, after: str) -> None:
+        host.wait(
+            after,
+            lambda: (
+                host.show("nanobot-agent.service", "ActiveState") == "active"
+                and host.show("nanobot-probes.service", "ActiveState") == "active"
+            ),
+        )
+
+    def test_starting_the_agent_starts_the_loader_after_it(self, manager: BootedHost) -> None:
+        """One start of the agent brings the loader, which then stays active without a process."""
+        manager.run("systemctl", "start", "nanobot-agent")
+        self.settle(manager, "agent and loader active")
+        assert self.kept(manager) == "1"
+        assert manager.show("nanobot-probes.service", "MainPID") == "0"
+        # CAP_PERFMON is bit 38, CAP_BPF bit 39.
+        assert "CapEff:\t000000c000000000" in manager.shell("cat /var/lib/nanobot/probes/seen")
+
+    def test_a_killed_agent_finds_its_descriptors_and_the_loader_rests(self, manager: BootedHost) -> None:
+        """kill -9 and an ordinary restart both keep the store and do not run the loader."""
+        manager.run("systemctl", "start", "nanobot-agent")
+        self.settle(manager, "agent and loader active")
+        started = self.loader_start(manager)
+        manager.run("systemctl", "kill", "-s", "KILL", "nanobot-agent")
+        manager.wait("a restart", lambda: manager.show("nanobot-agent.service", "NRestarts") == "1")
+        self.settle(manager, "active after kill -9")
+        assert (self.kept(manager), self.loader_start(manager)) == ("1", started)
+        manager.run("systemctl", "restart", "nanobot-agent")
+        self.settle(manager, "active after restart")
+        assert (self.kept(manager), self.loader_start(manager)) == ("1", started)
+
+    def test_a_stopped_agent_lets_go_and_the_next_start_loads_again(self, manager: BootedHost) -> None:
+        """A real stop empties the store; the loader becomes inactive with it and runs at the next start."""
+        manager.run("systemctl", "start", "nanobot-agent")
+        self.settle(manager, "agent and loader active")
+        started = self.loader_start(manager)
+        manager.run("systemctl", "stop", "nanobot-agent")
+        manager.wait(
+            "the loader inactive", lambda: manager.show("nanobot-probes.service", "ActiveState") == "inactive"
+        )
+        assert self.kept(manager) == "0"
+        manager.run("systemctl", "start", "nanobot-agent")
+        self.settle(manager, "active again")
+        assert self.loader_start(manager) != started
