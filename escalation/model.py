@@ -413,7 +413,10 @@ class Incident:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """An advice bound to an incident, its evidence and its target's incarnation by `digest`."""
+    """An advice bound to an incident, its evidence and its target's incarnation by `digest`.
+
+    `approvers` may name one person while the state is still PROPOSED: then policy wants a second.
+    """
 
     id: RecommendationId
     incident_id: IncidentId
@@ -426,6 +429,7 @@ class Recommendation:
     decided_by: str | None = None
     decided_ns: int | None = None
     decision_reason: str | None = None
+    approvers: tuple[str, ...] = ()
     done_by: str | None = None
     done_ns: int | None = None
     finished_ns: int | None = None

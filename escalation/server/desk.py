@@ -4,7 +4,8 @@ The HTTP API, the web page and the tests speak to a `Desk` only; `service.py` is
 holds a working double. A person's name reaches it only from an authenticated transport.
 
 Error tree: `DeskError` > `NotFound`, `Refused` (policy or state forbids it), `Superseded` (what was approved
-is not what stands there now), `Expired` (too late).
+is not what stands there now), `Expired` (too late), `Unavailable` (nothing can be kept at the moment),
+`FellBehind` (a watcher that did not keep up).
 """
 
 from __future__ import annotations
@@ -36,6 +37,14 @@ class Expired(DeskError):
     """The time to approve, or to carry out what was approved, is over."""
 
 
+class Unavailable(DeskError):
+    """Nothing can be written or read now (a full disk, shutting down); it may work again later."""
+
+
+class FellBehind(DeskError):
+    """A watcher did not take the changes as fast as they came; it has to read the queue anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One row of the queue: a recommendation, its incident, and how often this remedy cured before."""
@@ -48,7 +57,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """What is known of one host: when it was last heard, what it sees, what it lost."""
+    """What is known of one host: when it was last heard, what it sees, what it lost.
+
+    `missing_reports` counts numbers that were skipped in what it sent. It is information, not an alarm: an
+    agent may drop an unsent heartbeat or update when a newer one says the same and more.
+    """
 
     agent_id: AgentId
     last_heard_ns: int
@@ -58,6 +71,8 @@ class HostState:
     open_cases: int
     coverage: tuple[SensorCoverage, ...]
     losses: tuple[Loss, ...]
+    interval_s: float = 0.0
+    missing_reports: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,389 @@
+"""The life of a recommendation: a table of moves, and the one way in which something becomes approved.
+
+An approval is bound to a digest over everything that makes the action what it is: the argument list, the
+kinds of evidence, the life of the target, the case and the host. Counts and times are left out of it on
+purpose: a fault that is seen once more is the same fault, and an approval that lapses with each repeat would
+teach people to approve without reading.
+
+Time only ever takes away. Every clock check refuses when the deadline has passed *or* when the clock stands
+before the moment that started it, so that neither a jump forward nor one back can revive anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, assert_never
+
+from escalation.model import (
+    Action,
+    ActionKind,
+    Advice,
+    BlindEvidence,
+    DeviceOpenEvidence,
+    Evidence,
+    Incident,
+    ListenerEvidence,
+    OomEvidence,
+    Recommendation,
+    RecommendationId,
+    SignalEvidence,
+    State,
+    UnknownEvidence,
+)
+from escalation.server.desk import DeskError, Expired, Refused, Superseded
+
+MOVES: Final[Mapping[State, frozenset[State]]] = {
+    State.PROPOSED: frozenset({State.APPROVED, State.REJECTED, State.EXPIRED, State.WITHDRAWN}),
+    State.APPROVED: frozenset({State.DONE, State.LAPSED}),
+    State.DONE: frozenset({State.VERIFIED, State.NOT_CURED}),
+    State.REJECTED: frozenset(),
+    State.EXPIRED: frozenset(),
+    State.WITHDRAWN: frozenset(),
+    State.LAPSED: frozenset(),
+    State.VERIFIED: frozenset(),
+    State.NOT_CURED: frozenset(),
+}
+"""The whole machine: what may follow what. A state that nothing follows is final."""
+
+UNFINISHED: Final = frozenset(state for state, following in MOVES.items() if following)
+
+REASON_LIMIT: Final = 1000
+"""How long a decision's reason may be, in characters."""
+
+_RECOMMENDATIONS: Final = uuid.UUID("6b0b5c1e-6f0a-5d0c-9c83-2f5a1f0f7a10")
+
+_CLOCK_SLACK_NS: Final = 60_000_000_000
+"""How far a clock may be set back (time synchronisation) before what it started counts as expired."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Who may approve what, and for how long.
+
+    `approvers` names the persons per kind of action; a kind that is not in it may be approved by every
+    operator. `two_person` are the kinds that two different persons must approve.
+    """
+
+    approve_within_s: float = 4 * 3600
+    execute_within_s: float = 3600
+    approvers: Mapping[ActionKind, frozenset[str]] = field(default_factory=dict)
+    two_person: frozenset[ActionKind] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Approve:
+    """`person` approves exactly what `digest` names."""
+
+    person: str
+    reason: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """`person` rejects it."""
+
+    person: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkDone:
+    """`person` has carried out what was approved."""
+
+    person: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaseCleared:
+    """The host says that the fault is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultReturned:
+    """The same fault on the same subject was reported again after it had cleared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advised:
+    """The playbook was asked again, and this is the digest of what it says now."""
+
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """Nothing happened but time. `trusted_ns` is a clock reading that no jump has moved forward."""
+
+    trusted_ns: int
+    host_is_heard: bool
+
+
+Event = Approve | Reject | MarkDone | CaseCleared | FaultReturned | Advised | TimePassed
+
+
+def digest_of(action: Action, incident: Incident) -> str:
+    """Return the SHA-256, in hex, of what an approval of `action` for `incident` is bound to."""
+    life = incident.incarnation
+    bound = {
+        "version": 1,
+        "incident": incident.id,
+        "case": incident.case_id,
+        "host": action.host,
+        "fault": [incident.fault_class, incident.fault_number],
+        "subject": [incident.subject.kind, incident.subject.name],
+        "action": [action.kind, action.target.kind, action.target.name, list(action.command)],
+        "evidence": sorted({_canonical(_identity(evidence)) for evidence in incident.evidence}),
+        "incarnation": [life.kernel_boot_id, life.container_id, life.pid, life.start_ticks],
+    }
+    return hashlib.sha256(_canonical(bound).encode()).hexdigest()
+
+
+def propose(
+    incident: Incident, advice: Advice, *, ordinal: int, policy: Policy, now_ns: int
+) -> Recommendation:
+    """Return the incident's recommendation number `ordinal`; the same input gives the same id for ever."""
+    return Recommendation(
+        id=RecommendationId(str(uuid.uuid5(_RECOMMENDATIONS, f"{incident.id} {ordinal}"))),
+        incident_id=incident.id,
+        advice=advice,
+        digest=digest_of(advice.action, incident),
+        state=State.PROPOSED,
+        created_ns=now_ns,
+        approve_by_ns=now_ns + int(policy.approve_within_s * 1e9),
+    )
+
+
+def restate(recommendation: Recommendation, incident: Incident, advice: Advice) -> Recommendation:
+    """Return a proposal that says `advice` now; what one person of two had approved is void if it changed."""
+    _require(recommendation, State.PROPOSED, "be restated")
+    digest = digest_of(advice.action, incident)
+    if digest == recommendation.digest:
+        return recommendation if advice == recommendation.advice else replace(recommendation, advice=advice)
+    return replace(
+        recommendation,
+        advice=advice,
+        digest=digest,
+        approvers=(),
+        decided_by=None,
+        decided_ns=None,
+        decision_reason=None,
+    )
+
+
+def step(
+    recommendation: Recommendation, incident: Incident, event: Event, *, policy: Policy, now_ns: int
+) -> Recommendation:
+    """Return what `event` makes of `recommendation`; raise a DeskError for what a person may not do.
+
+    The same value comes back when the event changes nothing.
+    """
+    match event:
+        case Approve():
+            return _approve(recommendation, incident, event, policy, now_ns)
+        case Reject():
+            return _reject(recommendation, event, now_ns)
+        case MarkDone():
+            return _mark_done(recommendation, incident, event, now_ns)
+        case CaseCleared():
+            return _case_cleared(recommendation, incident, now_ns)
+        case FaultReturned():
+            if recommendation.state is State.DONE:
+                return _finish(recommendation, State.NOT_CURED, now_ns)
+            return recommendation
+        case Advised():
+            if recommendation.state is State.APPROVED and event.digest != recommendation.digest:
+                return _finish(recommendation, State.LAPSED, now_ns)
+            return recommendation
+        case TimePassed():
+            return _time_passed(recommendation, incident, event, now_ns)
+        case _:
+            assert_never(event)
+
+
+def _approve(
+    recommendation: Recommendation, incident: Incident, event: Approve, policy: Policy, now_ns: int
+) -> Recommendation:
+    action = recommendation.advice.action
+    person, reason = _named(event.person), _stated(event.reason)
+    _require(recommendation, State.PROPOSED, "be approved")
+    if _too_late(recommendation.created_ns, recommendation.approve_by_ns, now_ns):
+        raise Expired(f"recommendation {recommendation.id}: the time to approve it is over")
+    if action.kind is ActionKind.HUMAN:
+        raise Refused(
+            f"recommendation {recommendation.id} describes work that a person does by their own judgement; "
+            "it can be rejected, or left until the case clears, but not approved"
+        )
+    allowed = policy.approvers.get(action.kind)
+    if allowed is not None and person not in allowed:
+        raise Refused(f"policy: {person} may not approve {action.kind} actions")
+    standing = digest_of(action, incident)
+    if event.digest != recommendation.digest or standing != recommendation.digest or not incident.open:
+        raise Superseded(
+            f"recommendation {recommendation.id} is not what was shown: its action, its evidence or its "
+            "target has changed; look at it again"
+        )
+    if person in recommendation.approvers:
+        raise Refused(f"policy: {action.kind} needs a second person, and {person} has approved already")
+    approvers = (*recommendation.approvers, person)
+    approved = replace(
+        recommendation,
+        approvers=approvers,
+        decided_by=person,
+        decided_ns=now_ns,
+        decision_reason=reason,
+    )
+    if action.kind in policy.two_person and len(approvers) < 2:
+        return approved
+    execute_by_ns = now_ns + int(policy.execute_within_s * 1e9)
+    return replace(approved, state=_move(recommendation, State.APPROVED), execute_by_ns=execute_by_ns)
+
+
+def _reject(recommendation: Recommendation, event: Reject, now_ns: int) -> Recommendation:
+    person, reason = _named(event.person), _stated(event.reason)
+    _require(recommendation, State.PROPOSED, "be rejected")
+    return replace(
+        recommendation,
+        state=_move(recommendation, State.REJECTED),
+        decided_by=person,
+        decided_ns=now_ns,
+        decision_reason=reason,
+        finished_ns=now_ns,
+    )
+
+
+def _mark_done(
+    recommendation: Recommendation, incident: Incident, event: MarkDone, now_ns: int
+) -> Recommendation:
+    person = _named(event.person)
+    _require(recommendation, State.APPROVED, "be marked done")
+    if _execution_is_late(recommendation, now_ns):
+        raise Expired(f"recommendation {recommendation.id}: the time to carry it out is over")
+    if digest_of(recommendation.advice.action, incident) != recommendation.digest:
+        raise Superseded(
+            f"recommendation {recommendation.id}: what was approved is not what stands there now"
+        )
+    state = _move(recommendation, State.DONE)
+    return replace(recommendation, state=state, done_by=person, done_ns=now_ns)
+
+
+def _case_cleared(recommendation: Recommendation, incident: Incident, now_ns: int) -> Recommendation:
+    if incident.open:
+        return recommendation
+    if recommendation.state is State.PROPOSED:
+        return _finish(recommendation, State.WITHDRAWN, now_ns)
+    if recommendation.state is State.APPROVED:
+        if _execution_is_late(recommendation, now_ns):
+            return _finish(recommendation, State.LAPSED, now_ns)
+        return replace(recommendation, state=_move(recommendation, State.DONE), done_ns=now_ns)
+    return recommendation
+
+
+def _time_passed(
+    recommendation: Recommendation, incident: Incident, event: TimePassed, now_ns: int
+) -> Recommendation:
+    match recommendation.state:
+        case State.PROPOSED:
+            if _too_late(recommendation.created_ns, recommendation.approve_by_ns, now_ns):
+                return _finish(recommendation, State.EXPIRED, now_ns)
+        case State.APPROVED:
+            if _execution_is_late(recommendation, now_ns):
+                return _finish(recommendation, State.LAPSED, now_ns)
+        case State.DONE:
+            return _verify(recommendation, incident, event, now_ns)
+        case (
+            State.REJECTED | State.EXPIRED | State.WITHDRAWN | State.LAPSED | State.VERIFIED | State.NOT_CURED
+        ):
+            pass
+        case _:
+            assert_never(recommendation.state)
+    return recommendation
+
+
+def _verify(
+    recommendation: Recommendation, incident: Incident, event: TimePassed, now_ns: int
+) -> Recommendation:
+    """Give credit only for time that certainly passed and while the host is heard: silence proves nothing."""
+    proof = recommendation.advice.verification
+    if incident.open:
+        since_ns = recommendation.done_ns or now_ns
+        late = event.trusted_ns >= since_ns + int(proof.within_s * 1e9)
+        return _finish(recommendation, State.NOT_CURED, now_ns) if late else recommendation
+    quiet_from_ns = max(incident.cleared_ns or now_ns, recommendation.done_ns or 0)
+    quiet = event.trusted_ns >= quiet_from_ns + int(proof.quiet_s * 1e9)
+    if quiet and event.host_is_heard:
+        return _finish(recommendation, State.VERIFIED, now_ns)
+    return recommendation
+
+
+def _finish(recommendation: Recommendation, state: State, now_ns: int) -> Recommendation:
+    return replace(recommendation, state=_move(recommendation, state), finished_ns=now_ns)
+
+
+def _move(recommendation: Recommendation, to: State) -> State:
+    if to not in MOVES[recommendation.state]:
+        raise DeskError(f"recommendation {recommendation.id} cannot go from {recommendation.state} to {to}")
+    return to
+
+
+def _require(recommendation: Recommendation, state: State, what: str) -> None:
+    if recommendation.state is state:
+        return
+    message = f"recommendation {recommendation.id} is {recommendation.state} and cannot {what}"
+    if recommendation.state in {State.EXPIRED, State.LAPSED}:
+        raise Expired(message)
+    if recommendation.state is State.WITHDRAWN:
+        raise Superseded(message)
+    raise Refused(message)
+
+
+def _too_late(started_ns: int, deadline_ns: int, now_ns: int) -> bool:
+    return now_ns >= deadline_ns or now_ns < started_ns - _CLOCK_SLACK_NS
+
+
+def _execution_is_late(recommendation: Recommendation, now_ns: int) -> bool:
+    if recommendation.decided_ns is None or recommendation.execute_by_ns is None:
+        return True
+    return _too_late(recommendation.decided_ns, recommendation.execute_by_ns, now_ns)
+
+
+def _named(person: str) -> str:
+    if not person.strip():
+        raise Refused("a decision needs the name of the person who takes it")
+    return person
+
+
+def _stated(reason: str) -> str:
+    stated = reason.strip()
+    if not stated:
+        raise Refused("a decision needs a reason")
+    if len(stated) > REASON_LIMIT:
+        raise Refused(f"the reason is longer than {REASON_LIMIT} characters")
+    return stated
+
+
+def _identity(evidence: Evidence) -> list[object]:
+    """Return what makes this piece of evidence the one it is, without how often and by whom."""
+    match evidence:
+        case DeviceOpenEvidence():
+            return ["device_open", evidence.device, evidence.minor, evidence.errno]
+        case OomEvidence():
+            return ["oom", evidence.scope, evidence.limit_bytes]
+        case SignalEvidence():
+            return ["signal", evidence.signal, evidence.code]
+        case ListenerEvidence():
+            return ["listener", evidence.address, evidence.port, evidence.reach]
+        case BlindEvidence():
+            return ["blind", evidence.sensor, evidence.reason]
+        case UnknownEvidence():
+            return ["unknown"]
+        case _:
+            assert_never(evidence)
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

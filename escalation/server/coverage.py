@@ -1,0 +1,158 @@
+"""What is known of each host, and which hosts have fallen silent.
+
+Silence is measured by the orchestrator's monotonic clock alone, so that no clock that is set, here or on a
+host, makes a host look silent or alive. A silent host is a fault of its own (monitor.blind, subject HOST):
+what it would have reported is unknown, and unknown is not healthy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from escalation.model import (
+    AgentId,
+    BlindEvidence,
+    BlindReason,
+    BootId,
+    CaseId,
+    CasePhase,
+    CaseReport,
+    FaultClass,
+    Heartbeat,
+    Incarnation,
+    Loss,
+    Reason,
+    ReasonCode,
+    Report,
+    Severity,
+    Subject,
+    SubjectKind,
+)
+from escalation.server.desk import HostState
+
+_DEFAULT_INTERVAL_S: Final = 30.0
+"""How often a host is expected that has never said how often it means to report."""
+
+_INTERVAL_RANGE_S: Final = (1.0, 3600.0)
+"""An interval outside it is drawn to its edge: no host may excuse itself for longer than an hour."""
+
+_LOSS_ACCOUNTS: Final = 64
+"""How many loss accounts are kept per host; what is lost beyond that is added under no sensor."""
+
+_SILENCE: Final = BootId("silence")
+"""The numbering of what the orchestrator itself reports about a host; no agent's is called so."""
+
+
+def first_heard(agent_id: AgentId, now_ns: int) -> HostState:
+    """Return the state of a host of which nothing is known but that it was heard."""
+    return HostState(
+        agent_id=agent_id,
+        last_heard_ns=now_ns,
+        silent=False,
+        agent_version="",
+        kernel_boot_id="",
+        open_cases=0,
+        coverage=(),
+        losses=(),
+    )
+
+
+def with_heartbeat(host: HostState, heartbeat: Heartbeat) -> HostState:
+    """Return the host as `heartbeat` describes it."""
+    return replace(
+        host,
+        agent_version=heartbeat.agent_version,
+        kernel_boot_id=heartbeat.kernel_boot_id,
+        open_cases=heartbeat.open_cases,
+        coverage=heartbeat.coverage,
+        interval_s=heartbeat.interval_s,
+    )
+
+
+def with_loss(host: HostState, loss: Loss) -> HostState:
+    """Return the host with `loss` added to the account of its kind and sensor."""
+    accounts = {(each.kind, each.sensor): each for each in host.losses}
+    key = (loss.kind, loss.sensor)
+    if key not in accounts and len(accounts) >= _LOSS_ACCOUNTS:
+        key = (loss.kind, "")
+    before = accounts.get(key)
+    if before is None:
+        accounts[key] = replace(loss, sensor=key[1])
+    else:
+        exact = before.exact and loss.exact
+        accounts[key] = replace(before, count=before.count + loss.count, exact=exact)
+    return replace(host, losses=tuple(accounts[each] for each in sorted(accounts)))
+
+
+def silence_begins(host: HostState, now_ns: int) -> Report:
+    """Return the report that opens the case of a host that is not heard any more."""
+    return _about_silence(host, CasePhase.OPENED, ReasonCode.HOST_SILENT, now_ns)
+
+
+def silence_ends(host: HostState, now_ns: int) -> Report:
+    """Return the report that clears that case, for a host that is heard again."""
+    return _about_silence(host, CasePhase.CLEARED, ReasonCode.HOST_HEARD_AGAIN, now_ns)
+
+
+def _about_silence(host: HostState, phase: CasePhase, code: ReasonCode, now_ns: int) -> Report:
+    silent_s = max(0.0, (now_ns - host.last_heard_ns) / 1e9)
+    body = CaseReport(
+        phase=phase,
+        # One silence is one case: it is named by the moment at which the host was heard last.
+        case_id=CaseId(f"silence-{host.last_heard_ns}"),
+        fault_class=FaultClass.MONITOR_BLIND,
+        severity=Severity.HIGH,
+        subject=Subject(SubjectKind.HOST, host.agent_id),
+        incarnation=Incarnation(kernel_boot_id=host.kernel_boot_id),
+        first_seen_ns=host.last_heard_ns,
+        last_seen_ns=host.last_heard_ns if phase is CasePhase.OPENED else now_ns,
+        count=1,
+        reasons=(Reason(code=code, window_s=silent_s, threshold=expected_within_s(host.interval_s)),),
+        evidence=(BlindEvidence(sensor="", reason=BlindReason.HOST_SILENT, silent_s=silent_s),),
+    )
+    # OPENED and CLEARED of one silence differ in their number, and the later one has the higher number.
+    sequence = 2 * host.last_heard_ns + (phase is CasePhase.CLEARED)
+    return Report(agent_id=host.agent_id, boot_id=_SILENCE, sequence=sequence, created_ns=now_ns, body=body)
+
+
+def expected_within_s(interval_s: float, *, factor: float = 3.0) -> float:
+    """Return after how long a host that reports every `interval_s` is called silent."""
+    low, high = _INTERVAL_RANGE_S
+    # Not-a-number compares as false with everything, and so counts as never said.
+    interval_s = min(high, max(low, interval_s)) if interval_s > 0 else _DEFAULT_INTERVAL_S
+    return factor * interval_s
+
+
+@dataclass(slots=True)
+class _Expected:
+    heard_s: float
+    interval_s: float
+
+
+class Watch:
+    """Knows, by the monotonic clock, which hosts are overdue."""
+
+    def __init__(self, *, factor: float, hosts: Iterable[HostState], now_s: float, grace_s: float) -> None:
+        """Expect every host of `hosts` anew from `now_s` on, with `grace_s` to find its way back."""
+        self._factor = factor
+        self._expected = {host.agent_id: _Expected(now_s + grace_s, host.interval_s) for host in hosts}
+
+    def __repr__(self) -> str:
+        return f"Watch(hosts={len(self._expected)}, factor={self._factor})"
+
+    def heard(self, agent_id: AgentId, now_s: float, interval_s: float | None = None) -> None:
+        """Note that a host was heard, and how often it means to be from now on."""
+        expected = self._expected.setdefault(agent_id, _Expected(now_s, 0.0))
+        expected.heard_s = max(expected.heard_s, now_s)
+        if interval_s is not None:
+            expected.interval_s = interval_s
+
+    def overdue(self, now_s: float) -> frozenset[AgentId]:
+        """Return the hosts that should have been heard by `now_s` and were not."""
+        return frozenset(
+            agent_id
+            for agent_id, expected in self._expected.items()
+            if now_s - expected.heard_s > expected_within_s(expected.interval_s, factor=self._factor)
+        )

@@ -1,0 +1,184 @@
+"""Reports of cases become incidents: one open incident per host, fault class and subject.
+
+Reports may come late, twice or out of order, so folding asks what is known and never assumes a sequence:
+
+- a fault that is seen opens an incident, or folds into the open one with the same key, whatever the phase
+  says;
+- only a CLEARED of the case that an incident follows closes it; another case of the same key that went quiet
+  (an agent that lost its notes) does not hold it open and does not close it;
+- a fault seen after its own case had cleared is a new incident, unless that report is older than the
+  clearing;
+- a CLEARED for a case that nobody reported is recorded as an incident that is over.
+
+An incident's id is made from the identity of the report that opened it: replaying the same reports makes the
+same ids.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+from typing import Final
+
+from escalation.model import (
+    AgentId,
+    BootId,
+    CaseId,
+    CasePhase,
+    CaseReport,
+    FaultClass,
+    Incident,
+    IncidentId,
+    Report,
+    Subject,
+)
+
+_INCIDENTS: Final = uuid.UUID("f6a0c8a2-30f4-5c6e-8f0e-0f4f2f3f9d55")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What makes two cases the same incident while it is open."""
+
+    agent_id: AgentId
+    fault_class: FaultClass
+    fault_number: int | None
+    subject: Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Clearing:
+    """The report that cleared a case, so that older ones can be told from a case that came back."""
+
+    boot_id: BootId
+    sequence: int
+    created_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is known of one case of a host: its incident, the count it reported last, and how it ended."""
+
+    agent_id: AgentId
+    case_id: CaseId
+    incident_id: IncidentId
+    count: int
+    clearing: Clearing | None
+
+
+@dataclass(frozen=True, slots=True)
+class Folding:
+    """What one report made of what was known; `opened` and `closed` name the moments that matter."""
+
+    incident: Incident
+    case: Case
+    opened: bool
+    closed: bool
+
+
+def key_of(incident: Incident) -> Key:
+    """Return the key under which reports fold into `incident` while it is open."""
+    return Key(incident.agent_id, incident.fault_class, incident.fault_number, incident.subject)
+
+
+def key_of_case(agent_id: AgentId, case: CaseReport) -> Key:
+    """Return the key of the incident that `case` belongs to."""
+    return Key(agent_id, case.fault_class, case.fault_number, case.subject)
+
+
+def fold(
+    report: Report,
+    body: CaseReport,
+    *,
+    case: Case | None,
+    incident: Incident | None,
+    standing: Incident | None,
+    now_ns: int,
+) -> Folding | None:
+    """Fold `body` of `report`; None when it tells nothing new.
+
+    `case` is what is known of its case, `incident` that case's incident, `standing` the open incident of its
+    key. `now_ns` is when it was received: incidents are closed by the orchestrator's clock, because waiting
+    times are measured from there.
+    """
+    if case is not None and case.clearing is not None and _is_older(report, case.clearing):
+        return None
+    clears = body.phase is CasePhase.CLEARED
+    clearing = Clearing(report.boot_id, report.sequence, report.created_ns) if clears else None
+    if case is not None and case.clearing is not None:
+        if clears:
+            return None
+        case, incident = None, None  # the same case id, seen again after it had cleared: another incident
+    if incident is not None and incident.open:
+        return _fold_into(incident, case, report, body, clearing=clearing, now_ns=now_ns)
+    if clears and case is not None and incident is not None:
+        # Its incident was closed by the case that took it over.
+        return Folding(incident, replace(case, clearing=clearing), opened=False, closed=False)
+    if clears or standing is None:
+        return _open(report, body, clearing, now_ns)
+    return _fold_into(standing, None, report, body, clearing=clearing, now_ns=now_ns)
+
+
+def _open(report: Report, body: CaseReport, clearing: Clearing | None, now_ns: int) -> Folding:
+    name = f"{report.agent_id} {report.boot_id} {report.sequence}"
+    incident = Incident(
+        id=IncidentId(str(uuid.uuid5(_INCIDENTS, name))),
+        agent_id=report.agent_id,
+        fault_class=body.fault_class,
+        fault_number=body.fault_number,
+        subject=body.subject,
+        target=body.target,
+        severity=body.severity,
+        incarnation=body.incarnation,
+        case_id=body.case_id,
+        open=clearing is None,
+        first_seen_ns=body.first_seen_ns,
+        last_seen_ns=body.last_seen_ns,
+        cleared_ns=None if clearing is None else now_ns,
+        count=body.count,
+        reasons=body.reasons,
+        evidence=body.evidence,
+    )
+    case = Case(report.agent_id, body.case_id, incident.id, body.count, clearing)
+    return Folding(incident, case, opened=clearing is None, closed=False)
+
+
+def _fold_into(
+    incident: Incident,
+    case: Case | None,
+    report: Report,
+    body: CaseReport,
+    *,
+    clearing: Clearing | None,
+    now_ns: int,
+) -> Folding | None:
+    counted = case.count if case is not None else 0
+    folded = replace(
+        incident,
+        first_seen_ns=min(incident.first_seen_ns, body.first_seen_ns),
+        last_seen_ns=max(incident.last_seen_ns, body.last_seen_ns),
+        count=incident.count + max(0, body.count - counted),
+    )
+    closed = clearing is not None and incident.case_id == body.case_id
+    if closed:
+        folded = replace(folded, open=False, cleared_ns=now_ns, reasons=body.reasons or incident.reasons)
+    elif clearing is None and body.last_seen_ns >= incident.last_seen_ns:
+        folded = replace(
+            folded,
+            severity=body.severity,
+            incarnation=body.incarnation,
+            target=body.target,
+            case_id=body.case_id,
+            reasons=body.reasons or incident.reasons,
+            evidence=body.evidence or incident.evidence,
+        )
+    known = Case(report.agent_id, body.case_id, incident.id, max(counted, body.count), clearing)
+    if folded == incident and known == case:
+        return None
+    return Folding(folded, known, opened=False, closed=closed)
+
+
+def _is_older(report: Report, clearing: Clearing) -> bool:
+    if report.boot_id == clearing.boot_id:
+        return report.sequence <= clearing.sequence
+    return report.created_ns <= clearing.created_ns

@@ -1,0 +1,221 @@
+"""The desk itself: every question and decision becomes one piece of work for the store.
+
+It owns the clock's reading, the watch for silent hosts and the feed of changes. What is decided is decided in
+`triage`, in the store's transaction; what is told to watchers is read back after the commit, so nobody is
+shown what might still be undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import Final, TypeVar
+
+import structlog
+
+from escalation.model import SEVERITY_ORDER, Heartbeat, Incident, RecommendationId, State
+from escalation.server import triage
+from escalation.server.approvals import Policy
+from escalation.server.clock import Clock, Timekeeper
+from escalation.server.coverage import Watch
+from escalation.server.desk import AuditEntry, Entry, HostState, Unavailable
+from escalation.server.feed import Feed
+from escalation.server.store import Delivery, Ledger, Store, StoreError
+
+T = TypeVar("T")
+
+_SHOWN: Final = 1000
+"""How many entries or incidents one answer holds at most: the newest."""
+
+_log = structlog.get_logger("nanobot.orchestrator")
+
+
+class Service:
+    """The real Desk, and what the ingest and the ticker call."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        policy: Policy,
+        silence_factor: float = 3.0,
+        grace_s: float = 60.0,
+        tick_s: float = 1.0,
+    ) -> None:
+        """Serve from `store`; a host that was known before gets `grace_s` to be heard again after a start."""
+        self._store = store
+        self._time = Timekeeper(clock=clock)
+        self._policy = policy
+        self._silence_factor = silence_factor
+        self._grace_s = grace_s
+        self._tick_s = tick_s
+        self._feed = Feed()
+        self._watch = Watch(factor=silence_factor, hosts=(), now_s=0.0, grace_s=0.0)
+        self._touched: dict[RecommendationId, None] = {}
+        self._woken = asyncio.Event()
+        self.ticks = 0
+        self.failed_ticks = 0
+
+    def __repr__(self) -> str:
+        return f"Service(ticks={self.ticks}, failed={self.failed_ticks}, {self._watch!r}, {self._feed!r})"
+
+    async def prepare(self) -> None:
+        """Read which hosts are known, and expect all of them anew."""
+        hosts = await self._read(lambda ledger: ledger.hosts())
+        self._watch = Watch(
+            factor=self._silence_factor,
+            hosts=hosts,
+            now_s=self._time.steady_s(),
+            grace_s=self._grace_s,
+        )
+
+    async def run(self) -> None:
+        """Let time pass and tell watchers what changed, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._tick_forever())
+            tasks.create_task(self._publish_forever())
+
+    def ready(self) -> bool:
+        """Return whether what is sent now could be kept."""
+        return self._store.ready()
+
+    # What agents say ----------------------------------------------------------------------------------
+
+    async def receive(self, delivery: Delivery, *, cost_bytes: int = 0) -> None:
+        """Commit a delivery and what follows from it; StoreUnavailable says that nothing was kept."""
+        work = partial(triage.receive, delivery=delivery, policy=self._policy, now_ns=self._time.now_ns())
+        self._touch(await self._store.write(work, cost_bytes=cost_bytes))
+        interval_s = None
+        for report in delivery.notable:
+            if isinstance(report.body, Heartbeat):
+                interval_s = report.body.interval_s
+        self._watch.heard(delivery.agent_id, self._time.steady_s(), interval_s)
+
+    async def note_refusal(self, *, actor: str, verb: str, object_id: str, detail: str) -> None:
+        """Write to the audit log that a peer was refused."""
+        work = partial(
+            triage.note,
+            actor=actor,
+            verb=verb,
+            object_id=object_id,
+            detail=detail,
+            now_ns=self._time.now_ns(),
+        )
+        await self._store.write(work)
+
+    # What time does -----------------------------------------------------------------------------------
+
+    async def tick(self) -> None:
+        """Expire, lapse and verify what is due; open the cases of hosts that fell silent."""
+        work = partial(
+            triage.pass_time,
+            overdue=self._watch.overdue(self._time.steady_s()),
+            policy=self._policy,
+            now_ns=self._time.now_ns(),
+            trusted_ns=self._time.trusted_ns(),
+        )
+        self._touch(await self._store.write(work))
+        self.ticks += 1
+
+    async def publish(self) -> None:
+        """Read back what changed since the last call, and hand it to the watchers."""
+        touched, self._touched = tuple(self._touched), {}
+        if touched and self._feed.watched:
+            self._feed.publish(await self._read(partial(_entries_by_id, wanted=touched)))
+
+    async def _tick_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._tick_s)
+            try:
+                await self.tick()
+            except StoreError as error:
+                if self.failed_ticks == 0 or self._store.ready():
+                    _log.warning("tick_failed", error=str(error))
+                self.failed_ticks += 1
+
+    async def _publish_forever(self) -> None:
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            with contextlib.suppress(Unavailable):  # watchers read the queue again when they reconnect
+                await self.publish()
+
+    def _touch(self, changed: triage.Changed) -> None:
+        if changed:
+            self._touched.update(dict.fromkeys(changed))
+            self._woken.set()
+
+    # What people ask (Desk) ---------------------------------------------------------------------------
+
+    async def queue(self, states: frozenset[State] | None) -> Sequence[Entry]:
+        """Return entries in `states` (None: all): worst first, then oldest first."""
+        return await self._read(partial(_queue, states=frozenset(State) if states is None else states))
+
+    async def entry(self, entry_id: str) -> Entry:
+        """Return the entry with this recommendation id, or the newest of this incident id."""
+        return await self._read(partial(triage.entry, entry_id=entry_id))
+
+    async def approve(self, entry_id: str, *, person: str, reason: str, digest: str) -> Entry:
+        """Record that `person` approves exactly what `digest` names."""
+        return await self._decide(
+            partial(triage.approve, entry_id=entry_id, person=person, reason=reason, digest=digest)
+        )
+
+    async def reject(self, entry_id: str, *, person: str, reason: str) -> Entry:
+        """Record that `person` rejects it; a reason is required."""
+        return await self._decide(partial(triage.reject, entry_id=entry_id, person=person, reason=reason))
+
+    async def done(self, entry_id: str, *, person: str) -> Entry:
+        """Record that `person` has carried out what was approved; verification starts."""
+        return await self._decide(partial(triage.mark_done, entry_id=entry_id, person=person))
+
+    async def incidents(self) -> Sequence[Incident]:
+        """Return incidents, open ones first, newest first."""
+        return await self._read(lambda ledger: ledger.incidents(limit=_SHOWN))
+
+    async def hosts(self) -> Sequence[HostState]:
+        """Return every host that was ever heard, by name."""
+        return await self._read(lambda ledger: ledger.hosts())
+
+    async def audit(self, *, after: int, limit: int) -> Sequence[AuditEntry]:
+        """Return audit entries numbered above `after`, in order."""
+        return await self._read(lambda ledger: ledger.audit(after=after, limit=limit))
+
+    def changes(self) -> AsyncIterator[Entry]:
+        """Yield each entry as it changes, from now on."""
+        return self._feed.watch()
+
+    async def _decide(self, decision: Callable[..., Entry]) -> Entry:
+        work = partial(decision, policy=self._policy, now_ns=self._time.now_ns())
+        try:
+            decided = await self._store.write(work)
+        except StoreError as error:
+            raise Unavailable(f"the decision was not kept: {error}") from error
+        self._touch(frozenset({decided.recommendation.id}))
+        return decided
+
+    async def _read(self, work: Callable[[Ledger], T]) -> T:
+        try:
+            return await self._store.read(work)
+        except StoreError as error:
+            raise Unavailable(f"nothing can be read now: {error}") from error
+
+
+def _queue(ledger: Ledger, *, states: frozenset[State]) -> Sequence[Entry]:
+    entries = [triage.entry_of(ledger, each) for each in ledger.in_states(states, limit=_SHOWN)]
+    return sorted(
+        entries,
+        key=lambda entry: (
+            -SEVERITY_ORDER.index(entry.incident.severity),
+            entry.recommendation.created_ns,
+            entry.recommendation.id,
+        ),
+    )
+
+
+def _entries_by_id(ledger: Ledger, *, wanted: Sequence[RecommendationId]) -> Sequence[Entry]:
+    found = (ledger.recommendation(each) for each in wanted)
+    return [triage.entry_of(ledger, each) for each in found if each is not None]

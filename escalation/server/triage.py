@@ -1,0 +1,287 @@
+"""What happens to the ledger when something is received, decided, or time passes.
+
+Every function here is one transaction's work: it reads and writes a `Ledger`, takes `now_ns`, and returns
+which recommendations changed, for those who watch the queue. Each change of state is written to the audit log
+in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from typing import Final
+
+from escalation.model import (
+    AgentId,
+    CaseReport,
+    Heartbeat,
+    Incident,
+    IncidentId,
+    Loss,
+    LossKind,
+    Recommendation,
+    RecommendationId,
+    Report,
+    State,
+    UnknownBody,
+)
+from escalation.server import approvals, audit, coverage, incidents
+from escalation.server.desk import Entry, NotFound
+from escalation.server.playbook.registry import advise
+from escalation.server.store import Delivery, Ledger
+
+Changed = frozenset[RecommendationId]
+
+ORCHESTRATOR: Final = "orchestrator"
+"""The actor of what nobody asked for: time that passed, a host that fell silent."""
+
+_OPEN_INCIDENTS_PER_HOST: Final = 1000
+"""Above it a host's new cases are counted as a loss instead of shown: a queue of thousands helps nobody."""
+
+
+def receive(ledger: Ledger, delivery: Delivery, *, policy: approvals.Policy, now_ns: int) -> Changed:
+    """Keep a delivery and fold what it says."""
+    added = ledger.add_reports(delivery, received_ns=now_ns)
+    agent_id = delivery.agent_id
+    work = _Work(ledger, actor=f"agent:{agent_id}", policy=policy, now_ns=now_ns)
+    host = ledger.host(agent_id)
+    if host is None:
+        work.note("host.first_heard", agent_id, "")
+        host = coverage.first_heard(agent_id, now_ns)
+    elif host.silent:
+        work.note("host.heard_again", agent_id, "")
+        work.fold(coverage.silence_ends(host, now_ns))
+    heard = replace(
+        host,
+        last_heard_ns=now_ns,
+        silent=False,
+        missing_reports=host.missing_reports + added.missing,
+    )
+    for report in delivery.notable:
+        if report.sequence not in added.fresh:
+            continue
+        match report.body:
+            case CaseReport():
+                if not work.fold(report):
+                    heard = coverage.with_loss(heard, Loss(LossKind.REPORT_REFUSED, "", 1, exact=True))
+            case Heartbeat():
+                heard = coverage.with_heartbeat(heard, report.body)
+            case Loss():
+                heard = coverage.with_loss(heard, report.body)
+            case UnknownBody():
+                pass  # kept with the other reports; there is nothing here that it could change
+    ledger.put_host(heard)
+    return frozenset(work.changed)
+
+
+def pass_time(
+    ledger: Ledger,
+    *,
+    overdue: AbstractSet[AgentId],
+    policy: approvals.Policy,
+    now_ns: int,
+    trusted_ns: int,
+) -> Changed:
+    """Expire, lapse and verify what is due, and open the case of each overdue host that is not silent yet."""
+    work = _Work(ledger, actor=ORCHESTRATOR, policy=policy, now_ns=now_ns)
+    for agent_id in sorted(overdue):
+        host = ledger.host(agent_id)
+        if host is not None and not host.silent:
+            ledger.put_host(replace(host, silent=True))
+            work.note("host.silent", agent_id, "")
+            work.fold(coverage.silence_begins(host, now_ns))
+    for recommendation in ledger.in_states(approvals.UNFINISHED, limit=None):
+        incident = _incident_of(ledger, recommendation)
+        host = ledger.host(incident.agent_id)
+        event = approvals.TimePassed(trusted_ns, host_is_heard=host is not None and not host.silent)
+        if work.step(recommendation, incident, event) is not recommendation:
+            work.follow(incident)
+    return frozenset(work.changed)
+
+
+def approve(
+    ledger: Ledger,
+    entry_id: str,
+    *,
+    person: str,
+    reason: str,
+    digest: str,
+    policy: approvals.Policy,
+    now_ns: int,
+) -> Entry:
+    """Record that `person` approves exactly what `digest` names."""
+    return _decide(
+        ledger, entry_id, approvals.Approve(person, reason, digest), person, policy=policy, now_ns=now_ns
+    )
+
+
+def reject(
+    ledger: Ledger, entry_id: str, *, person: str, reason: str, policy: approvals.Policy, now_ns: int
+) -> Entry:
+    """Record that `person` rejects it."""
+    return _decide(ledger, entry_id, approvals.Reject(person, reason), person, policy=policy, now_ns=now_ns)
+
+
+def mark_done(ledger: Ledger, entry_id: str, *, person: str, policy: approvals.Policy, now_ns: int) -> Entry:
+    """Record that `person` has carried out what was approved."""
+    return _decide(ledger, entry_id, approvals.MarkDone(person), person, policy=policy, now_ns=now_ns)
+
+
+def note(ledger: Ledger, *, actor: str, verb: str, object_id: str, detail: str, now_ns: int) -> None:
+    """Append an audit entry for something that changes no state."""
+    entry = audit.follow(
+        ledger.last_audit(), at_ns=now_ns, actor=actor, verb=verb, object_id=object_id, detail=detail
+    )
+    ledger.add_audit(entry)
+
+
+def entry(ledger: Ledger, entry_id: str) -> Entry:
+    """Return the entry with this recommendation id, or the newest of this incident id."""
+    recommendation = ledger.recommendation(RecommendationId(entry_id))
+    if recommendation is None:
+        of_incident = ledger.recommendations(IncidentId(entry_id))
+        if not of_incident:
+            raise NotFound("there is no queue entry or incident with this id")
+        recommendation = of_incident[-1]
+    return entry_of(ledger, recommendation)
+
+
+def entry_of(ledger: Ledger, recommendation: Recommendation) -> Entry:
+    """Return the queue's row for `recommendation`."""
+    incident = _incident_of(ledger, recommendation)
+    cured, tried = ledger.outcomes(incident.fault_class, recommendation.advice.action.kind)
+    return Entry(recommendation=recommendation, incident=incident, cured=cured, tried=tried)
+
+
+def _decide(
+    ledger: Ledger,
+    entry_id: str,
+    event: approvals.Event,
+    person: str,
+    *,
+    policy: approvals.Policy,
+    now_ns: int,
+) -> Entry:
+    standing = entry(ledger, entry_id)
+    work = _Work(ledger, actor=person, policy=policy, now_ns=now_ns)
+    moved = work.step(standing.recommendation, standing.incident, event)
+    return entry_of(ledger, moved)
+
+
+class _Work:
+    """One transaction's changes: applies them to the ledger, audits them, and remembers what changed."""
+
+    def __init__(self, ledger: Ledger, *, actor: str, policy: approvals.Policy, now_ns: int) -> None:
+        self._ledger = ledger
+        self._actor = actor
+        self._policy = policy
+        self._now_ns = now_ns
+        self.changed: set[RecommendationId] = set()
+
+    def note(self, verb: str, object_id: str, detail: str) -> None:
+        note(
+            self._ledger,
+            actor=self._actor,
+            verb=verb,
+            object_id=object_id,
+            detail=detail,
+            now_ns=self._now_ns,
+        )
+
+    def fold(self, report: Report) -> bool:
+        """Fold one case report; False when the host has too many open incidents to open another."""
+        body = report.body
+        if not isinstance(body, CaseReport):
+            raise TypeError(f"only a case report can be folded, not {type(body).__name__}")
+        ledger = self._ledger
+        case = ledger.case(report.agent_id, body.case_id)
+        incident = ledger.incident(case.incident_id) if case is not None else None
+        standing = ledger.open_incident(incidents.key_of_case(report.agent_id, body))
+        folding = incidents.fold(
+            report, body, case=case, incident=incident, standing=standing, now_ns=self._now_ns
+        )
+        if folding is None:
+            return True
+        if folding.opened and ledger.open_count(report.agent_id) >= _OPEN_INCIDENTS_PER_HOST:
+            return False
+        known = ledger.incident(folding.incident.id)
+        ledger.put_incident(folding.incident)
+        ledger.put_case(folding.case)
+        if known is None:
+            verb = "incident.opened" if folding.opened else "incident.recorded"
+            self.note(verb, folding.incident.id, f"{folding.incident.fault_class} on {report.agent_id}")
+        if folding.opened:
+            for done in ledger.done_with_key(incidents.key_of(folding.incident)):
+                self.step(done, _incident_of(ledger, done), approvals.FaultReturned())
+        if folding.closed:
+            self.note("incident.cleared", folding.incident.id, "")
+        if folding.incident.open or folding.closed:
+            self.follow(folding.incident)
+        return True
+
+    def follow(self, incident: Incident) -> None:
+        """Bring the incident's recommendations in line with how it stands."""
+        standing = self._ledger.recommendations(incident.id)
+        if not incident.open:
+            for each in standing:
+                self.step(each, incident, approvals.CaseCleared())
+            return
+        advice = advise(incident)
+        digest = approvals.digest_of(advice.action, incident)
+        newest = standing[-1] if standing else None
+        if newest is not None and newest.state is State.PROPOSED:
+            self._keep(newest, approvals.restate(newest, incident, advice), incident)
+            self.changed.add(newest.id)
+            return
+        if newest is not None and newest.state is State.APPROVED:
+            newest = self.step(newest, incident, approvals.Advised(digest))
+        if newest is not None:
+            self.changed.add(newest.id)
+            if newest.state in approvals.UNFINISHED:
+                return
+            if newest.state is State.REJECTED and newest.digest == digest:
+                return  # a person has said no to exactly this
+        proposal = approvals.propose(
+            incident, advice, ordinal=len(standing) + 1, policy=self._policy, now_ns=self._now_ns
+        )
+        self._keep(None, proposal, incident)
+
+    def step(
+        self, recommendation: Recommendation, incident: Incident, event: approvals.Event
+    ) -> Recommendation:
+        """Apply `event`, keep and audit what it changes, and return it."""
+        moved = approvals.step(recommendation, incident, event, policy=self._policy, now_ns=self._now_ns)
+        self._keep(recommendation, moved, incident)
+        return moved
+
+    def _keep(self, before: Recommendation | None, after: Recommendation, incident: Incident) -> None:
+        if before is after:
+            return
+        self._ledger.put_recommendation(after, incident)
+        self.changed.add(after.id)
+        verb = _verb(before, after)
+        if verb is not None:
+            reason = f" reason={after.decision_reason}" if verb in _DECISIONS else ""
+            self.note(verb, after.id, f"digest={after.digest}{reason}")
+
+
+_DECISIONS: Final = frozenset(
+    {"recommendation.approved", "recommendation.approved_by_first", "recommendation.rejected"}
+)
+
+
+def _verb(before: Recommendation | None, after: Recommendation) -> str | None:
+    if before is None or before.state is not after.state:
+        return f"recommendation.{after.state}"
+    if after.approvers != before.approvers and after.approvers:
+        return "recommendation.approved_by_first"
+    if after.digest != before.digest:
+        return "recommendation.restated"
+    return None
+
+
+def _incident_of(ledger: Ledger, recommendation: Recommendation) -> Incident:
+    incident = ledger.incident(recommendation.incident_id)
+    if incident is None:
+        raise NotFound(f"recommendation {recommendation.id} has lost its incident")
+    return incident
