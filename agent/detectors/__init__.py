@@ -1,1 +1,1 @@
-"""One file per fault class or close family; each is pure and knows no other."""
+"""Detectors: one file per fault class or close family, pure, unaware of each other."""

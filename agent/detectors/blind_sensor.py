@@ -1,0 +1,145 @@
+"""F50 monitor.blind: a sensor that cannot see is a fault of its own.
+
+A sensor that was switched off is a decision, not a fault; it stays visible in the coverage of every
+heartbeat. A sensor that is blind for less than `grace_s` is starting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Self
+
+from msgspec import Meta
+
+from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.finding import Finding, Hysteresis, Verdict
+from escalation.model import (
+    BlindEvidence,
+    FaultClass,
+    Incarnation,
+    Reason,
+    ReasonCode,
+    Severity,
+    Subject,
+    SubjectKind,
+)
+from escalation.model import BlindReason as WireReason
+from probes.observation import Blind, BlindReason, Gap, Instant, Observation, SensorName
+
+
+class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When a blind sensor becomes a case."""
+
+    grace_s: Annotated[float, Meta(ge=0)] = 60.0
+    clear_hold_s: Annotated[float, Meta(ge=0)] = 10.0
+    repeat_s: Annotated[float, Meta(gt=0)] = 3600.0
+
+
+@dataclass(slots=True)
+class _Darkness:
+    since: Instant
+    reason: BlindReason
+    said_at: Instant | None = None
+
+
+class BlindSensor:
+    """Says which sensor cannot see, and why."""
+
+    NAME: ClassVar[str] = "blind_sensor"
+    SETTINGS: ClassVar[type[DetectorConfig]] = Config
+    FAULTS: ClassVar[tuple[FaultNote, ...]] = (
+        FaultNote(
+            fault_class=FaultClass.MONITOR_BLIND,
+            severity=(Severity.MEDIUM,),
+            sensors=(),
+            opens="A sensor of the registry has been blind for `grace_s`.",
+            quiet="A sensor that the configuration disables; a sensor that is still starting.",
+            clears="The sensor sees again.",
+        ),
+    )
+
+    def __init__(self, *, config: Config, kernel_boot_id: str) -> None:
+        self._config = config
+        self._kernel_boot_id = kernel_boot_id
+        self._dark: dict[SensorName, _Darkness] = {}
+        self._seeing: set[SensorName] = set()
+
+    @classmethod
+    def build(cls, config: Config, surroundings: Surroundings) -> Self:
+        """Make the detector."""
+        return cls(config=config, kernel_boot_id=surroundings.kernel_boot_id)
+
+    @property
+    def hysteresis(self) -> Mapping[FaultClass, Hysteresis]:
+        """Open at the first finding; the grace was waited for here."""
+        return {FaultClass.MONITOR_BLIND: Hysteresis(clear_hold_s=self._config.clear_hold_s)}
+
+    def observe(self, observation: Observation) -> Sequence[Finding]:
+        """Follow each sensor's sight."""
+        if not isinstance(observation, Gap):
+            return ()
+        sensor = observation.sensor
+        if not isinstance(observation.coverage, Blind):
+            self._dark.pop(sensor, None)
+            self._seeing.add(sensor)
+            return (self._over(sensor, observation.at),)
+        self._seeing.discard(sensor)
+        reason = observation.coverage.reason
+        if reason is BlindReason.DISABLED:
+            self._dark.pop(sensor, None)
+            return ()
+        known = self._dark.get(sensor)
+        if known is None or known.reason is not reason:
+            since = known.since if known else observation.at
+            self._dark[sensor] = _Darkness(since, reason)
+        return ()
+
+    def tick(self, tick: Tick) -> Sequence[Finding]:
+        """Turn darkness into a finding once its grace is over, and say it again each `repeat_s`."""
+        found = [
+            self._over(sensor, tick.now)
+            for case in tick.open_cases
+            if (sensor := SensorName(case.subject.name)) in self._seeing
+        ]
+        for sensor, dark in self._dark.items():
+            silent_s = tick.now.since_s(dark.since)
+            if silent_s < self._config.grace_s:
+                continue
+            if dark.said_at is not None and tick.now.since_s(dark.said_at) < self._config.repeat_s:
+                continue
+            dark.said_at = tick.now
+            found.append(self._there(sensor, dark, silent_s, tick.now))
+        return found
+
+    def watching(self) -> Sequence[ProcessKey]:
+        """Ask for nothing."""
+        return ()
+
+    def _there(self, sensor: SensorName, dark: _Darkness, silent_s: float, now: Instant) -> Finding:
+        return Finding(
+            verdict=Verdict.PRESENT,
+            fault_class=FaultClass.MONITOR_BLIND,
+            subject=Subject(SubjectKind.SENSOR, sensor),
+            at=now,
+            severity=Severity.MEDIUM,
+            incarnation=Incarnation(kernel_boot_id=self._kernel_boot_id),
+            reasons=(
+                Reason(
+                    ReasonCode.SENSOR_BLIND,
+                    count=1,
+                    threshold=self._config.grace_s,
+                    window_s=round(silent_s, 3),
+                ),
+            ),
+            evidence=(BlindEvidence(sensor, WireReason(dark.reason.value), round(silent_s, 3)),),
+        )
+
+    def _over(self, sensor: SensorName, at: Instant) -> Finding:
+        return Finding(
+            verdict=Verdict.ABSENT,
+            fault_class=FaultClass.MONITOR_BLIND,
+            subject=Subject(SubjectKind.SENSOR, sensor),
+            at=at,
+            reasons=(Reason(ReasonCode.SENSOR_SEES_AGAIN, count=1),),
+        )

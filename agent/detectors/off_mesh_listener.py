@@ -1,0 +1,258 @@
+"""F43 exposure.off_mesh_listener: a socket that listens where the mesh ends.
+
+A wildcard listener is graded by the host's own addresses: critical where one of them is public, high where
+the widest is a private network, nothing where there is only loopback, mesh and container bridges. What is
+said by the kernel's event must be in the host's socket table too; an event that the table contradicts comes
+from another network namespace (a container's own), and one that it could not be held against is a note.
+
+A case clears when the socket table shows that nothing listens there any more, when the port is allowed, or
+when the host's addresses no longer make it reachable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Final, Self
+
+from msgspec import Meta
+
+from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.exposure import Reachability, parse
+from agent.finding import Finding, Hysteresis, Verdict
+from agent.subjects import cut, incarnation_of, place_of, process_name, target_of
+from escalation.model import (
+    FaultClass,
+    ListenerEvidence,
+    Reach,
+    Reason,
+    ReasonCode,
+    Severity,
+    Subject,
+    SubjectKind,
+)
+from probes.observation import (
+    Blind,
+    Gap,
+    Instant,
+    Listener,
+    ListenerClosed,
+    ListenerInventory,
+    ListenerOpened,
+    Observation,
+    SensorName,
+)
+
+EVENTS = SensorName("kernel.listener")
+INVENTORY = SensorName("host.listeners")
+_FAULT = FaultClass.EXPOSURE_OFF_MESH_LISTENER
+_HELD: Final = 1024
+"""Listeners kept until the host's addresses are known; the inventory has them all."""
+
+
+class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When a listener becomes a case."""
+
+    clear_hold_s: Annotated[float, Meta(ge=0)] = 5.0
+
+
+class OffMeshListener:
+    """Says which ports can be reached from outside the mesh."""
+
+    NAME: ClassVar[str] = "off_mesh_listener"
+    SETTINGS: ClassVar[type[DetectorConfig]] = Config
+    FAULTS: ClassVar[tuple[FaultNote, ...]] = (
+        FaultNote(
+            fault_class=_FAULT,
+            severity=(Severity.NOTE, Severity.HIGH, Severity.CRITICAL),
+            sensors=(INVENTORY, EVENTS),
+            opens="A TCP socket listens on a wildcard or an address off the mesh, and the socket table shows "
+            "it: critical with a public address, high on a private network; a note where the table or the "
+            "host's addresses cannot be read.",
+            quiet="Loopback, the mesh (while the host has a mesh interface), container bridges, the "
+            "allow-list, and sockets of another network namespace.",
+            clears="The socket table no longer shows it, or it is allowed or out of reach; held for "
+            "`clear_hold_s`.",
+        ),
+    )
+
+    def __init__(self, *, config: Config, surroundings: Surroundings) -> None:
+        self._config = config
+        self._around = surroundings
+        self._reachability: Reachability | None = None
+        self._inventory_blind = False
+        self._held: dict[Subject, ListenerOpened] = {}
+        self._table: tuple[Instant, frozenset[Subject]] | None = None
+        self._present: set[Subject] = set()
+
+    @classmethod
+    def build(cls, config: Config, surroundings: Surroundings) -> Self:
+        """Make the detector."""
+        return cls(config=config, surroundings=surroundings)
+
+    @property
+    def hysteresis(self) -> Mapping[FaultClass, Hysteresis]:
+        """Open at once; a port that closes and opens again within the hold is one case."""
+        return {_FAULT: Hysteresis(clear_hold_s=self._config.clear_hold_s)}
+
+    def observe(self, observation: Observation) -> Sequence[Finding]:
+        """Judge one event of a socket, or the whole table."""
+        match observation:
+            case ListenerOpened():
+                return self._opened(observation)
+            case ListenerClosed():
+                return self._closed(observation)
+            case ListenerInventory():
+                return self._inventory(observation)
+            case Gap() if observation.sensor == INVENTORY:
+                return self._sight(observation)
+            case _:
+                return ()
+
+    def tick(self, tick: Tick) -> Sequence[Finding]:
+        """Clear what the last socket table no longer shows; hold every clearing back while there is none."""
+        if self._inventory_blind:
+            return (_unknown(tick.now),) if tick.open_cases else ()
+        if self._table is None:
+            return ()
+        read_at, shown = self._table
+        return [
+            _absent(case.subject, read_at, ReasonCode.LISTENER_CLOSED)
+            for case in tick.open_cases
+            if case.subject not in shown and read_at.boot_ns > case.last_seen.boot_ns
+        ]
+
+    def watching(self) -> Sequence[ProcessKey]:
+        """Ask for nothing."""
+        return ()
+
+    def _sight(self, gap: Gap) -> Sequence[Finding]:
+        self._inventory_blind = isinstance(gap.coverage, Blind)
+        if not self._inventory_blind:
+            return ()
+        self._table = None
+        held, self._held = self._held, {}
+        judged = [
+            self._judge(event.listener, confirmed=event.confirmed, at=event.at) for event in held.values()
+        ]
+        return [*(found for found in judged if found), _unknown(gap.at)]
+
+    def _opened(self, event: ListenerOpened) -> Sequence[Finding]:
+        if event.confirmed is False:
+            return ()
+        if self._reachability is None and not self._inventory_blind:
+            self._held[_subject(event.listener)] = event
+            while len(self._held) > _HELD:
+                del self._held[next(iter(self._held))]
+            return ()
+        found = self._judge(event.listener, confirmed=event.confirmed, at=event.at)
+        return (found,) if found else ()
+
+    def _closed(self, event: ListenerClosed) -> Sequence[Finding]:
+        subject = _subject(event.listener)
+        if event.confirmed is False:
+            return ()
+        self._held.pop(subject, None)
+        self._present.discard(subject)
+        if event.confirmed is None:
+            return (_unknown(event.at, subject),)
+        return (_absent(subject, event.at, ReasonCode.LISTENER_CLOSED),)
+
+    def _inventory(self, table: ListenerInventory) -> Sequence[Finding]:
+        self._reachability = Reachability.of(self._around.mesh, table.host_addresses)
+        self._inventory_blind = False
+        self._held = {}
+        self._table = (table.at, frozenset(_subject(listener) for listener in table.listeners))
+        judged = [self._judge(listener, confirmed=True, at=table.at) for listener in table.listeners]
+        self._present &= self._table[1]
+        return [found for found in judged if found]
+
+    def _judge(self, listener: Listener, *, confirmed: bool | None, at: Instant) -> Finding | None:
+        """Return what there is to say of one listener; None for what is no address at all."""
+        address = parse(listener.address)
+        if address is None:
+            return None
+        subject = _subject(listener)
+        if any(allowed.matches(listener) for allowed in self._around.allowed_listeners):
+            return self._fine(subject, at)
+        reach: Reach | None = Reach.UNKNOWN
+        if self._reachability is not None:
+            wildcard = address.is_unspecified
+            reach = (
+                self._reachability.of_wildcard(address)
+                if wildcard
+                else self._reachability.of_address(address)
+            )
+        elif address.is_loopback:
+            reach = None
+        if reach is None:
+            return self._fine(subject, at)
+        return self._exposed(listener, subject, reach, confirmed=confirmed, at=at)
+
+    def _fine(self, subject: Subject, at: Instant) -> Finding | None:
+        self._present.discard(subject)
+        return _absent(subject, at, ReasonCode.LISTENER_ALLOWED)
+
+    def _exposed(
+        self, listener: Listener, subject: Subject, reach: Reach, *, confirmed: bool | None, at: Instant
+    ) -> Finding:
+        wildcard = subject.name.startswith(("0.0.0.0:", "[::]:"))
+        known = subject in self._present
+        certain = confirmed is True and reach is not Reach.UNKNOWN
+        if certain:
+            self._present.add(subject)
+        reasons = [
+            Reason(ReasonCode.LISTENS_ON_ALL_INTERFACES if wildcard else ReasonCode.LISTENS_OFF_MESH, count=1)
+        ]
+        if reach is Reach.PUBLIC:
+            reasons.append(Reason(ReasonCode.HOST_HAS_PUBLIC_ADDRESS, count=1))
+        reasons.append(
+            Reason(ReasonCode.SOCKET_TABLE_AGREES, count=1)
+            if certain
+            else Reason(ReasonCode.SECOND_LAYER_UNKNOWN)
+        )
+        return Finding(
+            verdict=Verdict.PRESENT,
+            fault_class=_FAULT,
+            subject=subject,
+            target=target_of(listener.origin, subject),
+            at=at,
+            severity=_severity(reach, certain=certain),
+            incarnation=incarnation_of(listener.origin, self._around.kernel_boot_id),
+            place=place_of(listener.origin),
+            count=0 if known else 1,
+            reasons=tuple(reasons),
+            evidence=(
+                ListenerEvidence(
+                    address=cut(listener.address, 64),
+                    port=listener.port,
+                    reach=Reach.ALL_INTERFACES if wildcard and reach is Reach.UNKNOWN else reach,
+                    process_name=process_name(listener.origin),
+                    confirmed=confirmed,
+                ),
+            ),
+        )
+
+
+def _severity(reach: Reach, *, certain: bool) -> Severity:
+    if not certain:
+        return Severity.NOTE
+    return Severity.CRITICAL if reach is Reach.PUBLIC else Severity.HIGH
+
+
+def _subject(listener: Listener) -> Subject:
+    address = f"[{listener.address}]" if ":" in listener.address else listener.address
+    return Subject(SubjectKind.LISTENER, cut(f"{address}:{listener.port}"))
+
+
+def _absent(subject: Subject, at: Instant, code: ReasonCode) -> Finding:
+    return Finding(
+        verdict=Verdict.ABSENT,
+        fault_class=_FAULT,
+        subject=subject,
+        at=at,
+        reasons=(Reason(code, count=1),),
+    )
+
+
+def _unknown(at: Instant, subject: Subject | None = None) -> Finding:
+    return Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=subject, at=at)

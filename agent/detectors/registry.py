@@ -1,0 +1,20 @@
+"""Every detector, sorted by name: adding one is a line here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agent.detector import Detector
+from agent.detectors.blind_sensor import BlindSensor
+from agent.detectors.fatal_signal import FatalSignalDetector
+from agent.detectors.gpu_access import GpuAccess
+from agent.detectors.off_mesh_listener import OffMeshListener
+from agent.detectors.oom_kill import OomKillDetector
+
+DETECTORS: Final[tuple[type[Detector], ...]] = (
+    BlindSensor,
+    FatalSignalDetector,
+    GpuAccess,
+    OffMeshListener,
+    OomKillDetector,
+)

@@ -1,0 +1,129 @@
+"""From where an address can be reached: the mesh, the container bridges, the host's own addresses.
+
+A wildcard listener is as exposed as the host's most exposed address. 100.64.0.0/10 counts as the mesh only
+while the host has a mesh interface, because providers use the same range for carrier-grade NAT
+(RFC 6598); 100.115.92.0/23 is inside it and belongs to ChromeOS.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+import msgspec
+from msgspec import Meta
+
+from escalation.model import Reach
+from probes.observation import Listener
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+HostAddresses = Sequence[tuple[str, str]]
+
+
+class AllowedListener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One port that is meant to be reachable off the mesh; every part that is given must match."""
+
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    address: str | None = None
+    process: str | None = None
+    unit: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an address that is none."""
+        if self.address is not None:
+            ipaddress.ip_address(self.address)
+
+    def matches(self, listener: Listener) -> bool:
+        """Return whether `listener` is the one that is allowed."""
+        return (
+            self.port == listener.port
+            and (self.address is None or parse(self.address) == parse(listener.address))
+            and (self.process is None or self.process == listener.origin.process_name)
+            and (self.unit is None or self.unit == listener.origin.unit)
+        )
+
+
+class Mesh(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the private mesh looks like on a host. Interfaces are given by the start of their name."""
+
+    networks: tuple[str, ...] = ("100.64.0.0/10", "fd7a:115c:a1e0::/48")
+    excluded: tuple[str, ...] = ("100.115.92.0/23",)
+    interfaces: tuple[str, ...] = ("tailscale",)
+    bridges: tuple[str, ...] = ("docker", "br-", "cni", "podman", "virbr", "lxcbr", "veth", "flannel", "cali")
+
+    def __post_init__(self) -> None:
+        """Refuse a network that is none."""
+        for network in (*self.networks, *self.excluded):
+            ipaddress.ip_network(network)
+
+
+def parse(text: str) -> Address | None:
+    """Return the address, an IPv4-mapped one as IPv4; None for what is no address."""
+    try:
+        address = ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+@dataclass(frozen=True, slots=True)
+class Reachability:
+    """The host's addresses sorted by who can reach them; `None` anywhere means: nobody off the mesh."""
+
+    mesh: Mesh
+    mesh_networks: tuple[Network, ...]
+    excluded: tuple[Network, ...]
+    mesh_up: bool
+    interface_of: tuple[tuple[Address, str], ...]
+
+    @classmethod
+    def of(cls, mesh: Mesh, host_addresses: HostAddresses) -> Self:
+        """Sort `host_addresses`; what cannot be read as an address is left out."""
+        pairs = tuple((found, name) for text, name in host_addresses if (found := parse(text)) is not None)
+        return cls(
+            mesh=mesh,
+            mesh_networks=tuple(ipaddress.ip_network(text) for text in mesh.networks),
+            excluded=tuple(ipaddress.ip_network(text) for text in mesh.excluded),
+            mesh_up=any(name.startswith(mesh.interfaces) for _, name in pairs),
+            interface_of=pairs,
+        )
+
+    def of_address(self, address: Address) -> Reach | None:
+        """Return from where one specific address can be reached.
+
+        An address of the host's own is judged by its interface, so that a provider's 100.64.0.0/10 on the
+        uplink is told apart from the mesh; any other by the mesh's networks.
+        """
+        if address.is_loopback:
+            return None
+        interface = next((name for own, name in self.interface_of if own == address), None)
+        if interface is None:
+            if self.mesh_up and self._in_mesh_networks(address):
+                return None
+        elif interface.startswith((*self.mesh.interfaces, *self.mesh.bridges)):
+            return None
+        return Reach.PUBLIC if address.is_global else Reach.PRIVATE_NETWORK
+
+    def of_wildcard(self, wildcard: Address) -> Reach | None:
+        """Return the widest reach among the host's own addresses that `wildcard` stands for.
+
+        An IPv6 wildcard takes IPv4 connections too unless its socket says otherwise, so it counts for both.
+        """
+        reaches = {
+            self.of_address(address)
+            for address, _ in self.interface_of
+            if wildcard.version == 6 or address.version == 4
+        }
+        if Reach.PUBLIC in reaches:
+            return Reach.PUBLIC
+        return Reach.PRIVATE_NETWORK if Reach.PRIVATE_NETWORK in reaches else None
+
+    def _in_mesh_networks(self, address: Address) -> bool:
+        return any(address in network for network in self.mesh_networks) and not any(
+            address in network for network in self.excluded
+        )

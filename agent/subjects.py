@@ -1,0 +1,93 @@
+"""From where something happened to what a case is about: its subject, incarnation and place.
+
+Names are cut to what the wire carries and made encodable; nothing else about them is changed, because they
+are evidence. Showing them inert is the business of whoever shows them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agent.finding import Place
+from escalation.model import Incarnation, Subject, SubjectKind
+from probes.observation import Origin, ServerKind
+
+NAME_BYTES: Final = 255
+"""The longest name of a subject: what a file name, and so a cgroup or unit, can be."""
+
+MODEL_SERVERS: Final = frozenset(
+    {
+        ServerKind.VLLM,
+        ServerKind.TENSORRT_LLM,
+        ServerKind.OLLAMA,
+        ServerKind.LLAMA_CPP,
+        ServerKind.RAY,
+        ServerKind.WHISPER,
+    }
+)
+"""The kinds that run a model themselves; gateways, interfaces and databases do not."""
+
+
+def cut(text: str, limit: int = NAME_BYTES) -> str:
+    """Return `text` as encodable UTF-8 of at most `limit` bytes, cut between characters."""
+    return text.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
+
+
+def subject_of(origin: Origin) -> Subject:
+    """Return the nearest thing that a person could act on: container, unit, cgroup, or else the process."""
+    if origin.container_id:
+        return Subject(SubjectKind.CONTAINER, cut(origin.container_id))
+    if origin.unit:
+        return Subject(SubjectKind.UNIT, cut(origin.unit))
+    if origin.cgroup_path and origin.cgroup_path != "/":
+        return Subject(SubjectKind.CGROUP, _tail(origin.cgroup_path))
+    return process_of(origin)
+
+
+def service_of(origin: Origin) -> Subject:
+    """Return container or unit, else the process by name: what repeated deaths are counted under."""
+    if origin.container_id or origin.unit:
+        return subject_of(origin)
+    return process_of(origin)
+
+
+def process_of(origin: Origin) -> Subject:
+    """Return the process by its name, by its number where it has none."""
+    name = origin.process_name or (f"pid {origin.pid}" if origin.pid else "unknown")
+    return Subject(SubjectKind.PROCESS, cut(name))
+
+
+def target_of(origin: Origin, subject: Subject) -> Subject | None:
+    """Return the container or unit that an action would act on, where it is not the subject itself."""
+    if not (origin.container_id or origin.unit):
+        return None
+    target = subject_of(origin)
+    return None if target == subject else target
+
+
+def incarnation_of(origin: Origin, kernel_boot_id: str) -> Incarnation:
+    """Return which life of the process and its container this is."""
+    return Incarnation(
+        kernel_boot_id=kernel_boot_id,
+        container_id=cut(origin.container_id) if origin.container_id else None,
+        pid=origin.pid,
+        start_ticks=origin.start_ticks,
+    )
+
+
+def place_of(origin: Origin) -> Place | None:
+    """Return the cgroup, or None when nothing is known of it."""
+    if origin.cgroup_id is None and origin.cgroup_path is None:
+        return None
+    return Place(origin.cgroup_id, origin.cgroup_path)
+
+
+def process_name(origin: Origin) -> str:
+    """Return the name for evidence, empty when unknown."""
+    return cut(origin.process_name or "", 64)
+
+
+def _tail(path: str) -> str:
+    """Return the path, or its end where it is too long: the end is what tells cgroups apart."""
+    raw = path.encode("utf-8", "replace")
+    return path if len(raw) <= NAME_BYTES else "..." + raw[-(NAME_BYTES - 3) :].decode("utf-8", "ignore")

@@ -1,0 +1,179 @@
+"""F43: listeners that can be reached from off the mesh, and those that cannot."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.detector import Surroundings
+from agent.detectors.off_mesh_listener import Config, OffMeshListener
+from agent.exposure import AllowedListener
+from agent.finding import Verdict
+from agent.testing import (
+    HOST,
+    KERNEL_BOOT,
+    SURROUNDINGS,
+    at,
+    blind,
+    closed,
+    inventory,
+    listener,
+    open_case,
+    opened,
+    present,
+    seeing,
+    tick,
+)
+from escalation.model import FaultClass, Reach, ReasonCode, Severity, Subject, SubjectKind
+
+FAULT = FaultClass.EXPOSURE_OFF_MESH_LISTENER
+WILDCARD = Subject(SubjectKind.LISTENER, "0.0.0.0:8000")
+LAN = {"127.0.0.1": "lo", "192.168.1.7": "eth0", "100.90.1.2": "tailscale0", "fe80::1": "tailscale0"}
+PUBLIC = {**LAN, "8.8.8.8": "eth1", "2a00:1450::1": "eth1"}
+MESH_ONLY = {"127.0.0.1": "lo", "::1": "lo", "100.90.1.2": "tailscale0", "172.17.0.1": "docker0"}
+
+
+@pytest.fixture
+def detector() -> OffMeshListener:
+    """A detector that knows nothing of the host yet."""
+    return OffMeshListener.build(Config(), SURROUNDINGS)
+
+
+@pytest.mark.parametrize(
+    ("address", "own", "severity"),
+    [
+        ("0.0.0.0", PUBLIC, Severity.CRITICAL),
+        ("::", PUBLIC, Severity.CRITICAL),
+        ("0.0.0.0", LAN, Severity.HIGH),
+        ("::", LAN, Severity.HIGH),
+        ("8.8.8.8", PUBLIC, Severity.CRITICAL),
+        ("::ffff:8.8.8.8", PUBLIC, Severity.CRITICAL),
+        ("192.168.1.7", LAN, Severity.HIGH),
+    ],
+)
+def test_is_graded_by_the_hosts_own_addresses(
+    detector: OffMeshListener, address: str, own: dict[str, str], severity: Severity
+) -> None:
+    """A wildcard is as exposed as the most exposed address; both layers agree."""
+    (found,) = present(detector, inventory(0, addresses=own), opened(1, address))
+    assert found.severity is severity
+    assert ReasonCode.SOCKET_TABLE_AGREES in {reason.code for reason in found.reasons}
+
+
+@pytest.mark.parametrize(
+    ("address", "own"),
+    [
+        ("127.0.0.1", PUBLIC),
+        ("127.8.8.8", PUBLIC),
+        ("::1", PUBLIC),
+        ("::ffff:127.0.0.1", PUBLIC),
+        ("100.90.1.2", PUBLIC),
+        ("fd7a:115c:a1e0::7", PUBLIC),
+        ("fe80::1", LAN),
+        ("172.17.0.1", MESH_ONLY),
+        ("0.0.0.0", MESH_ONLY),
+        ("::", MESH_ONLY),
+        ("no address", PUBLIC),
+    ],
+)
+def test_what_cannot_be_reached_stays_quiet(
+    detector: OffMeshListener, address: str, own: dict[str, str]
+) -> None:
+    """Loopback, mesh and container bridges are where a service belongs."""
+    assert present(detector, inventory(0, addresses=own), opened(1, address)) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "own"),
+    [
+        ("100.90.1.2", {"100.90.1.2": "eth0"}),
+        ("100.90.1.2", {"100.90.1.2": "eth0", "100.70.1.1": "tailscale0"}),
+        ("100.115.92.9", {"100.70.1.1": "tailscale0"}),
+    ],
+)
+def test_providers_nat_range_is_not_the_mesh(
+    detector: OffMeshListener, address: str, own: dict[str, str]
+) -> None:
+    """100.64.0.0/10 without the mesh's own interface, or its ChromeOS part, is somebody else's network."""
+    (found,) = present(detector, inventory(0, addresses=own), opened(1, address))
+    assert found.severity is Severity.HIGH
+
+
+@pytest.mark.parametrize(
+    ("allowed", "quiet"),
+    [
+        (AllowedListener(port=8000), True),
+        (AllowedListener(port=8000, address="0.0.0.0", process="VLLM::EngineCor"), True),
+        (AllowedListener(port=8001), False),
+        (AllowedListener(port=8000, unit="nginx.service"), False),
+        (AllowedListener(port=8000, address="192.168.1.7"), False),
+    ],
+)
+def test_allow_list_must_match_whole(allowed: AllowedListener, quiet: bool) -> None:
+    """A port that is meant to be open stays quiet, and only that one."""
+    made = OffMeshListener.build(
+        Config(), Surroundings(host=HOST, kernel_boot_id=KERNEL_BOOT, allowed_listeners=(allowed,))
+    )
+    assert (present(made, inventory(0, addresses=LAN), opened(1, "0.0.0.0")) == []) is quiet
+
+
+def test_socket_of_another_namespace_stays_quiet(detector: OffMeshListener) -> None:
+    """An event that the host's socket table contradicts is a container's own affair."""
+    assert present(detector, inventory(0), opened(1, "0.0.0.0", confirmed=False)) == []
+
+
+def test_unread_socket_table_leaves_a_note(detector: OffMeshListener) -> None:
+    """One layer alone is not enough for more than a note."""
+    (found,) = present(detector, inventory(0), opened(1, "0.0.0.0", confirmed=None))
+    assert found.severity is Severity.NOTE
+    assert ReasonCode.SECOND_LAYER_UNKNOWN in {reason.code for reason in found.reasons}
+
+
+def test_event_before_the_first_inventory_waits_for_it(detector: OffMeshListener) -> None:
+    """Without the host's addresses nothing can be graded; the inventory then has the listener itself."""
+    assert present(detector, opened(1, "0.0.0.0")) == []
+    (found,) = present(detector, inventory(2, listener("0.0.0.0"), addresses=PUBLIC))
+    assert found.severity is Severity.CRITICAL
+
+
+def test_blind_inventory_turns_waiting_events_into_notes(detector: OffMeshListener) -> None:
+    """Where the addresses can never be known, the event is still said, with what it is worth."""
+    (found,) = present(detector, opened(1, "0.0.0.0"), blind(2, "host.listeners"))
+    assert (found.severity, found.evidence[0].reach) == (Severity.NOTE, Reach.ALL_INTERFACES)  # type: ignore[union-attr]
+
+
+def test_a_listener_that_goes_on_is_counted_once(detector: OffMeshListener) -> None:
+    """A state is not an event: the next inventory sees it again without counting it."""
+    first = present(detector, inventory(0, listener("0.0.0.0")))
+    second = present(detector, inventory(30, listener("0.0.0.0")))
+    assert [found.count for found in (*first, *second)] == [1, 0]
+
+
+def test_clears_when_closed(detector: OffMeshListener) -> None:
+    """The event and the table agree that it is gone."""
+    (over,) = detector.observe(closed(5, "0.0.0.0"))
+    assert (over.verdict, over.subject) == (Verdict.ABSENT, WILDCARD)
+    assert over.reasons[0].code is ReasonCode.LISTENER_CLOSED
+
+
+def test_close_that_the_table_contradicts_is_no_recovery(detector: OffMeshListener) -> None:
+    """Another socket still holds the port; and an unread table makes it unknown."""
+    assert detector.observe(closed(5, "0.0.0.0", confirmed=False)) == ()
+    assert [found.verdict for found in detector.observe(closed(5, "0.0.0.0", confirmed=None))] == [
+        Verdict.UNKNOWN
+    ]
+
+
+def test_clears_what_a_later_inventory_no_longer_shows(detector: OffMeshListener) -> None:
+    """The table was read after the case was last seen, and it is not in there."""
+    case = open_case(FAULT, WILDCARD, last_seen=at(5))
+    detector.observe(inventory(4))
+    assert detector.tick(tick(6, case)) == []
+    detector.observe(inventory(30))
+    assert [found.verdict for found in detector.tick(tick(31, case))] == [Verdict.ABSENT]
+    detector.observe(blind(40, "host.listeners"))
+    assert [found.verdict for found in detector.tick(tick(41, case))] == [Verdict.UNKNOWN]
+
+
+def test_sight_of_another_sensor_changes_nothing(detector: OffMeshListener) -> None:
+    """Only the inventory's own sight decides about grading."""
+    assert detector.observe(seeing(1, "kernel.oom_kill")) == ()
