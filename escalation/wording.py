@@ -37,6 +37,9 @@ from escalation.model import (
 LABEL_LIMIT: Final = 120
 """Characters of a host's name that a sentence or a table shows; an action is never cut."""
 
+_LONGEST_S: Final = 1e11
+"""Three thousand years: what is longer came from no clock."""
+
 # Numbers are Linux's (signal(7), errno(3)), whatever the orchestrator runs on: they come from a watched host.
 _SIGNALS: Final = {
     1: "SIGHUP",
@@ -401,7 +404,9 @@ def times(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in its two largest units."""
+    """Return a duration in its two largest units; what is no duration is said to be unknown."""
+    if not 0 <= seconds < _LONGEST_S:
+        return "an unknown time"
     whole = round(seconds)
     if whole < 1:
         return f"{seconds * 1000:.0f} ms"
@@ -415,9 +420,12 @@ def duration(seconds: float) -> str:
 
 def size(count_bytes: int) -> str:
     """Return a size in binary units."""
-    value = float(count_bytes)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
+    unit, bits = "bytes", 0
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if count_bytes < 1024 << bits:
+            break
+        unit, bits = larger, bits + 10
+    if not bits:
+        return f"{count_bytes} bytes"
+    tenths = (count_bytes * 10) >> bits
+    return f"{tenths // 10}.{tenths % 10} {unit}"

@@ -93,7 +93,15 @@ def test_only_human_work_cannot_be_approved() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(0.2, "200 ms"), (1, "1 s"), (61, "1 min 1 s"), (3600, "1 h"), (90_061, "1 d 1 h")],
+    [
+        (0.2, "200 ms"),
+        (1, "1 s"),
+        (61, "1 min 1 s"),
+        (3600, "1 h"),
+        (90_061, "1 d 1 h"),
+        (float("nan"), "an unknown time"),
+        (1e300, "an unknown time"),
+    ],
 )
 def test_durations_keep_their_two_largest_units(seconds: float, expected: str) -> None:
     """A duration reads as its two largest units."""
@@ -103,6 +111,8 @@ def test_durations_keep_their_two_largest_units(seconds: float, expected: str) -
 def test_sizes_signals_and_errors_read_as_names() -> None:
     """Numbers of the kernel come out as the names people know."""
     assert size(8 * 1024**3) == "8.0 GiB"
+    assert size(1023) == "1023 bytes"
+    assert size(1600) == "1.5 KiB"
     assert signal_name(7) == "SIGBUS (bus error)"
     assert signal_name(64) == "signal 64"
     blind = SensorCoverage("kernel.oom_kill", BlindReason.ATTACH_FAILED, 1)

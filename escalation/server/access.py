@@ -1,0 +1,107 @@
+"""Who may ask: named persons with tokens, three roles, and a limit on failed attempts.
+
+Tokens are 32 random bytes, so they are stored as a plain SHA-256 (a slow hash protects guessable secrets,
+and would let anybody burn our processor). The limit on failed attempts therefore is no defence against
+guessing, which is hopeless, but against noise: a right token always passes, so nobody can be locked out by
+somebody who shares their address.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+import hashlib
+import hmac
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import msgspec
+
+from escalation.server.clock import Clock
+
+
+class Role(enum.StrEnum):
+    """What a person may do; each role includes those before it."""
+
+    SCRAPER = "scraper"
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+
+    def may(self, needed: Role) -> bool:
+        """Return whether this role includes `needed`."""
+        order = tuple(Role)
+        return order.index(self) >= order.index(needed)
+
+
+class Person(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One `[[person]]` of orchestrator.toml: the name in the audit log, a role, a token's SHA-256."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")]
+    role: Role
+    token_sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """Credentials as a request brought them; `name` is None with a bearer token."""
+
+    name: str | None
+    token: str
+
+
+def presented(authorization: str) -> Presented | None:
+    """Return the credentials of an Authorization header, or None when it is of no known form."""
+    scheme, _, value = authorization.strip().partition(" ")
+    value = value.strip()
+    if scheme.lower() == "bearer" and value:
+        return Presented(None, value)
+    if scheme.lower() != "basic":
+        return None
+    try:
+        name, separator, token = base64.b64decode(value, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return Presented(name, token) if separator and token else None
+
+
+def authenticate(credentials: Presented, persons: Sequence[Person]) -> Person | None:
+    """Return the person whose token this is; every person's is compared, in constant time each."""
+    digest = hashlib.sha256(credentials.token.encode(errors="surrogatepass")).hexdigest()
+    found: Person | None = None
+    for person in persons:
+        if hmac.compare_digest(digest, person.token_sha256) and credentials.name in {None, person.name}:
+            found = person
+    return found
+
+
+class FailedLogins:
+    """A token bucket per address: ten failures at once, then one each five seconds.
+
+    Only the newest addresses are remembered, so a flood of addresses costs no memory.
+    """
+
+    _BURST: Final = 10.0
+    _PER_S: Final = 0.2
+    _ADDRESSES: Final = 1024
+
+    def __init__(self, *, clock: Clock) -> None:
+        """Count with the steady side of `clock`."""
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"FailedLogins(addresses={len(self._buckets)})"
+
+    def allow(self, address: str) -> bool:
+        """Count one failure of `address`; return False when it has had too many."""
+        now_s = self._clock.steady_s()
+        left, seen_s = self._buckets.pop(address, (self._BURST, now_s))
+        left = min(self._BURST, left + (now_s - seen_s) * self._PER_S)
+        allowed = left >= 1.0
+        self._buckets[address] = (left - 1.0 if allowed else left, now_s)
+        if len(self._buckets) > self._ADDRESSES:
+            self._buckets.popitem(last=False)
+        return allowed

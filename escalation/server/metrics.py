@@ -1,0 +1,130 @@
+"""The orchestrator's Prometheus surface: `nanobot_orchestrator_*`, with labels that cannot grow.
+
+Label values are enums, route templates and status classes; nothing that a host or a request chooses becomes
+a label, so no number of hosts or hostile requests grows the number of series.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+from escalation.model import State
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+
+_INGEST_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_HTTP_BUCKETS_S: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5)
+
+
+class ReportResult(enum.StrEnum):
+    """What became of a report that arrived."""
+
+    INGESTED = "ingested"
+    DUPLICATE = "duplicate"
+    REFUSED = "refused"
+
+
+class ServerMetrics:
+    """Counts what the orchestrator does; one object, given to whoever counts."""
+
+    def __init__(self) -> None:
+        """Start with every series at zero, in a registry of its own."""
+        self.registry = CollectorRegistry()
+        self._reports = Counter(
+            "nanobot_orchestrator_reports",
+            "Reports from hosts, by what became of them.",
+            ["result"],
+            registry=self.registry,
+        )
+        self._ingest = Histogram(
+            "nanobot_orchestrator_ingest_seconds",
+            "Time from the arrival of a batch of reports to its commit.",
+            buckets=_INGEST_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._queue = Gauge(
+            "nanobot_orchestrator_queue_entries",
+            "Entries of the queue, by state.",
+            ["state"],
+            registry=self.registry,
+        )
+        self._hosts = Gauge(
+            "nanobot_orchestrator_hosts",
+            "Hosts that were ever heard, by whether they are heard now.",
+            ["sight"],
+            registry=self.registry,
+        )
+        self._store_errors = Counter(
+            "nanobot_orchestrator_store_errors",
+            "Operations that the database refused.",
+            registry=self.registry,
+        )
+        self._requests = Counter(
+            "nanobot_orchestrator_http_requests",
+            "HTTP requests, by route and status.",
+            ["route", "method", "status"],
+            registry=self.registry,
+        )
+        self._request_seconds = Histogram(
+            "nanobot_orchestrator_http_request_seconds",
+            "Time to answer an HTTP request; streams are not counted.",
+            buckets=_HTTP_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._logins_refused = Counter(
+            "nanobot_orchestrator_logins_refused",
+            "HTTP requests with credentials that fit nobody.",
+            registry=self.registry,
+        )
+        self._watchers = Gauge(
+            "nanobot_orchestrator_watchers", "Open streams of queue changes.", registry=self.registry
+        )
+        for result in ReportResult:
+            self._reports.labels(result.value)
+        self.queue({})
+        self.hosts(seeing=0, silent=0)
+
+    def reports(self, result: ReportResult, count: int = 1) -> None:
+        """Count reports that arrived."""
+        self._reports.labels(result.value).inc(count)
+
+    def ingested_in(self, seconds: float) -> None:
+        """Note how long a batch took from arrival to commit."""
+        self._ingest.observe(seconds)
+
+    def store_error(self) -> None:
+        """Count an operation that the database refused."""
+        self._store_errors.inc()
+
+    def queue(self, entries: Mapping[State, int]) -> None:
+        """Set how many entries stand in each state; states that are not named have none."""
+        for state in State:
+            self._queue.labels(state.value).set(entries.get(state, 0))
+
+    def hosts(self, *, seeing: int, silent: int) -> None:
+        """Set how many hosts are heard, and how many fell silent."""
+        self._hosts.labels("seeing").set(seeing)
+        self._hosts.labels("silent").set(silent)
+
+    def http_request(self, *, route: str, method: str, status: int, seconds: float | None) -> None:
+        """Count an answered request by its route's template; `seconds` is None for a stream."""
+        self._requests.labels(route, method, str(status)).inc()
+        if seconds is not None:
+            self._request_seconds.observe(seconds)
+
+    def login_refused(self) -> None:
+        """Count credentials that fit nobody."""
+        self._logins_refused.inc()
+
+    def watchers(self, count: int) -> None:
+        """Set how many streams of changes are open."""
+        self._watchers.set(count)
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self.registry)

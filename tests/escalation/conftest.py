@@ -1,0 +1,67 @@
+"""The real HTTP application over a working desk, served by uvicorn on loopback in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+import threading
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytest
+import uvicorn
+
+from escalation.server.access import Person, Role
+from escalation.server.http import build
+from escalation.server.metrics import ServerMetrics
+from escalation.server.testing import FakeDesk
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A running server: `call` runs a coroutine of the desk where the desk lives."""
+
+    url: str
+    desk: FakeDesk
+    metrics: ServerMetrics
+    tokens: dict[str, str]
+    loop: asyncio.AbstractEventLoop
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout=20)
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    desk, metrics = FakeDesk(), ServerMetrics()
+    tokens = {role.value: f"token-of-{role.value}" for role in Role}
+    persons = [
+        Person(
+            name=role.value, role=role, token_sha256=hashlib.sha256(tokens[role.value].encode()).hexdigest()
+        )
+        for role in Role
+    ]
+    app = build(desk=desk, persons=persons, metrics=metrics, ready=lambda: True, clock=desk.clock)
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, ws="none")
+    server = uvicorn.Server(config)
+    started = threading.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def serve() -> None:
+        loops.append(asyncio.get_running_loop())
+        loops[0].call_soon(started.set)
+        await server.serve(sockets=[listener])
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="served")
+    thread.start()
+    assert started.wait(10)
+    yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", desk, metrics, tokens, loops[0])
+    server.should_exit = True
+    thread.join(10)
+    listener.close()
+    assert not thread.is_alive()

@@ -1,0 +1,438 @@
+"""The HTTP API over a working desk: every route with every kind of credential, and every refusal."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
+import httpx2
+import pytest
+import pytest_asyncio
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from escalation.model import CasePhase, OomEvidence, OomScope, Subject, SubjectKind
+from escalation.server.access import FailedLogins, Person, Role
+from escalation.server.http import MAX_BODY_BYTES, build
+from escalation.server.metrics import ServerMetrics
+from escalation.server.testing import FakeDesk, ManualClock, case_report, heartbeat
+
+HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e\u200b\n'\"&"
+ROLES = {"scraper": Role.SCRAPER, "viewer": Role.VIEWER, "operator": Role.OPERATOR}
+NOBODY, WRONG = "nobody", "wrong"
+
+# (method, path): the least role, and the answer it gets with an empty JSON body. `open` needs no credentials.
+TABLE = {
+    ("GET", "/"): ("viewer", 200),
+    ("GET", "/api/v1/audit"): ("viewer", 200),
+    ("GET", "/api/v1/audit/head"): ("viewer", 200),
+    ("GET", "/api/v1/hosts"): ("viewer", 200),
+    ("GET", "/api/v1/incidents"): ("viewer", 200),
+    ("GET", "/api/v1/queue"): ("viewer", 200),
+    ("GET", "/api/v1/queue/{id}"): ("viewer", 200),
+    ("POST", "/api/v1/queue/{id}/approve"): ("operator", 400),
+    ("POST", "/api/v1/queue/{id}/done"): ("operator", 409),
+    ("POST", "/api/v1/queue/{id}/reject"): ("operator", 400),
+    ("GET", "/api/v1/watch"): ("viewer", 200),
+    ("GET", "/hosts"): ("viewer", 200),
+    ("GET", "/livez"): ("open", 200),
+    ("GET", "/metrics"): ("scraper", 200),
+    ("GET", "/q/{id}"): ("viewer", 200),
+    ("GET", "/readyz"): ("open", 200),
+    ("GET", "/static/style.css"): ("viewer", 200),
+}
+STREAMS = {"/api/v1/watch"}
+
+
+def token(name: str) -> str:
+    return f"token-of-{name}"
+
+
+def bearer(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token(name)}"}
+
+
+def person(name: str) -> Person:
+    return Person(name=name, role=ROLES[name], token_sha256=hashlib.sha256(token(name).encode()).hexdigest())
+
+
+@dataclass
+class House:
+    desk: FakeDesk
+    app: Starlette
+    metrics: ServerMetrics
+    clock: ManualClock
+    client: httpx2.AsyncClient
+    ready: list[bool]
+
+    async def get(self, path: str, *, as_: str = "viewer", **headers: str) -> httpx2.Response:
+        return await self.client.get(path, headers=bearer(as_) | headers)
+
+    async def post(
+        self, path: str, body: object, *, as_: str = "operator", **headers: str
+    ) -> httpx2.Response:
+        return await self.client.post(path, json=body, headers=bearer(as_) | headers)
+
+
+@pytest_asyncio.fixture
+async def house() -> AsyncIterator[House]:
+    desk = FakeDesk()
+    metrics = ServerMetrics()
+    ready = [True]
+    app = build(
+        desk=desk,
+        persons=[person(name) for name in ROLES],
+        metrics=metrics,
+        ready=lambda: ready[0],
+        clock=desk.clock,
+        hosts=frozenset({"queue.example"}),
+    )
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:9737") as client:
+        yield House(desk, app, metrics, desk.clock, client, ready)
+
+
+def routes(app: Starlette) -> set[tuple[str, str]]:
+    found = set()
+    for route in app.routes:
+        assert isinstance(route, Route)
+        found |= {(method, route.path) for method in (route.methods or set()) - {"HEAD"}}
+    return found
+
+
+async def test_every_route_has_a_row_in_the_table(house: House) -> None:
+    """A route that is added without saying who may use it fails here."""
+    assert routes(house.app) == set(TABLE)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "credential"),
+    [
+        (method, path, credential)
+        for method, path in sorted(TABLE)
+        for credential in [NOBODY, WRONG, *ROLES]
+        # A stream has no end: with good credentials it is read over a real socket, in test_http_watch.
+        if path not in STREAMS or credential in {NOBODY, WRONG, "scraper"}
+    ],
+)
+async def test_answers_only_to_the_role_that_the_table_names(
+    house: House, method: str, path: str, credential: str
+) -> None:
+    """Each route, with each kind of credential, gives exactly the status of the table."""
+    entry = await house.desk.opened()
+    least, answer = TABLE[method, path]
+    headers = {"content-type": "application/json"}
+    if credential != NOBODY:
+        headers |= bearer(credential)
+    if least == "open":
+        expected = answer
+    elif credential in {NOBODY, WRONG}:
+        expected = 401
+    else:
+        expected = answer if ROLES[credential].may(ROLES[least]) else 403
+    url = path.replace("{id}", entry.recommendation.id)
+    response = await house.client.request(
+        method, url, headers=headers, content="{}" if method == "POST" else None
+    )
+    assert response.status_code == expected, response.text
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/api/v1/queue/", "/static/../queue", "/q/"])
+async def test_even_an_unknown_path_wants_credentials(house: House, path: str) -> None:
+    """Nobody learns without credentials which paths there are."""
+    assert (await house.client.get(path)).status_code == 401
+    assert (await house.get(path)).status_code in {404, 307}
+
+
+async def test_basic_credentials_need_the_right_name(house: House) -> None:
+    """A token with another person's name is refused."""
+    for name, status in (("viewer", 200), ("operator", 401)):
+        encoded = base64.b64encode(f"{name}:{token('viewer')}".encode()).decode()
+        response = await house.client.get("/", headers={"Authorization": f"Basic {encoded}"})
+        assert response.status_code == status
+
+
+@pytest.mark.parametrize("value", ["Bearer", "Bearer ", "Basic !!!", "Basic /w==", "Digest x", "\x80", ""])
+async def test_odd_credentials_are_refused(house: House, value: str) -> None:
+    """Malformed Authorization headers are refused like wrong ones."""
+    response = await house.client.get("/api/v1/queue", headers={"Authorization": value.encode("latin-1")})
+    assert response.status_code == 401
+    assert response.json()["error"]["code"] == "unauthenticated"
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:9737", 200),
+        ("localhost", 200),
+        ("[::1]:9737", 200),
+        ("queue.example:9737", 200),
+        ("QUEUE.example.", 200),
+        ("evil.example", 400),
+        ("127.0.0.1.evil.example", 400),
+        ("127.0.0.1:9737@evil.example", 400),
+        ("[::1]evil", 400),
+        ("", 400),
+    ],
+)
+async def test_answers_only_by_its_own_names(house: House, host: str, status: int) -> None:
+    """A page that points its own name at this address (DNS rebinding) gets nothing."""
+    assert (await house.get("/api/v1/queue", Host=host)).status_code == status
+
+
+async def test_another_origin_decides_nothing(house: House) -> None:
+    """A browser that carries credentials for a foreign page is refused; its own origin and tools are not."""
+    entry = await house.desk.opened()
+    path = f"/api/v1/queue/{entry.recommendation.id}/reject"
+    for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}):
+        assert (await house.post(path, {"reason": "no"}, **headers)).status_code == 403
+    form = await house.client.post(path, data={"reason": "no"}, headers=bearer("operator"))
+    assert form.status_code == 415
+    assert (await house.post(path, {"reason": "no"}, Origin="http://127.0.0.1:9737")).status_code == 200
+
+
+async def test_every_answer_has_the_headers(house: House) -> None:
+    """Pages, errors and refusals alike forbid framing, sniffing, scripts and caching, and carry an id."""
+    for response in (
+        await house.get("/"),
+        await house.client.get("/"),
+        await house.get("/nothing"),
+        await house.get("/livez", Host="evil"),
+    ):
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in response.headers["content-security-policy"]
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["cache-control"] == "no-store"
+        assert re.fullmatch(r"[0-9a-f]{32}", response.headers["x-request-id"])
+
+
+async def test_an_entry_is_approved_carried_out_and_shown(house: House) -> None:
+    """The way of a decision over HTTP: shown, approved by a named person, done."""
+    entry = await house.desk.opened()
+    path = f"/api/v1/queue/{entry.recommendation.id}"
+    shown = (await house.get(path)).json()
+    assert shown["state"] == "proposed"
+    assert (await house.get(f"/api/v1/queue/{shown['incident_id']}")).json() == shown
+    approved = await house.post(f"{path}/approve", {"reason": "quiet hour", "digest": shown["digest"]})
+    assert approved.status_code == 200
+    assert {key: approved.json()[key] for key in ("state", "decided_by", "decision_reason")} == {
+        "state": "approved",
+        "decided_by": "operator",
+        "decision_reason": "quiet hour",
+    }
+    done = await house.post(f"{path}/done", {})
+    assert done.json()["state"] == "done"
+    actors = [link["actor"] for link in (await house.get("/api/v1/audit")).json()["entries"]]
+    assert "operator" in actors
+
+
+async def test_what_the_desk_refuses_keeps_its_meaning(house: House) -> None:
+    """Not found, refused, superseded and expired each have their status and code."""
+    entry = await house.desk.opened()
+    path = f"/api/v1/queue/{entry.recommendation.id}"
+    digest = entry.recommendation.digest
+    cases = [
+        (await house.get("/api/v1/queue/nothing"), 404, "not_found"),
+        (await house.post("/api/v1/queue/nothing/done", {}), 404, "not_found"),
+        (await house.post(f"{path}/done", {}), 409, "refused"),
+        (await house.post(f"{path}/approve", {"reason": "x", "digest": "0" * 64}), 409, "superseded"),
+    ]
+    house.clock.advance(30 * 86_400)
+    cases.append((await house.post(f"{path}/approve", {"reason": "x", "digest": digest}), 410, "expired"))
+    for response, status, code in cases:
+        assert (response.status_code, response.json()["error"]["code"]) == (status, code), response.text
+        assert response.json()["error"]["message"]
+
+
+async def test_a_full_disk_is_told_as_unavailable(house: House) -> None:
+    """When nothing can be kept, a decision answers 503 and is not taken."""
+    entry = await house.desk.opened()
+    house.desk.store.writable = False
+    response = await house.post(f"/api/v1/queue/{entry.recommendation.id}/reject", {"reason": "no"})
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b'{"reason": "x"}',
+        b'{"reason": "x", "digest": "zz"}',
+        b'{"reason": " ", "digest": "00000000"}',
+        b'{"reason": 1, "digest": "00000000"}',
+        b'{"reason": "x", "digest": "00000000", "force": true}',
+        b'{"reason": "x", "digest": "00000000\\n"}',
+        b'{"reason": "\xff", "digest": "00000000"}',
+        b"{" * 5000,
+        b'{"reason": "' + b"x" * 2001 + b'", "digest": "00000000"}',
+    ],
+)
+async def test_a_body_that_is_not_exactly_right_is_refused(house: House, body: bytes) -> None:
+    """Missing, extra, mistyped or broken fields are refused with a sentence, and nothing is decided."""
+    entry = await house.desk.opened()
+    response = await house.client.post(
+        f"/api/v1/queue/{entry.recommendation.id}/approve",
+        content=body,
+        headers=bearer("operator") | {"content-type": "application/json"},
+    )
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "bad_request")
+    assert (await house.desk.entry(entry.recommendation.id)).recommendation == entry.recommendation
+
+
+async def test_a_body_over_the_limit_is_not_read(house: House) -> None:
+    """A body of more than 64 KiB is refused, announced or not."""
+    entry = await house.desk.opened()
+    path = f"/api/v1/queue/{entry.recommendation.id}/reject"
+    headers = bearer("operator") | {"content-type": "application/json"}
+    big = b'{"reason": "' + b"x" * MAX_BODY_BYTES + b'"}'
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(big), 8192):
+            yield big[at : at + 8192]
+
+    assert (await house.client.post(path, content=big, headers=headers)).status_code == 413
+    assert (await house.client.post(path, content=pieces(), headers=headers)).status_code == 413
+
+
+@pytest.mark.parametrize("query", ["state=odd", "limit=-1", "limit=x", "limit=10001", "limit=٣", "limit=1e3"])
+async def test_a_query_that_is_wrong_says_what_is_right(house: House, query: str) -> None:
+    """A wrong parameter is a bad request that names it."""
+    response = await house.get(f"/api/v1/queue?{query}")
+    assert response.status_code == 400
+    assert query.partition("=")[0] in response.json()["error"]["message"]
+
+
+async def test_the_queue_is_limited_and_says_how_many_there_are(house: House) -> None:
+    """A long queue is cut to the limit, with the total beside it."""
+    for number in range(7):
+        await house.desk.opened(
+            case_id=f"case-{number}", subject=Subject(SubjectKind.UNIT, f"u{number}.service")
+        )
+    answer = (await house.get("/api/v1/queue?limit=3")).json()
+    assert (len(answer["entries"]), answer["total"]) == (3, 7)
+    assert (await house.get("/api/v1/queue?state=approved")).json() == {"entries": [], "total": 0}
+
+
+async def test_reading_changes_nothing(house: House) -> None:
+    """After every GET route was read, the ledger holds what it held."""
+    entry = await house.desk.opened()
+    before = house.desk.store.ledger
+    for method, path in TABLE:
+        if method == "GET" and path not in STREAMS:
+            await house.get(path.replace("{id}", entry.recommendation.id), as_="operator")
+    assert house.desk.store.ledger is before
+
+
+@pytest.mark.parametrize("path", ["/api/v1/queue", "/api/v1/incidents", "/", "/q/{id}", "/hosts", "/metrics"])
+async def test_hostile_names_are_inert_everywhere(house: House, path: str) -> None:
+    """A script tag, escape sequences and invisible characters in names from a host reach nobody as such."""
+    entry = await house.desk.opened(
+        subject=Subject(SubjectKind.PROCESS, HOSTILE),
+        evidence=(OomEvidence(OomScope.CGROUP, HOSTILE, 1, None, None, None),),
+    )
+    await house.desk.report(replace(heartbeat(), agent_version=HOSTILE))
+    response = await house.get(path.replace("{id}", entry.recommendation.id))
+    text = response.text
+    assert response.status_code == 200
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u202e]", text)
+    if response.headers["content-type"].startswith("text/html"):
+        assert "<script" not in text
+        assert "alert(1)" not in text or "&lt;script&gt;alert(1)" in text
+    elif path != "/metrics":
+        assert text.isascii()
+        assert "\\\\x1b[31m\\\\u202e\\\\u200b\\\\x0a" in text
+    else:
+        assert "script" not in text
+
+
+async def test_the_audit_log_keeps_exact_values_in_inert_bytes(house: House) -> None:
+    """Audit entries verify after a round trip, and their bytes hold no active character."""
+    entry = await house.desk.opened()
+    await house.post(
+        f"/api/v1/queue/{entry.recommendation.id}/reject", {"reason": HOSTILE + "\x7f\U0001f600"}
+    )
+    response = await house.get("/api/v1/audit")
+    assert re.fullmatch(r"[\x20-\x7e]*", response.text)
+    assert any("\u202e" in link["detail"] for link in response.json()["entries"])
+    head = (await house.get("/api/v1/audit/head")).json()["head"]
+    assert head == response.json()["entries"][-1] == (await house.get("/api/v1/audit/head")).json()["head"]
+
+
+async def test_failed_logins_are_limited_but_lock_nobody_out(house: House) -> None:
+    """After ten failures an address hears 429, yet a right token passes; later it is forgiven."""
+    statuses = [(await house.client.get("/", headers=bearer(WRONG))).status_code for _ in range(12)]
+    assert statuses == [401] * 10 + [429] * 2
+    assert (await house.get("/")).status_code == 200
+    house.clock.advance(5)
+    assert (await house.client.get("/", headers=bearer(WRONG))).status_code == 401
+
+
+def test_a_flood_of_addresses_costs_no_memory() -> None:
+    """Only so many addresses are remembered."""
+    failures = FailedLogins(clock=ManualClock())
+    assert all(failures.allow(f"10.0.{number // 256}.{number % 256}") for number in range(3000))
+    assert repr(failures) == "FailedLogins(addresses=1024)"
+
+
+async def test_liveness_is_a_bare_word(house: House) -> None:
+    """What answers without credentials says one word."""
+    assert (await house.client.get("/livez")).text == "ok\n"
+    assert (await house.client.get("/readyz")).text == "ready\n"
+    house.ready[0] = False
+    unready = await house.client.get("/readyz")
+    assert (unready.status_code, unready.text) == (503, "unready\n")
+
+
+async def test_a_defect_is_told_without_its_details(house: House) -> None:
+    """An unexpected failure answers 500 in the API's words, and shows nothing of its inside."""
+    house.desk.service = None  # type: ignore[assignment]
+    response = await house.get("/api/v1/queue")
+    assert response.status_code == 500
+    assert response.json() == {
+        "error": {"code": "failed", "message": "the orchestrator failed here; its log has the details"}
+    }
+
+
+async def test_a_page_is_small_and_asks_nobody_else(house: House) -> None:
+    """Pages and their style stay far under 100 kB and name no other origin, and no script."""
+    for number in range(20):
+        await house.desk.opened(
+            case_id=f"case-{number}", subject=Subject(SubjectKind.UNIT, f"u{number}.service")
+        )
+    style = len((await house.get("/static/style.css")).content)
+    page = await house.get("/")
+    assert style + len(page.content) < 100_000
+    assert not re.search(r"https?://|//[a-z]|<script|\son[a-z]+=|style=", page.text)
+
+
+async def test_the_page_says_what_cannot_be_seen(house: House) -> None:
+    """An empty queue of a fleet that nobody hears is not shown as health."""
+    assert "No host was heard yet" in (await house.get("/")).text
+    await house.desk.report(heartbeat())
+    await house.desk.advance(3600)
+    assert "silent" in (await house.get("/hosts")).text
+    assert "Not everything is seen" in (await house.get("/")).text
+
+
+async def test_only_template_paths_become_labels(house: House) -> None:
+    """However many paths are asked for, the metrics know the routes and `unmatched`."""
+    for number in range(20):
+        await house.get(f"/q/{number}")
+        await house.get(f"/odd/{number}")
+    await house.client.request("BREW", "/", headers=bearer("viewer"))
+    found = set(re.findall(r'route="([^"]*)"', house.metrics.text().decode()))
+    assert found == {"/q/{id}", "unmatched"}
+    assert json.dumps(sorted(found))
+
+
+async def test_a_cleared_case_is_shown_in_history(house: House) -> None:
+    """What is over leaves the queue and stays in the history."""
+    await house.desk.opened()
+    await house.desk.report(case_report(CasePhase.CLEARED))
+    assert (await house.get("/api/v1/queue")).json()["entries"] == []
+    assert (await house.get("/api/v1/queue?state=all")).json()["total"] == 1
