@@ -1,0 +1,181 @@
+"""`nanobot-probes`: load the kernel programs and hand them over, list the sensors, or check what would work.
+
+bcc belongs to the system's own Python. Started by another interpreter (the console script of a virtual
+environment), `load` and `check` begin again as this same file under /usr/bin/python3 in isolated mode, so
+that no package of the virtual environment runs with privilege.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import pwd
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: only the folder that holds `probes` is added to the path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from probes.kernel.handover import HandoverError, Manifest, send
+from probes.kernel.loader import Loaded, load
+from probes.registry import SENSORS, programs
+
+_SYSTEM_PYTHON = "/usr/bin/python3"
+_DEFAULT_SOCKET = "/run/nanobot/handover.sock"
+_TIMEOUT_S = 30.0
+
+
+class ConfigInvalid(Exception):
+    """The loader's part of the configuration cannot be used; the message names file and key."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderConfig:
+    """The `[sensors]` table of the agent's configuration, all that the privileged side reads of it."""
+
+    disabled: frozenset[str] = frozenset()
+    socket: Path = Path(_DEFAULT_SOCKET)
+
+
+def read_config(path: Path) -> LoaderConfig:
+    """Read `[sensors]`; raise ConfigInvalid for what is not understood. Other tables are the agent's."""
+    try:
+        table = tomllib.loads(path.read_text()).get("sensors", {})
+    except OSError as error:
+        raise ConfigInvalid(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigInvalid(f"{path}: is not valid TOML: {error}") from error
+    if not isinstance(table, dict):
+        raise ConfigInvalid(f"{path}: sensors: is no table")
+    known = {str(spec.name) for spec in SENSORS}
+    disabled = table.get("disabled", [])
+    if not isinstance(disabled, list) or not all(isinstance(name, str) for name in disabled):
+        raise ConfigInvalid(f"{path}: sensors.disabled: expected a list of sensor names")
+    for name in disabled:
+        if name not in known:
+            raise ConfigInvalid(
+                f"{path}: sensors.disabled: no sensor {name!r}; there are {', '.join(sorted(known))}"
+            )
+    socket = table.get("socket", _DEFAULT_SOCKET)
+    if not isinstance(socket, str) or not socket.startswith("/") or "\0" in socket:
+        raise ConfigInvalid(f"{path}: sensors.socket: expected an absolute path")
+    unknown = sorted(set(table) - {"disabled", "socket"})
+    if unknown:
+        raise ConfigInvalid(f"{path}: sensors.{unknown[0]}: unknown key")
+    return LoaderConfig(frozenset(disabled), Path(socket))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status: 0 done, 1 failed, 2 usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "list":
+            return _list(as_json=options.json)
+        _use_the_systems_python(arguments)
+        if options.command == "check":
+            return _check(as_json=options.json)
+        return _load(options)
+    except (ConfigInvalid, HandoverError) as error:
+        print(f"nanobot-probes: {error}", file=sys.stderr)  # noqa: T201 - a command's answer
+        return 2 if isinstance(error, ConfigInvalid) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nanobot-probes", description="Load the kernel sensors of Host Nanobot."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    loading = commands.add_parser("load", help="compile, attach, hand over to the agent, exit")
+    loading.add_argument("--config", type=Path, required=True, help="the agent's configuration file")
+    loading.add_argument("--agent-user", default="nanobot-agent", help="who must be listening (name or uid)")
+    listing = commands.add_parser("list", help="say which sensors there are")
+    listing.add_argument("--json", action="store_true")
+    checking = commands.add_parser("check", help="compile and attach for real, say what works, let go")
+    checking.add_argument("--json", action="store_true")
+    return parser
+
+
+def _use_the_systems_python(arguments: Sequence[str] | None) -> None:
+    if importlib.util.find_spec("bcc") is not None or not os.access(_SYSTEM_PYTHON, os.X_OK):
+        return
+    if sys.flags.isolated:
+        return  # this is the second start: load() will say what is missing
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    os.execv(_SYSTEM_PYTHON, [_SYSTEM_PYTHON, "-I", str(Path(__file__).resolve()), *given])  # noqa: S606
+
+
+def _list(*, as_json: bool) -> int:
+    if as_json:
+        rows = [
+            {"name": s.name, "about": s.about, "kernel": s.program is not None, "period_s": s.period_s}
+            for s in SENSORS
+        ]
+        _say(json.dumps({"sensors": rows}, indent=2))
+    else:
+        for spec in SENSORS:
+            _say(f"{spec.name:24} {spec.about}")
+    return 0
+
+
+def _check(*, as_json: bool) -> int:
+    loaded = load(programs())
+    _let_go(loaded)
+    if as_json:
+        _say(json.dumps({"sensors": _outcome(loaded.manifest)}, indent=2))
+    else:
+        for row in _outcome(loaded.manifest):
+            _say(f"{row['name']:24} {row['state']:10} {row['detail'] or ''}".rstrip())
+    return 0 if all(entry.blind is None for entry in loaded.manifest.sensors) else 1
+
+
+def _load(options: argparse.Namespace) -> int:
+    config = read_config(options.config)
+    agent_uids = {_uid(options.agent_user), 0}
+    loaded = load(programs(), disabled=config.disabled)
+    try:
+        send(config.socket, loaded.manifest, loaded.descriptors, agent_uids=agent_uids, timeout_s=_TIMEOUT_S)
+    finally:
+        _let_go(loaded)
+    for row in _outcome(loaded.manifest):
+        _say(f"{row['name']:24} {row['state']:10} {row['detail'] or ''}".rstrip())
+    return 0
+
+
+def _outcome(manifest: Manifest) -> list[dict[str, str | int | None]]:
+    return [
+        {
+            "name": entry.sensor,
+            "state": "attached" if entry.blind is None else "blind",
+            "reason": entry.blind.reason.value if entry.blind else None,
+            "detail": entry.blind.detail if entry.blind else "; ".join(entry.notes) or None,
+            "errno": entry.errno,
+        }
+        for entry in manifest.sensors
+    ]
+
+
+def _let_go(loaded: Loaded) -> None:
+    for fd in loaded.descriptors:
+        os.close(fd)
+
+
+def _uid(user: str) -> int:
+    if user.isdecimal():
+        return int(user)
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError as error:
+        raise ConfigInvalid(f"--agent-user: no user {user!r} on this machine") from error
+
+
+def _say(line: str) -> None:
+    print(line)  # noqa: T201 - a command's answer
+
+
+if __name__ == "__main__":
+    sys.exit(main())

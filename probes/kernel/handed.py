@@ -1,0 +1,131 @@
+"""What a kernel sensor does with its handed-over descriptors: its ring, its maps, its count of losses.
+
+Composed by every kernel sensor rather than inherited: opening, the lost-events account and the translation of
+errors into SensorBlind are the same for all, what a record means is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from probes.kernel.handover import HandedMap, Handover
+from probes.kernel.libbpf import Libbpf, LibraryMissing, Map, Ring
+from probes.observation import BlindReason, Gap, Instant, Seeing, SensorName
+from probes.sensor import SensorBlind
+
+_LOST = 0  # ring.bpf.h
+_TOLD = 2
+
+
+class HandedProgram:
+    """One attached program's descriptors, opened for reading."""
+
+    def __init__(self, *, sensor: SensorName, stem: str, handover: Handover | None) -> None:
+        self._sensor = sensor
+        self._stem = stem
+        self._handover = handover
+        self._libbpf: Libbpf | None = None
+        self._ring: Ring | None = None
+        self._ledger: Map | None = None
+        self._told = 0
+        self._read_record: Callable[[bytes], dict[str, Any]] | None = None
+        self._unreadable = 0
+
+    def __repr__(self) -> str:
+        return f"HandedProgram({self._sensor}, {'open' if self._ring else 'closed'}, lost={self._told})"
+
+    def open(self) -> None:
+        """Map the ring; raise SensorBlind with the manifest's reason when the program is not attached."""
+        if self._ring is not None:
+            return
+        if self._handover is None:
+            raise SensorBlind(BlindReason.NOT_HANDED_OVER, "the loader has handed nothing over yet")
+        entry = self._handover.entry(self._sensor)
+        if entry is None:
+            raise SensorBlind(BlindReason.NOT_HANDED_OVER, "the loader's manifest does not name this sensor")
+        if entry.blind is not None:
+            raise SensorBlind(entry.blind.reason, entry.blind.detail)
+        try:
+            self._libbpf = Libbpf()
+            events = self._handed("events")
+            if events.entry.value is None:
+                raise SensorBlind(
+                    BlindReason.READ_FAILED, f"the manifest has no layout for {events.entry.name}"
+                )
+            self._read_record = events.entry.value.reader()
+            self._ledger = self.map("ledger")
+            self._told = self._ledger.total(_TOLD)
+            self._ring = Ring(libbpf=self._libbpf, fd=events.fd)
+        except LibraryMissing as error:
+            raise SensorBlind(BlindReason.NO_LIBRARY, str(error)) from error
+        except OSError as error:
+            raise SensorBlind(BlindReason.READ_FAILED, str(error.strerror)) from error
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield what the ring holds, decoded; raise SensorBlind when it cannot be read any more."""
+        if self._ring is None or self._read_record is None:
+            raise SensorBlind(BlindReason.READ_FAILED, "the sensor is not open")
+        try:
+            raw = self._ring.drain()
+        except OSError as error:
+            raise SensorBlind(BlindReason.READ_FAILED, str(error.strerror)) from error
+        for data in raw:
+            try:
+                yield self._read_record(data)
+            except ValueError:
+                self._unreadable += 1
+
+    def losses(self, now: Instant) -> list[Gap]:
+        """Return a Gap when events were lost that no reader has told of, be it an earlier process."""
+        if self._ledger is None:
+            return []
+        try:
+            lost = self._ledger.total(_LOST)
+            if lost <= self._told and not self._unreadable:
+                return []
+            missed = max(0, lost - self._told) + self._unreadable
+            self._ledger.note(_TOLD, lost)
+        except OSError as error:
+            raise SensorBlind(BlindReason.READ_FAILED, str(error.strerror)) from error
+        self._told, self._unreadable = lost, 0
+        return [Gap(sensor=self._sensor, at=now, coverage=Seeing(), lost=missed)]
+
+    def map(self, suffix: str) -> Map:
+        """Return the sensor's map whose name ends so."""
+        assert self._libbpf is not None, "open() comes first"
+        handed = self._handed(suffix)
+        return Map(
+            libbpf=self._libbpf,
+            fd=handed.fd,
+            key_size=handed.entry.key_size,
+            value_size=handed.entry.value_size,
+            per_cpu=handed.entry.kind.startswith("percpu"),
+        )
+
+    def layout_of(
+        self, suffix: str
+    ) -> tuple[Callable[[bytes], dict[str, Any]], Callable[[bytes], dict[str, Any]]]:
+        """Return readers for a map's keys and values."""
+        entry = self._handed(suffix).entry
+        if entry.key is None or entry.value is None:
+            raise SensorBlind(BlindReason.READ_FAILED, f"the manifest has no layout for {entry.name}")
+        return entry.key.reader(), entry.value.reader()
+
+    def wakeup_fd(self) -> int | None:
+        """The descriptor that becomes readable when the program forces a wakeup."""
+        return self._ring.wakeup_fd if self._ring is not None else None
+
+    def close(self) -> None:
+        """Unmap the ring. The descriptors stay open: they belong to the handover."""
+        if self._ring is not None:
+            self._ring.close()
+        self._ring = self._ledger = self._libbpf = None
+
+    def _handed(self, suffix: str) -> HandedMap:
+        assert self._handover is not None, "open() comes first"
+        name = f"{self._stem}_{suffix}"
+        handed = self._handover.maps(self._sensor).get(name)
+        if handed is None:
+            raise SensorBlind(BlindReason.READ_FAILED, f"the manifest has no map {name}")
+        return handed

@@ -1,0 +1,19 @@
+/* What every program here shares about ring buffers.
+ *
+ * A wakeup costs the traced task some 3 us, ten times the event itself, so an event waits for the reader's
+ * timer. Every WAKE_EVERY-th event of a CPU wakes the reader all the same, so that a storm does not overrun the
+ * ring between two ticks; rare, grave events always do. What did not fit is counted, per CPU.
+ */
+#define NO_WAKEUP 1UL    /* BPF_RB_NO_WAKEUP */
+#define FORCE_WAKEUP 2UL /* BPF_RB_FORCE_WAKEUP */
+#define WAKE_EVERY 512
+
+/* A ring's size is a power of two and whole pages of the running kernel, which has up to 64 KiB. */
+#define RING_PAGES(bytes) ((bytes) > PAGE_SIZE ? (bytes) / PAGE_SIZE : 1)
+
+/* A ledger, per CPU: [LOST] events that did not fit, [SENT] events submitted, [TOLD] the reader's own note of
+ * how many losses it has reported, which outlives it. */
+#define LOST 0
+#define SENT 1
+#define TOLD 2
+#define LEDGER 3

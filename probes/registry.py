@@ -1,0 +1,68 @@
+"""Every sensor of the product, one line each, sorted by name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from probes.host.cgroups import CgroupMounts, CgroupPaths, find_mounts
+from probes.host.identity import Identifier
+from probes.kernel import device_open, fatal_signal
+from probes.kernel.handover import Handover
+from probes.kernel.programs import KernelProgram
+from probes.observation import SensorName
+from probes.sensor import Sensor
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What sensors are built from: the handover (None before the first) and the readers of the host."""
+
+    handover: Handover | None
+    mounts: CgroupMounts
+    cgroups: CgroupPaths
+    identifier: Identifier
+
+
+@dataclass(frozen=True, slots=True)
+class SensorSpec:
+    """One sensor: its name, what it sees, how to build it, and its kernel program if it has one."""
+
+    name: SensorName
+    about: str
+    period_s: float
+    build: Callable[[Surroundings], Sensor]
+    program: KernelProgram | None = None
+
+
+def surroundings(handover: Handover | None) -> Surroundings:
+    """Return the real host's."""
+    mounts = find_mounts()
+    cgroups = CgroupPaths(root=mounts.unified, monotonic=time.monotonic)
+    return Surroundings(handover, mounts, cgroups, Identifier(cgroups=cgroups))
+
+
+def programs() -> tuple[KernelProgram, ...]:
+    """Return the kernel programs of all sensors that have one."""
+    return tuple(spec.program for spec in SENSORS if spec.program is not None)
+
+
+def _device_open(host: Surroundings) -> Sensor:
+    return device_open.DeviceOpenSensor(
+        handover=host.handover, identifier=host.identifier, cgroups=host.cgroups
+    )
+
+
+def _fatal_signal(host: Surroundings) -> Sensor:
+    return fatal_signal.FatalSignalSensor(handover=host.handover, identifier=host.identifier)
+
+
+SENSORS: tuple[SensorSpec, ...] = (
+    SensorSpec(
+        device_open.NAME, "opens of NVIDIA device nodes, by result", 0.25, _device_open, device_open.PROGRAM
+    ),
+    SensorSpec(
+        fatal_signal.NAME, "processes ended by a fault signal", 0.25, _fatal_signal, fatal_signal.PROGRAM
+    ),
+)

@@ -1,0 +1,61 @@
+"""Markers that need more than an interpreter skip loudly, and a run ends with a count of skips per reason."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections import Counter
+from functools import cache
+
+import pytest
+
+
+@cache
+def _no_root() -> str | None:
+    return None if os.geteuid() == 0 else "needs root"
+
+
+@cache
+def _no_ebpf() -> str | None:
+    if os.geteuid() != 0:
+        return "needs root to load eBPF programs"
+    if not os.access("/usr/bin/python3", os.X_OK):
+        return "needs the system's own Python at /usr/bin/python3"
+    found = subprocess.run(
+        ["/usr/bin/python3", "-I", "-c", "import bcc"], capture_output=True, check=False, timeout=60
+    )
+    return None if found.returncode == 0 else "needs bcc's Python bindings (package python3-bpfcc)"
+
+
+@cache
+def _no_systemd() -> str | None:
+    if os.geteuid() != 0:
+        return "needs root to boot a container"
+    return None if shutil.which("systemd-nspawn") else "needs systemd-nspawn (package systemd-container)"
+
+
+_NEEDS = {"root": _no_root, "ebpf": _no_ebpf, "systemd": _no_systemd}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, with the reason."""
+    for item in items:
+        for marker, reason_of in _NEEDS.items():
+            if item.get_closest_marker(marker) is not None:
+                reason = reason_of()
+                if reason is not None:
+                    item.add_marker(pytest.mark.skip(reason=reason))
+                    break
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Count the skips by reason."""
+    reasons: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        told = report.longrepr
+        reasons[told[2].removeprefix("Skipped: ") if isinstance(told, tuple) else str(told)] += 1
+    if reasons:
+        terminalreporter.section("skipped, by reason")
+        for reason, count in sorted(reasons.items()):
+            terminalreporter.write_line(f"{count:5d}  {reason}")
