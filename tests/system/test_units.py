@@ -92,7 +92,7 @@ def manager(product: Path) -> Iterator[BootedHost]:
         (root / "opt/keeper.py").write_text(_KEEPER)
         for unit, command in (
             ("nanobot-agent", "/usr/bin/python3 /opt/keeper.py"),
-            ("nanobot-probes", "/bin/sh -c 'grep CapEff /proc/self/status >/var/lib/nanobot/probes/seen'"),
+            ("nanobot-probes", "/bin/grep CapEff /proc/self/status\nStandardOutput=file:/run/loader-said"),
         ):
             folder = root / f"etc/systemd/system/{unit}.service.d"
             folder.mkdir()
@@ -131,7 +131,7 @@ class TestLives:
         assert self.kept(manager) == "1"
         assert manager.show("nanobot-probes.service", "MainPID") == "0"
         # CAP_PERFMON is bit 38, CAP_BPF bit 39.
-        assert "CapEff:\t000000c000000000" in manager.shell("cat /var/lib/nanobot/probes/seen")
+        assert "CapEff:\t000000c000000000" in manager.shell("cat /run/loader-said")
 
     def test_a_killed_agent_finds_its_descriptors_and_the_loader_rests(self, manager: BootedHost) -> None:
         """kill -9 and an ordinary restart both keep the store and do not run the loader."""

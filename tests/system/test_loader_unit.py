@@ -1,0 +1,51 @@
+"""The loader in its own unit's sandbox, on the real kernel."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system.booted_host import BootedHost
+
+_CHECK = """\
+[Unit]
+StopWhenUnneeded=no
+[Service]
+Restart=no
+ExecStart=
+ExecStart=/usr/bin/python3 -I /opt/nanobot/loader/probes/kernel/__main__.py check --json
+StandardOutput=file:/run/loader-said
+"""
+
+
+@pytest.fixture
+def needs_bcc() -> None:
+    """Skip where the system's Python has no bcc."""
+    done = subprocess.run(["/usr/bin/python3", "-I", "-c", "import bcc"], check=False, capture_output=True)
+    if done.returncode != 0:
+        pytest.skip("needs bcc for /usr/bin/python3 (Debian: python3-bpfcc)")
+
+
+@pytest.mark.root
+@pytest.mark.systemd
+@pytest.mark.ebpf
+@pytest.mark.usefixtures("needs_bcc")
+def test_every_sensor_attaches_with_the_two_capabilities_of_the_unit(product: Path) -> None:
+    """All of the sandbox in force, the loader compiles and attaches all of its programs."""
+
+    def prepare(root: Path) -> None:
+        folder = root / "etc/systemd/system/nanobot-probes.service.d"
+        folder.mkdir()
+        (folder / "check.conf").write_text(_CHECK)
+
+    with BootedHost(name="nanobot-loader", layers=[product], prepare=prepare) as host:
+        host.run("systemctl", "start", "nanobot-probes", check=False)
+        said = host.shell("cat /run/loader-said")
+    sensors = json.loads(said)["sensors"]
+    assert len(sensors) >= 2
+    assert [(s["name"], s["state"], s["detail"]) for s in sensors] == [
+        (s["name"], "attached", None) for s in sensors
+    ]
