@@ -1,1 +1,529 @@
-"""The durable spool on the host."""
+"""The durable spool on the host: what was judged is on disk before it is sent, and stays until it is acked.
+
+A row's number is ``boot << 40 | sequence``, so that order, uniqueness and "forget up to" are ranges of the
+primary key and no second index can disagree with the table. `boot` counts the numberings of this file; each
+has its BootId on the wire. Numbering starts anew with the host's boot, with a fresh file, and whenever the
+mark (see `spool.py`) shows that numbers were given out which the file no longer knows: a number is never
+used twice.
+
+Not piled up: of heartbeats, and of the UPDATED reports of one case, only the newest waits. Both are
+cumulative, so the newest says all; the numbers of the others are never sent.
+
+When it fills up, room is kept for what matters more: UPDATED may fill three quarters, OPENED and CLEARED
+fifteen sixteenths, a Loss and the one heartbeat everything.
+
+One thread owns an Outbox. Clock: none; `now_ns` comes from the caller and orders nothing. The module is long
+because all its transactions keep one account (numbers, bytes, what may be replaced) that must not be split.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Self, assert_never
+
+from escalation.model import (
+    AgentId,
+    Body,
+    BootId,
+    CasePhase,
+    CaseReport,
+    Heartbeat,
+    Loss,
+    LossKind,
+    Report,
+)
+from escalation.spool import (
+    Mark,
+    MarkFile,
+    OutboxError,
+    OutboxFull,
+    OutboxUnwritable,
+    SpoolDamaged,
+    connect,
+    quarantine,
+    translated,
+)
+from escalation.wire.codec import decode, encode
+
+__all__ = ["Depth", "Outbox", "OutboxError", "OutboxFull", "OutboxUnwritable", "Stored"]
+
+LEAST_BYTES: Final = 64 * 1024
+ROW_BYTES: Final = 64
+"""What a row is reckoned to cost beside its payload."""
+
+_SEQUENCE_BITS: Final = 40
+_SEQUENCE_MAX: Final = 2**_SEQUENCE_BITS - 1
+_SET_ASIDE_KEPT: Final = 100
+_VACUUM_PAGES: Final = 256
+_NO_NOTES: Final[Mapping[str, bytes | None]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One waiting report: its place in the spool, its identity, and its serialized message."""
+
+    row: int
+    boot_id: BootId
+    sequence: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much waits. `oldest_created_ns` is None when nothing does."""
+
+    reports: int
+    bytes: int
+    oldest_created_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbering:
+    spool_id: str
+    boot: int
+    boot_id: BootId
+    next_sequence: int
+    acked: int
+
+    @property
+    def checksum(self) -> int:
+        return zlib.crc32(f"{self.boot} {self.boot_id} {self.next_sequence} {self.acked}".encode())
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.spool_id, self.boot, self.next_sequence, self.acked)
+
+
+class Outbox:
+    """Keeps reports until they are acknowledged; `open` makes one."""
+
+    def __init__(self, path: Path, *, agent_id: AgentId, kernel_boot_id: str, max_bytes: int) -> None:
+        if max_bytes < LEAST_BYTES:
+            raise OutboxError(f"spool {path}: a limit of {max_bytes} bytes is under {LEAST_BYTES}")
+        self._path = path
+        self._agent_id = agent_id
+        self._kernel_boot_id = kernel_boot_id
+        self._max_bytes = max_bytes
+        self._now_ns = 0
+        self._mark = MarkFile(path)
+        self._database: sqlite3.Connection
+        self._numbering = _Numbering("", 0, BootId(""), 1, 0)
+        self._reports = 0
+        self._bytes = 0
+        self._replaceable: dict[str, tuple[int, int]] = {}
+
+    @classmethod
+    def open(cls, path: Path, *, agent_id: AgentId, kernel_boot_id: str, max_bytes: int, now_ns: int) -> Self:
+        """Open the spool at `path`, or begin a fresh one; raise OutboxUnwritable naming path and reason.
+
+        A damaged file is moved aside as ``<name>.quarantined-<n>``, and the first report of the fresh one is
+        a Loss of kind SPOOL_QUARANTINED.
+        """
+        outbox = cls(path, agent_id=agent_id, kernel_boot_id=kernel_boot_id, max_bytes=max_bytes)
+        outbox._now_ns = now_ns
+        try:
+            outbox._start()
+        except BaseException:
+            outbox.close()
+            raise
+        return outbox
+
+    def __repr__(self) -> str:
+        return f"<Outbox {self._path} reports={self._reports} bytes={self._bytes} of {self._max_bytes}>"
+
+    @property
+    def boot_id(self) -> BootId:
+        """The numbering that the next report belongs to."""
+        return self._numbering.boot_id
+
+    def append(
+        self, bodies: Sequence[Body], *, now_ns: int, notes: Mapping[str, bytes | None] = _NO_NOTES
+    ) -> tuple[Report, ...]:
+        """Commit `bodies` as reports, and `notes` (None removes one) with them: all or nothing.
+
+        Raises OutboxFull or OutboxUnwritable; nothing was kept then. A spool found damaged is moved aside and
+        the reports go to the fresh one.
+        """
+        self._now_ns = now_ns
+        try:
+            return self._append(bodies, notes)
+        except SpoolDamaged:
+            self._start_over()
+            return self._append(bodies, notes)
+
+    def notes(self, prefix: str) -> dict[str, bytes]:
+        """Return the notes whose key starts with `prefix`; a damaged one is removed and counted as lost."""
+        with translated(self._path, "read notes from"):
+            rows = self._database.execute(
+                "SELECT key, value, checksum FROM notes WHERE substr(key, 1, ?) = ? ORDER BY key",
+                (len(prefix), prefix),
+            ).fetchall()
+        damaged = [key for key, value, checksum in rows if _note_checksum(key, value) != checksum]
+        if damaged:
+            lost = Loss(LossKind.SPOOL_QUARANTINED, "", len(damaged), exact=True)
+            with contextlib.suppress(OutboxError):
+                self._append((lost,), dict.fromkeys(damaged))
+        return {key: value for key, value, _ in rows if key not in damaged}
+
+    def pending(self, *, after_row: int, limit: int, max_bytes: int) -> tuple[Stored, ...]:
+        """Return waiting reports after `after_row` in order: of one boot id, at least one where any waits.
+
+        Rows whose checksum does not match are set aside and counted as lost, once.
+        """
+        try:
+            return self._pending(after_row, limit, max_bytes)
+        except SpoolDamaged:
+            self._start_over()
+            return self._pending(after_row, limit, max_bytes)
+
+    def acknowledge(self, boot_id: BootId, sequence: int) -> int:
+        """Forget the reports of `boot_id` up to `sequence`; return how many. Ignores an unknown boot id."""
+        try:
+            return self._acknowledge(boot_id, sequence)
+        except SpoolDamaged:
+            self._start_over()
+            return 0
+
+    def set_aside(self, row: int, *, now_ns: int) -> None:
+        """Take a report that the other side refuses out of the queue, and count it as lost."""
+        self._now_ns = now_ns
+        self._set_aside([row], why="refused", kind=LossKind.REPORT_REFUSED)
+
+    def depth(self) -> Depth:
+        """Return how much waits."""
+        with translated(self._path, "read"):
+            oldest = self._database.execute("SELECT created_ns FROM reports ORDER BY row LIMIT 1").fetchone()
+        return Depth(self._reports, self._bytes, None if oldest is None else oldest[0])
+
+    def close(self) -> None:
+        """Let go of the file; a second call does nothing."""
+        if hasattr(self, "_database"):
+            self._database.close()
+        self._mark.close()
+
+    def _start(self) -> None:
+        mark = self._mark.read()
+        self._reports, self._bytes, self._replaceable = 0, 0, {}
+        try:
+            self._database = connect(self._path)
+            stored = self._stored_numbering()
+            self._adopt(stored, mark=mark, lost=self._missing(mark, stored))
+        except SpoolDamaged:
+            self.close()
+            shown = quarantine(self._path)
+            self._database = connect(self._path)
+            self._adopt(None, mark=mark, lost=max(shown, 0 if mark is None else mark.waiting))
+
+    def _start_over(self) -> None:
+        """Open the file again as at a start: what a running database reports as damage is damage on disk."""
+        self.close()
+        self._start()
+
+    def _stored_numbering(self) -> _Numbering | None:
+        """Return the newest numbering in the file, None in a fresh one."""
+        with translated(self._path, "read"):
+            meta = dict(self._database.execute("SELECT key, value FROM meta").fetchall())
+            boots = self._database.execute(
+                "SELECT boot, boot_id, next_sequence, acked, checksum FROM boots ORDER BY boot"
+            ).fetchall()
+        if not meta and not boots:
+            return None
+        all_ = [_Numbering(meta.get("spool_id", ""), *boot) for *boot, _ in boots]
+        if (
+            [numbering.checksum for numbering in all_] != [checksum for *_, checksum in boots]
+            or not all_
+            or all_[-1].boot_id != _boot_id(all_[-1].spool_id, meta.get("kernel_boot_id", ""), all_[-1].boot)
+        ):
+            raise SpoolDamaged(f"open spool {self._path}: its numbering is missing or altered")
+        return all_[-1]
+
+    def _missing(self, mark: Mark | None, stored: _Numbering | None) -> int | None:
+        """Return how many reports the mark knows and the file does not; None when they agree."""
+        if mark is None:
+            return None
+        if stored is None:
+            return mark.waiting
+        if mark.spool_id != stored.spool_id:
+            with translated(self._path, "read"):
+                before = self._database.execute("SELECT value FROM meta WHERE key = 'before'").fetchone()
+            return None if before == (mark.spool_id,) else mark.waiting
+        if (mark.boot, mark.next_sequence) > (stored.boot, stored.next_sequence):
+            known = stored.next_sequence - 1 if mark.boot == stored.boot else 0
+            return max(0, mark.next_sequence - 1 - max(known, mark.acked))
+        return None
+
+    def _adopt(self, stored: _Numbering | None, *, mark: Mark | None, lost: int | None) -> None:
+        """Go on with the stored numbering or begin one; a loss is its first report, in one transaction."""
+        spool_id = stored.spool_id if stored is not None and lost is None else str(uuid.uuid4())
+        numbering = stored
+        if (
+            numbering is None
+            or numbering.spool_id != spool_id
+            or numbering.boot_id != _boot_id(spool_id, self._kernel_boot_id, numbering.boot)
+        ):
+            # Above every boot that anybody may remember: who reads on "after row N" must not miss new rows.
+            boots = (each.boot for each in (stored, mark, self._numbering) if each is not None)
+            boot = max(boots) + 1
+            numbering = _Numbering(spool_id, boot, _boot_id(spool_id, self._kernel_boot_id, boot), 1, 0)
+        self._numbering = numbering
+        bodies = () if lost is None else (Loss(LossKind.SPOOL_QUARANTINED, "", lost, exact=False),)
+        with self._transaction("begin"):
+            self._rename()
+            meta = {"spool_id": spool_id, "kernel_boot_id": self._kernel_boot_id, "agent_id": self._agent_id}
+            if mark is not None and mark.spool_id != spool_id:
+                meta["before"] = mark.spool_id
+            self._database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
+            self._database.execute(
+                "DELETE FROM boots WHERE boot != ?1 AND NOT EXISTS "
+                "(SELECT 1 FROM reports WHERE row BETWEEN boots.boot << ?2 AND (boots.boot + 1) << ?2)",
+                (numbering.boot, _SEQUENCE_BITS),
+            )
+            change = self._insert(bodies)
+        self._numbering = change.numbering
+        self._count()
+        self._mark.write(self._numbering.mark)
+
+    def _rename(self) -> None:
+        """Put waiting reports under the agent's present name: under an old one nobody accepts them."""
+        before = self._database.execute("SELECT value FROM meta WHERE key = 'agent_id'").fetchone()
+        if before is None or before == (self._agent_id,):
+            return
+        for row, payload, checksum in self._database.execute(
+            "SELECT row, payload, checksum FROM reports"
+        ).fetchall():
+            if _checksum(row, payload) == checksum:
+                renamed = encode(replace(decode(payload), agent_id=self._agent_id))
+                self._database.execute(
+                    "UPDATE reports SET payload = ?, checksum = ? WHERE row = ?",
+                    (renamed, _checksum(row, renamed), row),
+                )
+
+    def _append(self, bodies: Sequence[Body], notes: Mapping[str, bytes | None]) -> tuple[Report, ...]:
+        with self._transaction("append to"):
+            change = self._insert(bodies)
+            self._write_notes(notes)
+        self._apply(change)
+        return change.reports
+
+    def _insert(self, bodies: Sequence[Body]) -> _Change:
+        """Write `bodies` as the next rows within a transaction; the caller applies the change after it."""
+        numbering = self._numbering
+        if numbering.next_sequence + len(bodies) > _SEQUENCE_MAX:
+            raise OutboxFull(f"spool {self._path}: no numbers are left")
+        replaceable = dict(self._replaceable)
+        reports, total, waiting = [], self._bytes, self._reports
+        for sequence, body in enumerate(bodies, start=numbering.next_sequence):
+            report = Report(
+                agent_id=self._agent_id,
+                boot_id=numbering.boot_id,
+                sequence=sequence,
+                created_ns=self._now_ns,
+                body=body,
+            )
+            payload = encode(report)
+            row = numbering.boot << _SEQUENCE_BITS | sequence
+            size = ROW_BYTES + len(payload)
+            key = _replaces(body)
+            if key is not None:
+                old_row, old_size = replaceable.pop(key, (None, 0))
+                replaceable[key] = (row, size)
+                if old_row is not None:
+                    self._database.execute("DELETE FROM reports WHERE row = ?", (old_row,))
+                    total, waiting = total - old_size, waiting - 1
+            total, waiting = total + size, waiting + 1
+            if total > self._max_bytes * _sixteenths(body) // 16:
+                raise OutboxFull(f"spool {self._path}: holds {self._bytes} of {self._max_bytes} bytes")
+            self._database.execute(
+                "INSERT INTO reports VALUES (?, ?, ?, ?, ?)",
+                (row, report.created_ns, key, payload, _checksum(row, payload)),
+            )
+            reports.append(report)
+        numbering = replace(numbering, next_sequence=numbering.next_sequence + len(bodies))
+        self._write_numbering(numbering)
+        return _Change(tuple(reports), numbering, replaceable, total, waiting)
+
+    def _apply(self, change: _Change) -> None:
+        self._numbering = change.numbering
+        self._replaceable = change.replaceable
+        self._bytes = change.bytes
+        self._reports = change.waiting
+        self._mark.write(change.numbering.mark)
+
+    def _write_numbering(self, numbering: _Numbering) -> None:
+        self._database.execute(
+            "INSERT OR REPLACE INTO boots VALUES (?, ?, ?, ?, ?)",
+            (
+                numbering.boot,
+                numbering.boot_id,
+                numbering.next_sequence,
+                numbering.acked,
+                numbering.checksum,
+            ),
+        )
+
+    def _write_notes(self, notes: Mapping[str, bytes | None]) -> None:
+        for key, value in notes.items():
+            if value is None:
+                self._database.execute("DELETE FROM notes WHERE key = ?", (key,))
+            else:
+                row = (key, value, _note_checksum(key, value))
+                self._database.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", row)
+
+    def _pending(self, after_row: int, limit: int, max_bytes: int) -> tuple[Stored, ...]:
+        with translated(self._path, "read"):
+            boot_ids = dict(self._database.execute("SELECT boot, boot_id FROM boots").fetchall())
+            rows = self._database.execute(
+                "SELECT row, payload, checksum FROM reports WHERE row > ? ORDER BY row LIMIT ?",
+                (after_row, limit),
+            )
+            sound: list[Stored] = []
+            damaged: list[int] = []
+            size = 0
+            for row, payload, checksum in rows:
+                boot, sequence = row >> _SEQUENCE_BITS, row & _SEQUENCE_MAX
+                if boot not in boot_ids or _checksum(row, payload) != checksum:
+                    damaged.append(row)
+                    continue
+                size += len(payload)
+                if sound and (size > max_bytes or sound[-1].row >> _SEQUENCE_BITS != boot):
+                    break
+                sound.append(Stored(row, BootId(boot_ids[boot]), sequence, payload))
+        if not damaged:
+            return tuple(sound)
+        with contextlib.suppress(OutboxUnwritable, OutboxFull):  # they are found, and counted, the next time
+            self._set_aside(damaged, why="damaged", kind=LossKind.SPOOL_QUARANTINED)
+        return tuple(sound) or self._pending(damaged[-1], limit, max_bytes)
+
+    def _acknowledge(self, boot_id: BootId, sequence: int) -> int:
+        with self._transaction("acknowledge in"):
+            found = self._database.execute("SELECT boot FROM boots WHERE boot_id = ?", (boot_id,)).fetchone()
+            if found is None:
+                return 0
+            first = found[0] << _SEQUENCE_BITS
+            span = (first, first | min(sequence, _SEQUENCE_MAX))
+            count, size = self._database.execute(
+                "SELECT count(*), coalesce(sum(length(payload)), 0) FROM reports WHERE row BETWEEN ? AND ?",
+                span,
+            ).fetchone()
+            self._database.execute("DELETE FROM reports WHERE row BETWEEN ? AND ?", span)
+            numbering = self._numbering
+            if boot_id == numbering.boot_id:
+                acked = max(numbering.acked, min(sequence, numbering.next_sequence - 1))
+                numbering = replace(numbering, acked=acked)
+                self._write_numbering(numbering)
+        self._reports -= count
+        self._bytes -= size + count * ROW_BYTES
+        self._numbering = numbering
+        self._replaceable = {
+            key: (row, bytes_)
+            for key, (row, bytes_) in self._replaceable.items()
+            if not span[0] <= row <= span[1]
+        }
+        self._mark.write(numbering.mark)
+        if self._reports == 0:
+            self._give_back_space()
+        return int(count)
+
+    def _give_back_space(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # the space stays in the file and is used again
+            (free,) = self._database.execute("PRAGMA freelist_count").fetchone()
+            if free > _VACUUM_PAGES:
+                self._database.executescript("PRAGMA incremental_vacuum")  # execute() would step once
+
+    def _set_aside(self, rows: Sequence[int], *, why: str, kind: LossKind) -> None:
+        with self._transaction("set aside in"):
+            moved = 0
+            for row in rows:
+                self._database.execute(
+                    "INSERT INTO set_aside (row, why, payload) "
+                    "SELECT row, ?, payload FROM reports WHERE row = ?",
+                    (why, row),
+                )
+                moved += self._database.execute("DELETE FROM reports WHERE row = ?", (row,)).rowcount
+            self._database.execute(
+                "DELETE FROM set_aside WHERE number <= (SELECT max(number) FROM set_aside) - ?",
+                (_SET_ASIDE_KEPT,),
+            )
+            change = self._insert((Loss(kind, "", moved, exact=True),) if moved else ())
+        self._apply(change)
+        self._count()
+
+    def _count(self) -> None:
+        """Count what waits, after anything that did not keep count itself."""
+        with translated(self._path, "read"):
+            rows = self._database.execute("SELECT row, replaces, length(payload) FROM reports").fetchall()
+        self._reports = len(rows)
+        self._bytes = sum(size for _, _, size in rows) + ROW_BYTES * len(rows)
+        self._replaceable = {key: (row, size + ROW_BYTES) for row, key, size in rows if key is not None}
+
+    @contextlib.contextmanager
+    def _transaction(self, operation: str) -> Iterator[None]:
+        with translated(self._path, operation):
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
+                        self._database.execute("ROLLBACK")
+                raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What a transaction will have changed once it is committed."""
+
+    reports: tuple[Report, ...]
+    numbering: _Numbering
+    replaceable: dict[str, tuple[int, int]]
+    bytes: int
+    waiting: int
+
+
+def _boot_id(spool_id: str, kernel_boot_id: str, boot: int) -> BootId:
+    try:
+        spool = uuid.UUID(spool_id)
+    except ValueError as error:
+        raise SpoolDamaged(f"spool id {spool_id!r} is no UUID") from error
+    return BootId(str(uuid.uuid5(spool, f"{kernel_boot_id} {boot}")))
+
+
+def _checksum(row: int, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(row.to_bytes(8, "big")))
+
+
+def _note_checksum(key: str, value: bytes) -> int:
+    return zlib.crc32(value, zlib.crc32(key.encode(errors="backslashreplace")))
+
+
+def _replaces(body: Body) -> str | None:
+    match body:
+        case Heartbeat():
+            return "heartbeat"
+        case CaseReport(phase=CasePhase.UPDATED, case_id=case_id):
+            return f"case:{case_id}"
+        case CaseReport() | Loss():
+            return None
+        case _:
+            assert_never(body)
+
+
+def _sixteenths(body: Body) -> int:
+    """Return how many sixteenths of the spool reports of this kind may fill it up to."""
+    match body:
+        case CaseReport(phase=CasePhase.OPENED | CasePhase.CLEARED):
+            return 15
+        case CaseReport():
+            return 12
+        case Heartbeat() | Loss():
+            return 16
+        case _:
+            assert_never(body)
