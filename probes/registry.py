@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from probes.host import listeners
 from probes.host.cgroups import CgroupMounts, CgroupPaths, find_mounts
 from probes.host.identity import Identifier
-from probes.kernel import device_open, fatal_signal
+from probes.host.memory import MemoryFiles
+from probes.kernel import device_open, fatal_signal, listener, oom_kill
 from probes.kernel.handover import Handover
 from probes.kernel.programs import KernelProgram
 from probes.observation import SensorName
@@ -58,11 +60,27 @@ def _fatal_signal(host: Surroundings) -> Sensor:
     return fatal_signal.FatalSignalSensor(handover=host.handover, identifier=host.identifier)
 
 
+def _host_listeners(host: Surroundings) -> Sensor:
+    return listeners.HostListeners(identifier=host.identifier)
+
+
+def _listener(host: Surroundings) -> Sensor:
+    return listener.ListenerSensor(handover=host.handover, identifier=host.identifier)
+
+
+def _oom_kill(host: Surroundings) -> Sensor:
+    memory = MemoryFiles(mounts=host.mounts)
+    return oom_kill.OomKillSensor(handover=host.handover, identifier=host.identifier, memory=memory)
+
+
 SENSORS: tuple[SensorSpec, ...] = (
+    SensorSpec(listeners.NAME, "every listening TCP socket of the host", 60.0, _host_listeners),
     SensorSpec(
         device_open.NAME, "opens of NVIDIA device nodes, by result", 0.25, _device_open, device_open.PROGRAM
     ),
     SensorSpec(
         fatal_signal.NAME, "processes ended by a fault signal", 0.25, _fatal_signal, fatal_signal.PROGRAM
     ),
+    SensorSpec(listener.NAME, "TCP sockets that begin or stop listening", 0.25, _listener, listener.PROGRAM),
+    SensorSpec(oom_kill.NAME, "processes killed for want of memory", 0.25, _oom_kill, oom_kill.PROGRAM),
 )

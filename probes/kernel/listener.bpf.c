@@ -4,6 +4,7 @@
  * are the host's. Connections change state some ten times each and leave after one comparison.
  */
 #define LISTENER_LISTEN 10 /* TCP_LISTEN, net/tcp_states.h */
+#define LISTENER_CLOSE 7   /* TCP_CLOSE */
 #define LISTENER_TCP 6
 #define LISTENER_MPTCP 262
 
@@ -38,7 +39,8 @@ static __always_inline void listener_submit(struct listener_event *event)
 int listener_set_state(struct tp_sock_inet_sock_set_state *args)
 {
     u32 opened = args->newstate == LISTENER_LISTEN;
-    if (!opened && args->oldstate != LISTENER_LISTEN)
+    /* A connection that is accepted is a copy of its listener and also leaves LISTEN, but not to CLOSE. */
+    if (!opened && (args->oldstate != LISTENER_LISTEN || args->newstate != LISTENER_CLOSE))
         return 0;
     if (args->protocol != LISTENER_TCP && args->protocol != LISTENER_MPTCP)
         return 0;

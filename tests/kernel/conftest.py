@@ -155,6 +155,16 @@ class Cgroups:
             **kwargs,
         )  # type: ignore[call-overload,no-any-return]
 
+    def start(self, code: str) -> subprocess.Popen[str]:
+        """Start a piece of Python inside and leave it running, with pipes to it."""
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=self.enter,  # noqa: PLW1509 - a cgroup is entered by the child itself, and no thread runs here
+        )
+
     def python(self, code: str) -> subprocess.CompletedProcess[str]:
         """Run a line of Python inside."""
         return self.run([sys.executable, "-I", "-S", "-c", code])
