@@ -236,7 +236,8 @@ def fact(evidence: Evidence) -> str:
     """Return one piece of evidence as a short fact."""
     match evidence:
         case DeviceOpenEvidence():
-            node = f"{device_name(evidence.device)}{'' if evidence.minor is None else evidence.minor}"
+            numbered = evidence.device is Device.GPU and evidence.minor is not None
+            node = f"{device_name(evidence.device)}{evidence.minor if numbered else ''}"
             return (
                 f"{process(evidence.process_name, evidence.pid)} was refused {node}: "
                 f"{error_name(evidence.errno)}, {times(evidence.failures)}; "

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pytest
+import structlog
 import uvicorn
 
 from escalation.server.access import Person, Role
@@ -37,6 +38,8 @@ class Served:
 
 @pytest.fixture
 def served() -> Iterator[Served]:
+    # The server shares this process with the command line under test: its log must not look like output.
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     desk, metrics = FakeDesk(), ServerMetrics()
     tokens = {role.value: f"token-of-{role.value}" for role in Role}
     persons = [
@@ -64,4 +67,5 @@ def served() -> Iterator[Served]:
     server.should_exit = True
     thread.join(10)
     listener.close()
+    structlog.reset_defaults()
     assert not thread.is_alive()

@@ -1,0 +1,37 @@
+"""The shapes of the API's lists, as nanobotctl reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from escalation.view import AuditView, EntryView, HostView, IncidentView
+
+
+@dataclass(frozen=True, slots=True)
+class QueueAnswer:
+    """`GET /api/v1/queue`: at most the limit, of `total`."""
+
+    entries: tuple[EntryView, ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentsAnswer:
+    """`GET /api/v1/incidents`."""
+
+    incidents: tuple[IncidentView, ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostsAnswer:
+    """`GET /api/v1/hosts`."""
+
+    hosts: tuple[HostView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditAnswer:
+    """`GET /api/v1/audit`."""
+
+    entries: tuple[AuditView, ...]

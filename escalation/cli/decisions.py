@@ -1,0 +1,214 @@
+"""The commands around one recommendation: queue, show, command, approve, reject, done."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from escalation.cli.errors import CtlError, ExitCode
+from escalation.cli.session import JSON, Session, print_json, read
+
+if TYPE_CHECKING:
+    from escalation.cli.client import Client
+    from escalation.view import EntryView
+
+# Spelled out, so that completion and usage errors need not load the model; a test compares it with the model.
+STATES: Final = (
+    "all",
+    "proposed",
+    "approved",
+    "rejected",
+    "expired",
+    "withdrawn",
+    "done",
+    "lapsed",
+    "verified",
+    "not_cured",
+)
+_POLL_S: Final = 1.0
+
+_REASON = click.option("--reason", required=True, metavar="TEXT", help="Why, for the audit log.")
+_ID = click.argument("entry_id", metavar="ID")
+
+
+@click.command()
+@click.option(
+    "--state", type=click.Choice(STATES), help="Only entries in this state (default: not finished)."
+)
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Entries at most."
+)
+@JSON
+@click.pass_obj
+def queue(session: Session, *, state: str | None, limit: int, as_json: bool) -> None:
+    """List recommendations, worst first."""
+    params: dict[str, str | int] = {"limit": limit} | ({"state": state} if state else {})
+    with session.client() as client:
+        body = client.get("/api/v1/queue", **params)
+    if as_json:
+        print_json(body)
+        return
+    from escalation.cli.answers import QueueAnswer  # noqa: PLC0415
+    from escalation.cli.text import print_table, queue_table  # noqa: PLC0415
+
+    answer = read(body, QueueAnswer)
+    print_table(queue_table(answer.entries))
+    if answer.total > len(answer.entries):
+        click.echo(f"{len(answer.entries)} of {answer.total} shown; --limit shows more", err=True)
+
+
+@click.command()
+@_ID
+@JSON
+@click.pass_obj
+def show(session: Session, *, entry_id: str, as_json: bool) -> None:
+    """Show one recommendation whole: evidence, exact action, risk, proof.
+
+    ID is a recommendation's id, its first characters, or an incident's id.
+    """
+    with session.client() as client:
+        body = client.entry(entry_id)
+    if as_json:
+        print_json(body)
+        return
+    from escalation.cli.text import coloured, entry_text, plain, wants_colour  # noqa: PLC0415
+
+    click.echo(
+        entry_text(_entry(body), paint=coloured if wants_colour() else plain), nl=False, color=wants_colour()
+    )
+
+
+@click.command()
+@_ID
+@click.pass_obj
+def command(session: Session, *, entry_id: str) -> None:
+    """Print the recommended command alone, quoted for a shell."""
+    with session.client() as client:
+        entry = _entry(client.entry(entry_id))
+    if not entry.action.whole:
+        raise CtlError(
+            "this action has no command that can be shown exactly",
+            code=ExitCode.REFUSED,
+            advice=f"`nanobotctl show {entry.id}` shows it escaped",
+        )
+    if entry.action.command_line:
+        click.echo(entry.action.command_line)
+    else:
+        raise CtlError("this advice has no command", code=ExitCode.REFUSED)
+
+
+@click.command()
+@_ID
+@_REASON
+@click.option("--digest", metavar="DIGEST", help="Approve only if the digest shown earlier still stands.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@JSON
+@click.pass_obj
+def approve(
+    session: Session, *, entry_id: str, reason: str, digest: str | None, yes: bool, as_json: bool
+) -> None:
+    """Approve exactly the action that is shown.
+
+    The action and its digest are shown whole, then confirmed. Without a terminal, --yes or --digest is
+    needed.
+    """
+    from escalation.cli.text import entry_text  # noqa: PLC0415
+
+    if not (yes or digest or sys.stdin.isatty()):
+        raise CtlError(
+            "nobody can be asked here",
+            code=ExitCode.USAGE,
+            advice="give --digest with the digest that was shown, or --yes",
+        )
+    with session.client() as client:
+        entry = _entry(client.entry(entry_id))
+        click.echo(entry_text(entry), err=as_json)
+        if entry.action.refusal:
+            raise CtlError(f"it cannot be approved: {entry.action.refusal}", code=ExitCode.REFUSED)
+        if digest and digest.lower() != entry.digest:
+            raise CtlError(
+                f"its digest is now {entry.digest}, not the one that you gave",
+                code=ExitCode.EXPIRED_OR_SUPERSEDED,
+                advice="read what stands there now, then decide on that",
+            )
+        if not (yes or digest) and not click.confirm("Approve exactly this action?", err=True):
+            raise CtlError("not approved: you said no")
+        body = client.post(f"/api/v1/queue/{entry.id}/approve", {"reason": reason, "digest": entry.digest})
+    if as_json:
+        print_json(body)
+        return
+    approved = _entry(body)
+    click.echo(f"approved by {approved.decided_by}. Now run on {approved.action.host}:", err=True)
+    click.echo(approved.action.command_line)
+    until = f" before {approved.execute_by}" if approved.execute_by else ""
+    click.echo(f"then mark it done{until}: nanobotctl done {approved.id}", err=True)
+
+
+@click.command()
+@_ID
+@_REASON
+@JSON
+@click.pass_obj
+def reject(session: Session, *, entry_id: str, reason: str, as_json: bool) -> None:
+    """Reject a recommendation."""
+    with session.client() as client:
+        entry = _entry(client.entry(entry_id))
+        body = client.post(f"/api/v1/queue/{entry.id}/reject", {"reason": reason})
+    _report(body, as_json=as_json)
+
+
+@click.command()
+@_ID
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Wait for the verification: exit 0 verified, 1 not cured, 7 still pending.",
+)
+@JSON
+@click.pass_obj
+def done(session: Session, *, entry_id: str, wait: float | None, as_json: bool) -> None:
+    """Say that the approved command was run; verification starts."""
+    with session.client() as client:
+        entry = _entry(client.entry(entry_id))
+        body = client.post(f"/api/v1/queue/{entry.id}/done", {})
+        if wait is not None:
+            body = _verified(client, entry.id, wait_s=wait)
+    _report(body, as_json=as_json)
+    if wait is None:
+        return
+    match _entry(body).state:
+        case "verified":
+            return
+        case "done":
+            raise CtlError(f"not verified after {wait:g} seconds", code=ExitCode.STILL_PENDING)
+        case state:
+            raise CtlError(f"it ended as {state}")
+
+
+def _verified(client: Client, entry_id: str, *, wait_s: float) -> bytes:
+    """Return the entry once it is finished, or as it stands after `wait_s`."""
+    until = time.monotonic() + wait_s
+    while True:
+        body = client.get(f"/api/v1/queue/{entry_id}")
+        left = until - time.monotonic()
+        if left <= 0 or _entry(body).state != "done":
+            return body
+        time.sleep(min(_POLL_S, left))
+
+
+def _entry(body: bytes) -> EntryView:
+    from escalation.view import EntryView  # noqa: PLC0415
+
+    return read(body, EntryView)
+
+
+def _report(body: bytes, *, as_json: bool) -> None:
+    if as_json:
+        print_json(body)
+        return
+    entry = _entry(body)
+    click.echo(f"{entry.id} is now {entry.state}: {entry.state_means}")

@@ -1,0 +1,56 @@
+"""What can go wrong for a person at the command line, and the exit code that says so to a script.
+
+Error tree: `CtlError`, one class with an exit code: no caller inside tells kinds apart, scripts outside do.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+
+class ExitCode(enum.IntEnum):
+    """The contract with scripts."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    NOT_AUTHENTICATED = 4
+    REFUSED = 5
+    EXPIRED_OR_SUPERSEDED = 6
+    STILL_PENDING = 7
+
+
+class CtlError(Exception):
+    """Something failed: what, and what to do next."""
+
+    def __init__(self, what: str, *, code: ExitCode = ExitCode.FAILED, advice: str = "") -> None:
+        """Say `what` failed and why in one sentence, and `advice` in another."""
+        super().__init__(what)
+        self.code = code
+        self.advice = advice
+
+
+_OF_API: Final = {
+    "not_found": ExitCode.NOT_FOUND,
+    "unauthenticated": ExitCode.NOT_AUTHENTICATED,
+    "too_many_attempts": ExitCode.NOT_AUTHENTICATED,
+    "forbidden": ExitCode.REFUSED,
+    "refused": ExitCode.REFUSED,
+    "expired": ExitCode.EXPIRED_OR_SUPERSEDED,
+    "superseded": ExitCode.EXPIRED_OR_SUPERSEDED,
+}
+
+_ADVICE: Final = {
+    "not_found": "`nanobotctl queue --state all` lists every id",
+    "unauthenticated": "check the token file, and that its person is in the orchestrator's settings",
+    "forbidden": "ask a person with the role that it names",
+    "superseded": "look at it again with `nanobotctl show`, then decide on what stands there now",
+    "expired": "if the fault is still there, a new recommendation stands in `nanobotctl queue`",
+}
+
+
+def from_api(code: str, message: str) -> CtlError:
+    """Return the error that an API's answer means."""
+    return CtlError(message, code=_OF_API.get(code, ExitCode.FAILED), advice=_ADVICE.get(code, ""))

@@ -1,0 +1,117 @@
+"""The commands that look at the fleet: incidents, hosts, watch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import time
+from typing import Any, Final
+
+import click
+
+from escalation.cli.errors import CtlError, ExitCode
+from escalation.cli.session import JSON, Session, print_json, read
+
+_RETRY_S: Final = 2.0
+
+
+@click.command()
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Incidents at most."
+)
+@JSON
+@click.pass_obj
+def incidents(session: Session, *, limit: int, as_json: bool) -> None:
+    """List incidents, open ones first."""
+    with session.client() as client:
+        body = client.get("/api/v1/incidents", limit=limit)
+    if as_json:
+        print_json(body)
+        return
+    from escalation.cli.answers import IncidentsAnswer  # noqa: PLC0415
+    from escalation.cli.text import incident_table, print_table  # noqa: PLC0415
+
+    answer = read(body, IncidentsAnswer)
+    print_table(incident_table(answer.incidents))
+    if answer.total > len(answer.incidents):
+        click.echo(f"{len(answer.incidents)} of {answer.total} shown; --limit shows more", err=True)
+
+
+@click.command()
+@JSON
+@click.pass_obj
+def hosts(session: Session, *, as_json: bool) -> None:
+    """List hosts: last heard, and what each cannot see and why."""
+    with session.client() as client:
+        body = client.get("/api/v1/hosts")
+    if as_json:
+        print_json(body)
+        return
+    from escalation.cli.answers import HostsAnswer  # noqa: PLC0415
+    from escalation.cli.text import hosts_table, print_table  # noqa: PLC0415
+
+    print_table(hosts_table(read(body, HostsAnswer).hosts))
+
+
+@click.command()
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Stop after this long, with exit code 7.",
+)
+@JSON
+@click.pass_obj
+def watch(session: Session, *, timeout: float | None, as_json: bool) -> None:
+    """Print the queue, then each change as it happens, until interrupted.
+
+    A lost connection is made again; what changed meanwhile is printed then.
+    """
+    if timeout is not None:
+        _stop_after(timeout)
+    told: dict[str, tuple[str, int]] = {}
+    connected = False
+    with session.client() as client, contextlib.suppress(KeyboardInterrupt):
+        while True:
+            try:
+                with client.changes() as changes:
+                    connected = True
+                    for entry in json.loads(client.get("/api/v1/queue", limit=10_000))["entries"]:
+                        _tell(entry, told, as_json=as_json)
+                    for body in changes:
+                        _tell(json.loads(body), told, as_json=as_json)
+            except CtlError as error:
+                if not connected or error.code is not ExitCode.FAILED:
+                    raise
+                click.echo(f"{error}; trying again", err=True)
+            time.sleep(_RETRY_S)
+
+
+def _tell(entry: dict[str, Any], told: dict[str, tuple[str, int]], *, as_json: bool) -> None:
+    """Print an entry unless it was printed as it stands."""
+    now = (entry["state"], entry["count"])
+    if told.get(entry["id"]) == now:
+        return
+    told[entry["id"]] = now
+    body = json.dumps(entry, separators=(",", ":")).encode()
+    if as_json:
+        print_json(body)
+    else:
+        from escalation.cli.text import change_line, coloured, plain, wants_colour  # noqa: PLC0415
+        from escalation.view import EntryView  # noqa: PLC0415
+
+        paint = coloured if wants_colour() else plain
+        click.echo(change_line(read(body, EntryView), paint=paint), color=wants_colour())
+    sys.stdout.flush()
+
+
+def _stop_after(seconds: float) -> None:
+    """End the command after `seconds`, also in the middle of waiting for the orchestrator."""
+
+    def stop(_signal: int, _frame: object) -> None:
+        raise CtlError(f"watched for {seconds:g} seconds", code=ExitCode.STILL_PENDING)
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))

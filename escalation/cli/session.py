@@ -1,0 +1,57 @@
+"""What every command shares: how to reach the orchestrator, read what it sends, and print it.
+
+Everything heavier than click is imported when a command runs, not before: completion and usage errors stay
+fast, and `queue --json` prints the orchestrator's bytes without building views.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from escalation.cli.errors import CtlError
+
+if TYPE_CHECKING:
+    from escalation.cli.client import Client
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The options given before the command."""
+
+    url: str | None
+    token_file: Path | None
+
+    def client(self) -> Client:
+        """Return a client for the configured orchestrator."""
+        from escalation.cli.client import Client  # noqa: PLC0415 - 50 ms that usage errors do not pay
+        from escalation.cli.connection import find  # noqa: PLC0415
+
+        return Client(find(url=self.url, token_file=self.token_file))
+
+
+def read(body: bytes, kind: type[T]) -> T:
+    """Return what the orchestrator sent as `kind`; fields that a newer one adds are ignored."""
+    import msgspec  # noqa: PLC0415
+
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CtlError(
+            f"the orchestrator's answer cannot be understood: {error}",
+            advice="are nanobotctl and nanobot-orchestrator of about the same version?",
+        ) from error
+
+
+def print_json(body: bytes) -> None:
+    """Print JSON as the orchestrator sent it, on one line."""
+    click.echo(body.rstrip(b"\n").decode("ascii", errors="backslashreplace"))
+
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+"""The flag that every command which prints something has."""

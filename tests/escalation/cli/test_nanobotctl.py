@@ -1,0 +1,302 @@
+"""nanobotctl: every command, every exit code, and what a script can rely on."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from escalation.cli.decisions import STATES
+from escalation.cli.text import coloured, entry_text, plain
+from escalation.inert import harmless
+from escalation.model import (
+    BlindReason,
+    FaultClass,
+    Loss,
+    LossKind,
+    SensorCoverage,
+    SignalEvidence,
+    State,
+    Subject,
+    SubjectKind,
+)
+from escalation.server.testing import heartbeat
+from escalation.testing import an_entry
+from escalation.view import entry_view
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+HOSTILE = "<b>\x1b[31m[red]\u202e\u200bname\n\\x"
+Ctl = Callable[..., Any]
+
+
+@pytest.mark.parametrize("fault_class", FaultClass)
+def test_the_operator_view_reads_as_reviewed(fault_class: FaultClass) -> None:
+    """The text of `show` for each fault class is the one in the golden file."""
+    path = GOLDEN / f"show-{fault_class.value}.txt"
+    text = entry_text(entry_view(an_entry(fault_class)))
+    if os.environ.get("NANOBOT_WRITE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_colour_adds_nothing_but_colour() -> None:
+    """The coloured view is the plain one with colour codes in it."""
+    view = entry_view(an_entry())
+    assert re.sub("\x1b\\[[0-9;]*m", "", entry_text(view, paint=coloured)) == entry_text(view, paint=plain)
+
+
+def test_knows_every_state() -> None:
+    """The states offered on the command line are those of the model, and `all`."""
+    assert set(STATES) == {"all", *(state.value for state in State)}
+
+
+def test_a_decision_from_the_queue_to_done(ctl: Ctl, served: Any) -> None:
+    """List, show, approve, print the command, mark done: each step exits 0 and says what is next."""
+    entry = served.call(served.desk.opened())
+    entry_id = entry.recommendation.id
+    listed = ctl("queue", "--json").json
+    assert [each["id"] for each in listed["entries"]] == [entry_id]
+    assert entry_id in ctl("queue").out
+    shown = ctl("show", entry_id[:8])
+    assert (shown.code, shown.err) == (0, "")
+    assert entry.recommendation.digest in shown.out
+    assert ctl("command", entry_id).out == " ".join(entry.recommendation.advice.action.command) + "\n"
+    approved = ctl("approve", entry_id, "--reason", "quiet hour", "--digest", entry.recommendation.digest)
+    assert approved.code == 0
+    assert approved.out.endswith(" ".join(entry.recommendation.advice.action.command) + "\n")
+    assert f"nanobotctl done {entry_id}" in approved.err
+    assert ctl("done", entry_id, "--json").json["state"] == "done"
+    decided = served.call(served.desk.entry(entry_id)).recommendation
+    assert (decided.decided_by, decided.decision_reason) == ("operator", "quiet hour")
+
+
+def test_a_rejection_keeps_its_reason(ctl: Ctl, served: Any) -> None:
+    """A rejected entry leaves the queue with the reason in it."""
+    entry = served.call(served.desk.opened())
+    assert "is now rejected" in ctl("reject", entry.recommendation.id, "--reason", "planned work").out
+    assert ctl("queue").out == "Nothing waits for a decision.\n"
+    history = ctl("queue", "--state", "rejected", "--json").json["entries"]
+    assert history[0]["decision_reason"] == "planned work"
+
+
+def test_each_failure_has_its_exit_code(ctl: Ctl, served: Any, tmp_path: Path) -> None:
+    """The contract with scripts: 1 failed, 2 usage, 3 not found, 4 who are you, 5 refused, 6 too late."""
+    entry = served.call(served.desk.opened())
+    entry_id, digest = entry.recommendation.id, entry.recommendation.digest
+    (tmp_path / "wrong").write_text("nonsense")
+    (tmp_path / "wrong").chmod(0o600)
+    assert ctl("show", "no-such-id").code == 3
+    assert ctl("queue", as_="wrong").code == 4
+    assert ctl("queue", as_="scraper").code == 5
+    assert ctl("reject", entry_id, "--reason", "x", as_="viewer").code == 5
+    assert ctl("done", entry_id).code == 5
+    assert ctl("approve", entry_id, "--reason", "x").code == 2
+    assert ctl("approve", entry_id).code == 2
+    assert ctl("queue", "--state", "odd").code == 2
+    assert ctl("no-such-command").code == 2
+    assert ctl("approve", entry_id, "--reason", "x", "--digest", "0" * 64).code == 6
+    served.desk.clock.advance(30 * 86_400)
+    assert ctl("approve", entry_id, "--reason", "x", "--digest", digest).code == 6
+    assert ctl("--url", "http://127.0.0.1:9", "queue").code == 1
+    assert served.call(served.desk.entry(entry_id)).recommendation.decided_by is None
+
+
+def test_work_for_a_person_is_never_approved(ctl: Ctl, served: Any) -> None:
+    """An action of the kind `human` is shown and its approval refused, by the client and by the server."""
+    entry = served.call(served.desk.opened(fault_class=FaultClass.GPU_UVM_LOST))
+    refused = ctl("approve", entry.recommendation.id, "--reason", "x", "--yes")
+    assert refused.code == 5
+    assert "work for a person" in refused.err
+
+
+def test_waiting_for_the_verification_can_end_pending(ctl: Ctl, served: Any) -> None:
+    """`done --wait` exits 7 while nothing is proven."""
+    entry = served.call(served.desk.opened())
+    ctl("approve", entry.recommendation.id, "--reason", "x", "--yes")
+    pending = ctl("done", entry.recommendation.id, "--wait", "0")
+    assert (pending.code, "not verified after 0 seconds" in pending.err) == (7, True)
+
+
+def test_watching_prints_what_is_there_and_what_changes(ctl: Ctl, served: Any) -> None:
+    """`watch` prints the queue first, and ends with 7 at its timeout."""
+    entry = served.call(served.desk.opened())
+    watched = ctl("watch", "--timeout", "0.5", "--json")
+    assert watched.code == 7
+    assert [json.loads(line)["id"] for line in watched.out.splitlines()] == [entry.recommendation.id]
+    assert "watched for 0.5 seconds" in watched.err
+
+
+def test_watching_without_an_orchestrator_fails_at_once(ctl: Ctl) -> None:
+    """A connection that never worked is an error, not something to wait for."""
+    assert ctl("--url", "http://127.0.0.1:9", "watch").code == 1
+
+
+def test_hosts_say_what_they_cannot_see(ctl: Ctl, served: Any) -> None:
+    """Blind sensors and losses stand under their host, with the reason."""
+    coverage = (
+        SensorCoverage("kernel.device_open", None),
+        SensorCoverage("kernel.oom_kill", BlindReason.NO_HEADERS, 2),
+    )
+    served.call(served.desk.report(heartbeat(coverage=coverage)))
+    served.call(served.desk.report(Loss(LossKind.RING_FULL, "kernel.listener", 17, exact=False)))
+    out = ctl("hosts").out
+    assert "1 of 2 sensors see" in out
+    assert "no kernel headers are installed" in out
+    assert "at least 17 events" in out
+    assert ctl("hosts", "--json").json["hosts"][0]["coverage"][1]["reason"] == "no_headers"
+
+
+def test_incidents_are_listed(ctl: Ctl, served: Any) -> None:
+    """Open incidents stand in a table and in JSON."""
+    entry = served.call(served.desk.opened())
+    assert entry.incident.id in ctl("incidents").out
+    assert ctl("incidents", "--json").json["incidents"][0]["open"] is True
+
+
+def test_the_audit_log_verifies_online_and_offline(ctl: Ctl, served: Any, tmp_path: Path) -> None:
+    """A whole log passes; a changed, a shortened and a foreign one are told apart from it."""
+    entry = served.call(served.desk.opened())
+    ctl("reject", entry.recommendation.id, "--reason", HOSTILE)
+    export = ctl("audit", "export")
+    assert export.out == ctl("audit", "list", "--json").out
+    assert harmless(export.out.replace("\n", ""))
+    path = tmp_path / "audit.jsonl"
+    path.write_text(export.out)
+    online = ctl("audit", "verify", "--json").json
+    offline = ctl("--url", "http://127.0.0.1:9", "audit", "verify", str(path), "--json")
+    assert (offline.code, offline.json) == (0, online)
+    assert online["whole"] is True
+    lines = export.out.splitlines(keepends=True)
+
+    path.write_text("".join(lines).replace('"actor":"operator"', '"actor":"somebody"'))
+    changed = ctl("audit", "verify", str(path))
+    assert (changed.code, "was changed after it was written" in changed.err) == (1, True)
+
+    path.write_text("".join(lines[1:]))
+    assert ctl("audit", "verify", str(path)).code == 1
+
+    path.write_text("".join(lines[:-1]))
+    assert ctl("audit", "verify", str(path)).code == 0
+    cut = ctl("audit", "verify", str(path), "--head", online["head"], "--json")
+    assert (cut.code, cut.json["whole"]) == (1, False)
+
+    path.write_text("{}\n")
+    assert ctl("audit", "verify", str(path)).code == 2
+    assert "operator" in ctl("audit", "list").out
+    assert harmless(ctl("audit", "list").out.replace("\n", ""))
+
+
+def test_hostile_names_stay_inert_on_the_way_to_a_terminal(ctl: Ctl, served: Any) -> None:
+    """What a host calls things reaches text, tables and JSON escaped."""
+    entry = served.call(
+        served.desk.opened(
+            subject=Subject(SubjectKind.PROCESS, HOSTILE), evidence=(SignalEvidence(11, 1, HOSTILE, 7),)
+        )
+    )
+    for arguments in (
+        ("queue",),
+        ("queue", "--json"),
+        ("show", entry.recommendation.id),
+        ("show", entry.recommendation.id, "--json"),
+        ("incidents",),
+        ("watch", "--timeout", "0.3"),
+    ):
+        out = ctl(*arguments).out
+        assert harmless(out.replace("\n", ""))
+        assert "\\x1b[31m[red]" in out
+
+
+def _in_terminal(arguments: list[str], environment: dict[str, str], answer: bytes = b"") -> tuple[int, str]:
+    """Run nanobotctl on a pseudo terminal of 100 columns and return its exit code and what it showed."""
+    ours, theirs = pty.openpty()
+    program = [sys.executable, "-m", "escalation.cli", *arguments]
+    process = subprocess.Popen(
+        program,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=os.environ | environment | {"COLUMNS": "100"},
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown, answered, until = b"", False, time.monotonic() + 30
+    while time.monotonic() < until:
+        if not select.select([ours], [], [], 0.2)[0]:
+            if process.poll() is not None:
+                break
+            continue
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+        if answer and not answered and b"[y/N]" in shown:
+            os.write(ours, answer)
+            answered = True
+    os.close(ours)
+    return process.wait(10), shown.decode()
+
+
+def test_a_terminal_gets_a_drawn_table_with_inert_names(ctl: Ctl, served: Any) -> None:
+    """On a terminal the table is coloured, NO_COLOR turns that off, and names cannot style themselves."""
+    served.call(served.desk.opened(subject=Subject(SubjectKind.PROCESS, HOSTILE)))
+    code, shown = _in_terminal(["queue"], {"TERM": "xterm-256color", "NO_COLOR": ""})
+    assert code == 0
+    assert "\x1b[1;31m" in shown
+    assert "\x1b[31m[red]" not in shown
+    assert "\u202e" not in shown
+    code, shown = _in_terminal(["queue"], {"TERM": "xterm-256color", "NO_COLOR": "1"})
+    assert code == 0
+    assert "\x1b[1;31m" not in shown
+
+
+@pytest.mark.parametrize(("answer", "code", "state"), [(b"y\n", 0, "approved"), (b"n\n", 1, "proposed")])
+def test_on_a_terminal_the_person_is_asked(
+    ctl: Ctl, served: Any, answer: bytes, code: int, state: str
+) -> None:
+    """The whole action and its digest are shown before the question; only yes approves."""
+    entry = served.call(served.desk.opened())
+    outcome, shown = _in_terminal(["approve", entry.recommendation.id, "--reason", "ok"], {}, answer)
+    assert outcome == code
+    assert entry.recommendation.digest in shown.partition("[y/N]")[0]
+    assert served.call(served.desk.entry(entry.recommendation.id)).recommendation.state == state
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completes_in_each_shell(ctl: Ctl, shell: str) -> None:
+    """The completion script names the program and its hook."""
+    script = ctl("completion", shell)
+    assert (script.code, "_NANOBOTCTL_COMPLETE" in script.out) == (0, True)
+
+
+def test_usage_is_told_on_standard_error(ctl: Ctl) -> None:
+    """Without a command, or with a wrong one, help and errors go to standard error and exit 2."""
+    bare = ctl()
+    assert (bare.code, bare.out, "Commands:" in bare.err) == (2, "", True)
+    wrong = ctl("queue", "--limit", "0")
+    assert wrong.code == 2
+    assert "nanobotctl queue --help" in wrong.err
+    assert ctl("--help").code == 0
+    assert ctl("--version").out.startswith("nanobotctl ")
+
+
+def test_a_reader_that_leaves_is_no_accident(ctl: Ctl, served: Any) -> None:
+    """`nanobotctl ... | head` ends without a traceback."""
+    for number in range(300):
+        served.call(served.desk.report(heartbeat(), host=f"host-{number}"))
+    line = f"{sys.executable} -m escalation.cli hosts --json | head -c 10"
+    finished = subprocess.run(["bash", "-c", line], capture_output=True, check=False, timeout=30)
+    assert finished.stdout == b'{"hosts":['
+    assert finished.stderr == b""
