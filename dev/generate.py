@@ -14,6 +14,8 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
+from dev.commands import page
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -40,7 +42,12 @@ def wire() -> dict[Path, bytes]:
         }
 
 
-GENERATORS: tuple[Callable[[], dict[Path, bytes]], ...] = (wire,)
+def commands() -> dict[Path, bytes]:
+    """Return the reference page of nanobotctl."""
+    return {ROOT / "docs/reference/nanobotctl.md": page().encode()}
+
+
+GENERATORS: tuple[Callable[[], dict[Path, bytes]], ...] = (wire, commands)
 
 
 def main() -> int:

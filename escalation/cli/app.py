@@ -15,6 +15,7 @@ from escalation.cli.errors import CtlError, ExitCode
 from escalation.cli.fleet import hosts, incidents, watch
 from escalation.cli.pki import pki
 from escalation.cli.session import Session
+from escalation.cli.token import token
 from escalation.inert import guarded
 
 
@@ -80,6 +81,7 @@ for _command in (
     queue,
     reject,
     show,
+    token,
     watch,
 ):
     nanobotctl.add_command(_command)

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -436,3 +437,12 @@ async def test_a_cleared_case_is_shown_in_history(house: House) -> None:
     await house.desk.report(case_report(CasePhase.CLEARED))
     assert (await house.get("/api/v1/queue")).json()["entries"] == []
     assert (await house.get("/api/v1/queue?state=all")).json()["total"] == 1
+
+
+def test_every_route_stands_in_the_reference() -> None:
+    """The reference page names each route with its least role."""
+    page = (Path(__file__).parents[3] / "docs/reference/http-api.md").read_text()
+    rows = set(re.findall(r"^\| `(GET|POST) (\S+)` \| (\S+) \|", page, re.MULTILINE))
+    assert rows == {
+        (method, path, "-" if role == "open" else role) for (method, path), (role, _) in TABLE.items()
+    }
