@@ -151,7 +151,7 @@ class CaseBook:
     def count_open(self) -> dict[FaultClass, int]:
         """Return how many cases stand open, by fault class."""
         counts: dict[FaultClass, int] = {}
-        for fault, _ in self._open:
+        for fault, _ in list(self._open):  # a copy: the metrics page asks from its own thread
             counts[fault] = counts.get(fault, 0) + 1
         return counts
 

@@ -10,10 +10,11 @@ from typing import Final
 
 from agent.finding import Place
 from escalation.model import Incarnation, Subject, SubjectKind
+from escalation.wire.limits import TEXT_BYTES
 from probes.observation import Origin, ServerKind
 
-NAME_BYTES: Final = 255
-"""The longest name of a subject: what a file name, and so a cgroup or unit, can be."""
+NAME_BYTES: Final = TEXT_BYTES["Subject.name"]
+"""The longest name of a subject that the wire carries."""
 
 MODEL_SERVERS: Final = frozenset(
     {
@@ -69,7 +70,9 @@ def incarnation_of(origin: Origin, kernel_boot_id: str) -> Incarnation:
     """Return which life of the process and its container this is."""
     return Incarnation(
         kernel_boot_id=kernel_boot_id,
-        container_id=cut(origin.container_id) if origin.container_id else None,
+        container_id=cut(origin.container_id, TEXT_BYTES["Incarnation.container_id"])
+        if origin.container_id
+        else None,
         pid=origin.pid,
         start_ticks=origin.start_ticks,
     )

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from agent.delivery import LinkStatus
 from agent.detector import Detector, Surroundings, Tick, World
 from agent.finding import Finding, OpenCase, Place, Verdict
-from escalation.model import AgentId, FaultClass, Subject
+from agent.spooling import Spooling
+from escalation.model import (
+    AgentId,
+    CaseId,
+    CasePhase,
+    CaseReport,
+    FaultClass,
+    Incarnation,
+    Severity,
+    Subject,
+    SubjectKind,
+)
+from probes.kernel.handover import Handover
 from probes.observation import (
     Blind,
     BlindReason,
@@ -20,6 +37,7 @@ from probes.observation import (
     ListenerInventory,
     ListenerOpened,
     NvidiaDevice,
+    Observation,
     OomKill,
     OomScope,
     Origin,
@@ -27,6 +45,7 @@ from probes.observation import (
     SensorName,
     ServerKind,
 )
+from probes.sensor import SensorBlind
 
 HOST = AgentId("spark-1")
 KERNEL_BOOT = "0d3f3f1e-0000-4000-8000-000000000001"
@@ -175,3 +194,153 @@ def present(detector: Detector, *observations: object) -> Sequence[Finding]:
         )
         if found.verdict is Verdict.PRESENT
     ]
+
+
+class ManualClock:
+    """A clock that moves only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = at(0)
+
+    def __call__(self) -> Instant:
+        """Return the present moment."""
+        return self.now
+
+    def forward(self, seconds: float) -> None:
+        """Let time pass on both clocks."""
+        step = int(seconds * 1e9)
+        self.now = Instant(self.now.boot_ns + step, self.now.unix_ns + step)
+
+    def jump_wall(self, seconds: float) -> None:
+        """Set the wall clock, forward or back; the boot clock does not notice."""
+        self.now = Instant(self.now.boot_ns, self.now.unix_ns + int(seconds * 1e9))
+
+
+@dataclass
+class ScriptedSensor:
+    """A sensor that says what a test puts into `says`; an exception in there is raised."""
+
+    name: SensorName
+    period_s: float = 0.25
+    says: list[Observation | Exception] = field(default_factory=list)
+    refuses: SensorBlind | None = None
+    opened: int = 0
+    closed: int = 0
+    reads: int = 0
+    wakeup: int | None = None
+
+    def open(self) -> None:
+        """Open, or refuse as told."""
+        if self.refuses is not None:
+            raise self.refuses
+        self.opened += 1
+
+    def read(self, now: Instant) -> Sequence[Observation]:  # noqa: ARG002  # the protocol's
+        """Return what was put in."""
+        self.reads += 1
+        said: list[Observation] = []
+        while self.says:
+            item = self.says.pop(0)
+            if isinstance(item, Exception):
+                raise item
+            said.append(item)
+        if self.wakeup is not None:
+            os.set_blocking(self.wakeup, False)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.wakeup, 4096)
+        return said
+
+    def wakeup_fd(self) -> int | None:
+        """Return the descriptor that a test writes to the other end of."""
+        return self.wakeup
+
+    def close(self) -> None:
+        """Count it."""
+        self.closed += 1
+
+
+class FakeSupervisor:
+    """A service manager that remembers what it was told, and keeps duplicates of descriptors."""
+
+    present = True
+
+    def __init__(self, *, watchdog_s: float | None = None) -> None:
+        self.watchdog_s = watchdog_s
+        self.told: list[str] = []
+        self.store: list[tuple[str, int]] = []
+
+    def tell(self, *lines: str) -> None:
+        """Remember."""
+        self.told.extend(lines)
+
+    def keep(self, name: str, descriptor: int) -> None:
+        """Keep a duplicate, beside others of the same name."""
+        self.store.append((name, os.dup(descriptor)))
+
+    def drop(self, name: str) -> None:
+        """Close everything of that name."""
+        for kept, descriptor in self.store:
+            if kept == name:
+                os.close(descriptor)
+        self.store = [entry for entry in self.store if entry[0] != name]
+
+    def kept(self) -> Sequence[tuple[str, int]]:
+        """Return duplicates, as a new process would get them."""
+        return [(name, os.dup(descriptor)) for name, descriptor in self.store]
+
+
+class LoopbackLink:
+    """An uplink to nowhere: takes what waits, keeps it, and acknowledges it while `open` is set."""
+
+    def __init__(self, *, spooling: Spooling) -> None:
+        self._spooling = spooling
+        self._woken = asyncio.Event()
+        self.open = True
+        self.payloads: list[bytes] = []
+        self.acknowledged = 0
+
+    async def run(self) -> None:
+        """Drain the spool whenever woken."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            while self.open and (
+                waiting := await self._spooling.pending(after_row=0, limit=100, max_bytes=1 << 20)
+            ):
+                self.payloads += [stored.payload for stored in waiting]
+                self.acknowledged += len(waiting)
+                await self._spooling.acknowledge(waiting[-1].boot_id, waiting[-1].sequence)
+
+    def wake(self) -> None:
+        """Take what waits, soon."""
+        self._woken.set()
+
+    def status(self) -> LinkStatus:
+        """Return how it is."""
+        return LinkStatus(connected=self.open, acknowledged=self.acknowledged)
+
+
+def builders(
+    *sensors: ScriptedSensor,
+) -> Callable[[Handover | None], dict[SensorName, Callable[[], ScriptedSensor]]]:
+    """Return a registry of these sensors."""
+
+    def build(_: Handover | None) -> dict[SensorName, Callable[[], ScriptedSensor]]:
+        return {sensor.name: lambda sensor=sensor: sensor for sensor in sensors}  # type: ignore[misc]
+
+    return build
+
+
+def case_report(case: str, phase: CasePhase, *, count: int = 1) -> CaseReport:
+    """Return a report of the case that is named so."""
+    return CaseReport(
+        phase=phase,
+        case_id=CaseId(case),
+        fault_class=FaultClass.PROCESS_KILLED_BY_SIGNAL,
+        severity=Severity.HIGH,
+        subject=Subject(SubjectKind.UNIT, f"{case}.service"),
+        incarnation=Incarnation(kernel_boot_id=KERNEL_BOOT),
+        first_seen_ns=at(0).unix_ns,
+        last_seen_ns=at(1).unix_ns,
+        count=count,
+    )

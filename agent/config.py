@@ -1,0 +1,122 @@
+"""agent.toml: what a host's agent is told, read once, strict, with defaults that are good for production.
+
+Each detector's settings sit in its own file; the `[detectors]` table is made from the registry, so a new
+detector changes nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from agent.detector import DetectorConfig
+from agent.detectors.registry import DETECTORS
+from agent.exposure import AllowedListener, Mesh
+from escalation.model import AGENT_ID
+from escalation.settings import SettingsError, load
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[agent]`: who this is and where it keeps its state. Without `id` the host's name is taken."""
+
+    id: Annotated[str, Meta(pattern=f"^({AGENT_ID.pattern})?$")] = ""
+    state_dir: str = "/var/lib/nanobot/agent"
+    log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+
+
+class Sensors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[sensors]`: which are switched off, and where the loader hands over. The loader reads this too."""
+
+    disabled: tuple[str, ...] = ()
+    socket: str = "/run/nanobot/handover.sock"
+
+
+class Orchestrator(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[orchestrator]`: where reports go, and the certificates for both ends."""
+
+    address: Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^:\s]+):[0-9]{1,5}$")] = "127.0.0.1:9736"
+    ca: str = "/etc/nanobot/pki/agent/ca.crt"
+    cert: str = "/etc/nanobot/pki/agent/agent.crt"
+    key: str = "/etc/nanobot/pki/agent/agent.key"
+    server_name: str | None = None
+
+
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[metrics]`: where Prometheus scrapes."""
+
+    enabled: bool = True
+    address: str = "127.0.0.1"
+    port: Port = 9735
+
+
+class Spool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[spool]`: how much waits on disk while the orchestrator is away (64 MiB are about 200 000 reports)."""
+
+    max_bytes: Annotated[int, Meta(ge=64 * 1024)] = 64 * 1024 * 1024
+
+
+class HeartbeatSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[heartbeat]`: how often the coverage map is told."""
+
+    interval_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
+
+
+class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[pipeline]`: how many observations may wait to be judged."""
+
+    capacity: Annotated[int, Meta(ge=100, le=1_000_000)] = 8192
+
+
+if TYPE_CHECKING:
+
+    class Detectors(msgspec.Struct):
+        """`[detectors.<name>]`: each detector's own settings."""
+else:
+    Detectors = msgspec.defstruct(
+        "Detectors",
+        [(kind.NAME, kind.SETTINGS, msgspec.field(default_factory=kind.SETTINGS)) for kind in DETECTORS],
+        frozen=True,
+        forbid_unknown_fields=True,
+        kw_only=True,
+    )
+
+
+class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole file."""
+
+    agent: Identity = Identity()
+    sensors: Sensors = Sensors()
+    orchestrator: Orchestrator = Orchestrator()
+    metrics: Metrics = Metrics()
+    spool: Spool = Spool()
+    heartbeat: HeartbeatSettings = HeartbeatSettings()
+    pipeline: Pipeline = Pipeline()
+    mesh: Mesh = Mesh()
+    allowed_listener: tuple[AllowedListener, ...] = ()
+    detectors: Detectors = msgspec.field(default_factory=Detectors)
+
+
+def read(path: Path, *, sensors: Iterable[str]) -> AgentSettings:
+    """Read agent.toml; raise SettingsError naming file, line and key.
+
+    `sensors` are the names that exist: switching off one that does not is an error, because a typing mistake
+    there would leave a sensor on that somebody wanted off.
+    """
+    settings = load(path, AgentSettings)
+    if unknown := sorted(set(settings.sensors.disabled) - set(sensors)):
+        known = ", ".join(sorted(sensors))
+        raise SettingsError(f"{path}: sensors.disabled: unknown sensor {unknown[0]!r}; there are: {known}")
+    return settings
+
+
+def detector_settings(settings: AgentSettings, name: str) -> DetectorConfig:
+    """Return the settings of the detector `name`."""
+    found: Any = getattr(settings.detectors, name)
+    assert isinstance(found, DetectorConfig)
+    return found

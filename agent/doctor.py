@@ -1,0 +1,228 @@
+"""`nanobot-agent doctor`: what works, what does not, and what to do about it, without changing anything.
+
+It reads the running agent's status file, tries the orchestrator's port, and looks at the certificates. It
+does not open sensors or the spool: both belong to the agent.
+"""
+
+from __future__ import annotations
+
+import enum
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.config import AgentSettings
+from agent.privileges import standing
+from agent.remedies import remedy
+from agent.statusfile import NAME, Status, read
+from agent.supervisor import speaks_systemd
+from escalation.inert import guarded
+from probes.observation import BlindReason
+
+
+class Health(enum.StrEnum):
+    """How one check came out. A note is worth knowing and breaks nothing."""
+
+    GOOD = "good"
+    NOTE = "note"
+    BAD = "bad"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the doctor's report."""
+
+    name: str
+    health: Health
+    says: str
+    remedy: str = ""
+
+
+def examine(settings: AgentSettings, *, sensors: tuple[str, ...], now_unix_s: float) -> tuple[Check, ...]:
+    """Return every check, in the order a person should read them."""
+    folder = Path(settings.sensors.socket).parent
+    status = read(folder / NAME)
+    if status is not None and now_unix_s - status.written_unix_s > 3 * status.next_write_s + 5:
+        status = None
+    return (
+        *_agent(status, folder),
+        *_sensors(status, settings, sensors),
+        *_uplink(status, settings),
+        *_certificates(settings, now_unix_s),
+        *_spool(status, settings),
+        *_here(),
+    )
+
+
+def as_json(checks: tuple[Check, ...]) -> dict[str, Any]:
+    """Return the report for machines."""
+    return {"healthy": healthy(checks), "checks": [asdict(check) for check in checks]}
+
+
+def as_text(checks: tuple[Check, ...]) -> str:
+    """Return the report for people, host text inert."""
+    lines = []
+    for check in checks:
+        lines.append(f"{check.health.value:8}{check.name:28}{guarded(check.says)}")
+        if check.remedy:
+            lines.append(f"{'':8}{'':28}-> {guarded(check.remedy)}")
+    return "\n".join(lines)
+
+
+def healthy(checks: tuple[Check, ...]) -> bool:
+    """Return whether nothing is bad."""
+    return all(check.health is not Health.BAD for check in checks)
+
+
+def _agent(status: Status | None, folder: Path) -> Iterator[Check]:
+    if status is None:
+        yield Check(
+            "agent",
+            Health.BAD,
+            f"no agent has written {folder / NAME} lately",
+            "systemctl start nanobot-agent; journalctl -u nanobot-agent",
+        )
+        return
+    yield Check("agent", Health.GOOD, f"{status.agent_id} runs, version {status.version}, pid {status.pid}")
+    if status.capabilities is None:
+        yield Check("agent capabilities", Health.UNKNOWN, "this system does not tell capabilities")
+    elif status.capabilities:
+        yield Check(
+            "agent capabilities",
+            Health.BAD,
+            f"the agent holds capabilities {status.capabilities:#x}",
+            "run it by its unit, or as root with --user",
+        )
+    else:
+        yield Check("agent capabilities", Health.GOOD, "none")
+    if status.supervised:
+        text = "no watchdog" if status.watchdog_s is None else f"watchdog of {status.watchdog_s:g} s"
+        yield Check("service manager", Health.GOOD, f"systemd, {text}; sensors survive a restart")
+    else:
+        yield Check(
+            "service manager",
+            Health.NOTE,
+            "none talks to the agent: after a restart the loader must run again",
+            "run it as nanobot-agent.service; the package systemd-python must be installed",
+        )
+
+
+def _sensors(status: Status | None, settings: AgentSettings, known: tuple[str, ...]) -> Iterator[Check]:
+    if status is None:
+        for name in known:
+            if name in settings.sensors.disabled:
+                yield Check(name, Health.NOTE, "disabled", remedy(BlindReason.DISABLED))
+            else:
+                yield Check(name, Health.UNKNOWN, "only a running agent can tell")
+        return
+    for sensor in status.sensors:
+        if sensor.reason is None:
+            yield Check(sensor.name, Health.GOOD, "sees")
+            continue
+        try:
+            reason = BlindReason(sensor.reason)
+        except ValueError:
+            yield Check(sensor.name, Health.BAD, f"blind: {sensor.reason}: {sensor.detail}")
+            continue
+        health = Health.NOTE if reason is BlindReason.DISABLED else Health.BAD
+        yield Check(sensor.name, health, f"blind: {reason.value}: {sensor.detail}", remedy(reason))
+
+
+def _uplink(status: Status | None, settings: AgentSettings) -> Iterator[Check]:
+    address = settings.orchestrator.address
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=3).close()
+    except OSError as error:
+        yield Check(
+            "orchestrator",
+            Health.BAD,
+            f"{address} cannot be reached: {error.strerror or error}",
+            "start it, or correct orchestrator.address; reports wait in the spool meanwhile",
+        )
+    else:
+        yield Check("orchestrator", Health.GOOD, f"{address} accepts connections")
+    if status is None:
+        return
+    if status.connected:
+        acked = "none yet" if status.last_ack_unix_s is None else _moment(status.last_ack_unix_s)
+        yield Check("uplink", Health.GOOD, f"connected, last acknowledgement {acked}")
+    else:
+        why = status.uplink_error or "connecting"
+        yield Check("uplink", Health.BAD, f"not connected: {why}", "see the certificates below")
+
+
+def _certificates(settings: AgentSettings, now_unix_s: float) -> Iterator[Check]:
+    part = settings.orchestrator
+    for name, path in (("certificate authority", part.ca), ("certificate", part.cert)):
+        try:
+            yield _certificate(name, path, now_unix_s)
+        except (OSError, ValueError, ssl.SSLError) as error:
+            yield Check(
+                name,
+                Health.BAD,
+                f"{path}: {getattr(error, 'strerror', None) or error}",
+                "nanobotctl pki init | issue",
+            )
+    try:
+        mode = Path(part.key).stat().st_mode & 0o077
+    except OSError as error:
+        yield Check("private key", Health.BAD, f"{part.key}: {error.strerror}", "nanobotctl pki issue")
+    else:
+        if mode:
+            yield Check(
+                "private key", Health.BAD, f"{part.key} can be read by others", f"chmod 600 {part.key}"
+            )
+        else:
+            yield Check("private key", Health.GOOD, f"{part.key} is private")
+
+
+def _certificate(name: str, path: str, now_unix_s: float) -> Check:
+    decode: Any = getattr(ssl, "_ssl")._test_decode_cert  # noqa: B009, SLF001  # the only parser in the standard library
+    until = ssl.cert_time_to_seconds(decode(path)["notAfter"])
+    days = (until - now_unix_s) / 86400
+    if days <= 0:
+        return Check(name, Health.BAD, f"{path} expired {_moment(until)}", "nanobotctl pki renew")
+    if days < 7:
+        return Check(name, Health.NOTE, f"{path} is valid until {_moment(until)}", "nanobotctl pki renew")
+    return Check(name, Health.GOOD, f"{path} is valid until {_moment(until)}")
+
+
+def _spool(status: Status | None, settings: AgentSettings) -> Iterator[Check]:
+    folder = Path(settings.agent.state_dir)
+    if status is None:
+        yield Check("spool", Health.UNKNOWN, f"only a running agent can tell ({folder})")
+        return
+    if not status.spool_open or status.uncommitted:
+        yield Check(
+            "spool",
+            Health.BAD,
+            f"cannot be written; {status.uncommitted} reports wait in memory",
+            f"make room on the file system of {folder}",
+        )
+        return
+    share = status.spool_bytes / settings.spool.max_bytes
+    health = Health.NOTE if share > 0.5 else Health.GOOD
+    yield Check("spool", health, f"{status.spool_reports} reports wait, {share:.0%} of spool.max_bytes")
+
+
+def _here() -> Iterator[Check]:
+    mine = standing()
+    if mine is not None:
+        yield Check("doctor", Health.NOTE, f"ran as uid {mine.uid} with capabilities {mine.effective:#x}")
+    if not speaks_systemd():
+        yield Check(
+            "systemd-python",
+            Health.NOTE,
+            "not installed: no watchdog, and sensors do not survive a restart",
+            "install host-nanobot[systemd]",
+        )
+
+
+def _moment(unix_s: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_s))

@@ -1,0 +1,252 @@
+"""The work loop: read what is due, judge it, commit it, and only then feed the watchdog.
+
+One task does all of it in turn, so nothing of judgement needs a lock, and a stuck step starves the watchdog.
+It sleeps until the next sensor is due or a grave event wakes it. While the disk takes nothing it goes on
+judging; what is judged waits in the backlog, and the next commit that works tells what was lost meanwhile.
+
+Durations are boot time. Wall time only labels what people read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from agent.backlog import Backlog
+from agent.case_notes import KEY_PREFIX
+from agent.cases import Changes
+from agent.judge import Judge
+from agent.pipeline import Pipeline
+from agent.sensing import Sensing
+from agent.spooling import Spooling
+from agent.supervisor import Supervisor
+from agent.witness import Witness
+from escalation.model import BootId, CasePhase, CaseReport, Heartbeat, LossKind, Report
+from escalation.outbox import OutboxError, OutboxFull
+from probes.observation import Gap, Instant
+
+_BATCH: Final = 500
+_TICK_NS: Final = 1_000_000_000
+_SLACK_NS: Final = 20_000_000
+_LOSS_EVERY_NS: Final = 10_000_000_000
+_RETRY_NS: Final = 1_000_000_000
+
+log = structlog.get_logger("nanobot.loop")
+
+
+class WorkLoop:
+    """Turns observations into committed reports, for as long as `run` runs."""
+
+    def __init__(
+        self,
+        *,
+        sensing: Sensing,
+        pipeline: Pipeline,
+        judge: Judge,
+        spooling: Spooling,
+        witness: Witness,
+        supervisor: Supervisor,
+        clock: Callable[[], Instant],
+        woken: asyncio.Event,
+        heartbeat: Callable[[], Heartbeat],
+        committed: Callable[[], None],
+        lived: Callable[[], None],
+    ) -> None:
+        self._sensing = sensing
+        self._pipeline = pipeline
+        self._judge = judge
+        self._spooling = spooling
+        self._witness = witness
+        self._supervisor = supervisor
+        self._clock = clock
+        self._woken = woken
+        self._heartbeat = heartbeat
+        self._committed = committed
+        self._lived = lived
+        self._lost: Counter[tuple[LossKind, str]] = Counter()
+        self._turned_away = 0
+        self._boot_id: BootId | None = None
+        self._next_tick_ns = 0
+        self._next_beat_ns = 0
+        self._next_loss_ns = 0
+        self._next_try_ns = 0
+        self._next_feed_ns = 0
+        self._restored = False
+        self._failing = False
+        self.backlog = Backlog()
+        self.lost_total: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"WorkLoop(restored={self._restored}, {self._pipeline!r}, {self.backlog!r})"
+
+    def beat_soon(self) -> None:
+        """Send the next heartbeat at once, because the coverage changed."""
+        self._next_beat_ns = 0
+        self._woken.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop`; what was judged by then is committed, if the disk takes it."""
+        while not stop.is_set():
+            self._woken.clear()
+            next_ns = await self.step()
+            if len(self._pipeline) and self._restored:
+                await asyncio.sleep(0)
+                continue
+            await self._sleep(next_ns)
+        await self.step()
+
+    async def step(self) -> int:
+        """Do everything that is due once; return when something will be due again (boot-clock ns)."""
+        now = self._clock()
+        next_ns = await self._sensing.read_due(Instant(now.boot_ns + _SLACK_NS, now.unix_ns))
+        if not self._restored:
+            await self._restore(now)
+        if self._restored:
+            self._observe(now)
+            self._tick(now)
+            await self._commit(now)
+            await self._beat(now)
+        self._feed(now)
+        return min(next_ns, self._next_tick_ns)
+
+    async def _sleep(self, until_ns: int) -> None:
+        delay_s = (until_ns - self._clock().boot_ns) / 1e9
+        if delay_s <= 0 or self._woken.is_set():
+            await asyncio.sleep(0)
+            return
+        alarm = asyncio.get_running_loop().call_later(min(delay_s, 1.0), self._woken.set)
+        try:
+            await self._woken.wait()
+        finally:
+            alarm.cancel()
+
+    async def _restore(self, now: Instant) -> None:
+        """Open the spool and take up the cases that were open; until then nothing is judged.
+
+        Judging first would open a second case beside one that the spool knows. The sensors' own buffers and
+        the pipeline hold what happens meanwhile.
+        """
+        self._next_tick_ns = now.boot_ns + _TICK_NS
+        if now.boot_ns < self._next_try_ns:
+            return
+        self._next_try_ns = now.boot_ns + _RETRY_NS
+        first = not self._spooling.failures
+        try:
+            await self._spooling.open()
+            notes = await self._spooling.notes(KEY_PREFIX)
+        except OutboxError as error:
+            self._spooling.failures += 1
+            if first:
+                log.error("spool_cannot_be_opened", error=str(error))  # noqa: TRY400  # the message says all
+            return
+        changes, unreadable = self._judge.book.restore(notes, now)
+        self.backlog.add(changes.bodies, changes.notes)
+        self.backlog.lose(LossKind.SPOOL_QUARANTINED, "", unreadable)
+        self._boot_id = self._spooling.boot_id
+        self._restored = True
+        log.info("cases_restored", cases=len(notes) - unreadable, unreadable=unreadable)
+
+    def _observe(self, now: Instant) -> None:
+        observations = self._pipeline.take(_BATCH)
+        if not observations:
+            return
+        for observation in observations:
+            if isinstance(observation, Gap):
+                if observation.lost:
+                    self._lost[LossKind.RING_FULL, observation.sensor] += observation.lost
+                    self.lost_total[observation.sensor] += observation.lost
+                else:
+                    self._next_beat_ns = 0
+        self._keep(self._judge.observe(observations, now))
+
+    def _tick(self, now: Instant) -> None:
+        if now.boot_ns < self._next_tick_ns:
+            return
+        self._next_tick_ns = now.boot_ns + _TICK_NS
+        questions = self._judge.questions()
+        world = self._witness.look(questions.places, questions.processes)
+        self._keep(self._judge.tick(now, world))
+        for name, count in self._pipeline.take_drops().items():
+            self._lost[LossKind.PIPELINE_FULL, name] += count
+        turned_away = self._judge.book.turned_away
+        self._lost[LossKind.PIPELINE_FULL, "agent.cases"] += turned_away - self._turned_away
+        self._turned_away = turned_away
+        if self._lost.total() and now.boot_ns >= self._next_loss_ns:
+            self._next_loss_ns = now.boot_ns + _LOSS_EVERY_NS
+            for (kind, sensor), count in self._lost.items():
+                self.backlog.lose(kind, sensor, count)
+            self._lost.clear()
+
+    def _keep(self, changes: Changes) -> None:
+        self.backlog.add(changes.bodies, changes.notes)
+        for body in changes.bodies:
+            _log_case(body)
+
+    async def _commit(self, now: Instant) -> None:
+        if not self.backlog or now.boot_ns < self._next_try_ns:
+            return
+        bodies, notes = self.backlog.contents()
+        try:
+            reports = await self._spooling.append(bodies, now_ns=now.unix_ns, notes=notes)
+        except OutboxFull:
+            self.backlog.shed_updates()
+            self._put_off(now, "spool_full")
+            return
+        except OutboxError as error:
+            self._put_off(now, str(error))
+            return
+        self.backlog.committed(bodies, notes)
+        if self._failing:
+            self._failing = False
+            log.info("commits_work_again")
+        self._written(reports)
+
+    def _written(self, reports: Sequence[Report]) -> None:
+        if not reports:
+            return
+        if reports[-1].boot_id != self._boot_id:
+            # A damaged spool was begun anew, and the notes of the open cases went with the old one.
+            self.backlog.add((), self._judge.book.notes())
+            self._boot_id = reports[-1].boot_id
+        self._committed()
+
+    def _put_off(self, now: Instant, error: str) -> None:
+        if not self._failing:
+            log.warning("commit_failed", error=error, waiting=len(self.backlog))
+        self._failing = True
+        self._next_try_ns = now.boot_ns + _RETRY_NS
+
+    async def _beat(self, now: Instant) -> None:
+        if now.boot_ns < self._next_beat_ns:
+            return
+        heartbeat = self._heartbeat()
+        self._next_beat_ns = now.boot_ns + int(heartbeat.interval_s * 1e9)
+        try:
+            self._written(await self._spooling.append((heartbeat,), now_ns=now.unix_ns, notes={}))
+        except OutboxError as error:
+            # Counted by the spooling; the next heartbeat says all that this one would have.
+            log.debug("heartbeat_not_written", error=str(error))
+        self._lived()
+
+    def _feed(self, now: Instant) -> None:
+        if self._supervisor.watchdog_s is not None and now.boot_ns >= self._next_feed_ns:
+            self._next_feed_ns = now.boot_ns + int(self._supervisor.watchdog_s / 4 * 1e9)
+            self._supervisor.tell("WATCHDOG=1")
+
+
+def _log_case(body: CaseReport) -> None:
+    if body.phase is CasePhase.UPDATED:
+        return
+    event = f"case_{body.phase.value}"
+    log.info(
+        event,
+        fault_class=body.fault_class.value,
+        severity=body.severity.value,
+        subject=f"{body.subject.kind.value}:{body.subject.name}",
+        case=body.case_id,
+        reasons=[reason.code.value for reason in body.reasons],
+    )

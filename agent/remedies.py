@@ -1,0 +1,32 @@
+"""What a person can do about a blind sensor, in words."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from probes.observation import BlindReason
+
+
+def remedy(reason: BlindReason) -> str:
+    """Return the next step for `reason`."""
+    match reason:
+        case BlindReason.DISABLED:
+            return "remove it from sensors.disabled in agent.toml and start nanobot-probes again"
+        case BlindReason.NOT_HANDED_OVER:
+            return "run the loader: systemctl restart nanobot-probes (or, as root, nanobot-probes load)"
+        case BlindReason.NO_PRIVILEGE:
+            return "the loader needs CAP_BPF and CAP_PERFMON, and tracefs mounted; see nanobot-probes check"
+        case BlindReason.NO_KERNEL_SUPPORT:
+            return "this kernel lacks the tracepoint or eBPF; nothing to install"
+        case BlindReason.NO_HEADERS:
+            return "install the kernel headers: apt install linux-headers-$(uname -r)"
+        case BlindReason.NO_LIBRARY:
+            return "install the library: apt install python3-bpfcc libbpf1"
+        case BlindReason.ATTACH_FAILED:
+            return "see journalctl -u nanobot-probes for the program and the errno"
+        case BlindReason.READ_FAILED:
+            return "see journalctl -u nanobot-agent; restart nanobot-probes to hand the sensor over anew"
+        case BlindReason.UNSUPPORTED_PLATFORM:
+            return "this system has no such interface; nothing to install"
+        case _:
+            assert_never(reason)

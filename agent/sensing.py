@@ -1,0 +1,207 @@
+"""Drives the sensors: opens each, reads it when it is due, and says when it can no longer see.
+
+Sensors that are read often (a ring buffer, each 250 ms) are read on the event loop, because a hop to a
+thread would cost more than the read; one that is read once a second or less (an inventory) may take longer
+and is read on one thread of its own. Whichever, the same thread reads it for as long as it is open.
+
+A sensor that raises is blind from then on, with its reason, and is opened again after `REOPEN_S`; the others
+do not notice. One that raises something that is no SensorBlind has a defect, which is counted as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+import structlog
+
+from agent.pipeline import Pipeline
+from probes.observation import Blind, BlindReason, Coverage, Gap, Instant, Observation, Seeing, SensorName
+from probes.sensor import Sensor, SensorBlind
+
+REOPEN_S: Final = 30.0
+_THREAD_FROM_S: Final = 1.0
+_DISABLED: Final = Blind(BlindReason.DISABLED, "switched off in the configuration")
+_BUILT: Final = Blind(BlindReason.NOT_HANDED_OVER, "not opened yet")
+
+log = structlog.get_logger("nanobot.sensing")
+
+
+@dataclass(slots=True)
+class _Slot:
+    name: SensorName
+    build: Callable[[], Sensor]
+    coverage: Coverage = _BUILT
+    told: Coverage | None = None
+    sensor: Sensor | None = None
+    due_ns: int = 0
+    period_ns: int = 0
+    wakeup: int | None = None
+    reading: asyncio.Task[None] | None = None
+    slow: bool = field(default=False)
+
+
+class Sensing:
+    """Every enabled sensor of the registry. `async with`; `read_due` is called by the work loop."""
+
+    def __init__(
+        self, *, pipeline: Pipeline, clock: Callable[[], Instant], woken: Callable[[], None]
+    ) -> None:
+        self._pipeline = pipeline
+        self._clock = clock
+        self._woken = woken
+        self._slots: dict[SensorName, _Slot] = {}
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sensors")
+        self._hold = asyncio.Lock()
+        self.defects: Counter[SensorName] = Counter()
+
+    def __repr__(self) -> str:
+        seeing = sum(isinstance(slot.coverage, Seeing) for slot in self._slots.values())
+        return f"Sensing({seeing} of {len(self._slots)} see)"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close_all()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def coverage(self) -> Mapping[SensorName, Coverage]:
+        """What each sensor sees, in the registry's order."""
+        return {name: slot.coverage for name, slot in self._slots.items()}
+
+    def sight(self, now: Instant) -> Sequence[Observation]:
+        """Return the coverage as Gaps, for a detector that begins now."""
+        return [Gap(name, now, slot.coverage) for name, slot in self._slots.items()]
+
+    async def assemble(
+        self, builders: Mapping[SensorName, Callable[[], Sensor]], *, disabled: frozenset[str]
+    ) -> None:
+        """Close what is open and open these sensors instead, but for the disabled ones."""
+        async with self._hold:
+            told = {name: slot.told for name, slot in self._slots.items()}
+            await self._close_all()
+            self._slots = {name: _Slot(name, build, told=told.get(name)) for name, build in builders.items()}
+            now = self._clock()
+            for slot in self._slots.values():
+                if slot.name in disabled:
+                    slot.due_ns = -1
+                    self._say(slot, _DISABLED, now)
+                else:
+                    await self._open(slot, now)
+        self._woken()
+
+    async def read_due(self, now: Instant) -> int:
+        """Read what is due; return when the next sensor will be, in boot-clock nanoseconds."""
+        next_ns = now.boot_ns + 1_000_000_000
+        async with self._hold:
+            for slot in self._slots.values():
+                if slot.due_ns < 0:
+                    continue
+                if slot.due_ns <= now.boot_ns:
+                    await self._due(slot, now)
+                next_ns = min(next_ns, slot.due_ns)
+        return next_ns
+
+    async def _due(self, slot: _Slot, now: Instant) -> None:
+        if slot.sensor is None:
+            await self._open(slot, now)
+            return
+        slot.due_ns = now.boot_ns + slot.period_ns
+        if not slot.slow:
+            self._read(slot, now)
+        elif slot.reading is None or slot.reading.done():
+            slot.reading = asyncio.ensure_future(self._read_on_thread(slot, slot.sensor))
+
+    async def _open(self, slot: _Slot, now: Instant) -> None:
+        slot.due_ns = now.boot_ns + int(REOPEN_S * 1e9)
+        try:
+            sensor = slot.build()
+            slot.slow = sensor.period_s >= _THREAD_FROM_S
+            if slot.slow:
+                await asyncio.get_running_loop().run_in_executor(self._thread, sensor.open)
+            else:
+                sensor.open()
+        except SensorBlind as error:
+            self._say(slot, error.blind, now)
+            return
+        except Exception as error:  # noqa: BLE001  # one sensor must not take the others down
+            self._defect(slot, error, now)
+            return
+        slot.sensor = sensor
+        slot.period_ns = int(sensor.period_s * 1e9)
+        slot.due_ns = now.boot_ns
+        self._say(slot, Seeing(), now)
+        slot.wakeup = sensor.wakeup_fd()
+        if slot.wakeup is not None:
+            asyncio.get_running_loop().add_reader(slot.wakeup, self._wakeup, slot)
+
+    def _wakeup(self, slot: _Slot) -> None:
+        if slot.sensor is not None and not slot.slow:
+            self._read(slot, self._clock())
+        self._woken()
+
+    def _read(self, slot: _Slot, now: Instant) -> None:
+        assert slot.sensor is not None
+        try:
+            self._pipeline.put(slot.sensor.read(now))
+        except SensorBlind as error:
+            self._blinded(slot, now)
+            self._say(slot, error.blind, now)
+        except Exception as error:  # noqa: BLE001  # one sensor must not take the others down
+            self._blinded(slot, now)
+            self._defect(slot, error, now)
+
+    async def _read_on_thread(self, slot: _Slot, sensor: Sensor) -> None:
+        now = self._clock()
+        try:
+            observations = await asyncio.get_running_loop().run_in_executor(self._thread, sensor.read, now)
+        except SensorBlind as error:
+            self._blinded(slot, now)
+            self._say(slot, error.blind, now)
+        except Exception as error:  # noqa: BLE001  # one sensor must not take the others down
+            self._blinded(slot, now)
+            self._defect(slot, error, now)
+        else:
+            self._pipeline.put(observations)
+        self._woken()
+
+    def _blinded(self, slot: _Slot, now: Instant) -> None:
+        self._close(slot)
+        slot.due_ns = now.boot_ns + int(REOPEN_S * 1e9)
+
+    def _defect(self, slot: _Slot, error: Exception, now: Instant) -> None:
+        self.defects[slot.name] += 1
+        log.error("sensor_failed", sensor=slot.name, error=f"{type(error).__name__}: {error}")
+        self._say(slot, Blind(BlindReason.READ_FAILED, f"{type(error).__name__}: {error}"), now)
+
+    def _say(self, slot: _Slot, coverage: Coverage, now: Instant) -> None:
+        slot.coverage = coverage
+        if coverage == slot.told:
+            return
+        slot.told = coverage
+        self._pipeline.put([Gap(slot.name, now, coverage)])
+        match coverage:
+            case Seeing():
+                log.info("sensor_sees", sensor=slot.name)
+            case Blind(reason, detail):
+                log.warning("sensor_blind", sensor=slot.name, reason=reason.value, detail=detail)
+
+    async def _close_all(self) -> None:
+        for slot in reversed(self._slots.values()):
+            if slot.reading is not None and not slot.reading.done():
+                await asyncio.wait([slot.reading], timeout=5.0)
+            self._close(slot)
+
+    def _close(self, slot: _Slot) -> None:
+        if slot.wakeup is not None:
+            asyncio.get_running_loop().remove_reader(slot.wakeup)
+            slot.wakeup = None
+        if slot.sensor is not None:
+            slot.sensor.close()
+            slot.sensor = None

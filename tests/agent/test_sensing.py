@@ -1,0 +1,142 @@
+"""Sensing: every sensor at its time, each one's trouble its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from agent.pipeline import Pipeline
+from agent.sensing import REOPEN_S, Sensing
+from agent.testing import ManualClock, ScriptedSensor, builders, death
+from probes.observation import Blind, BlindReason, Gap, Seeing, SensorName
+from probes.sensor import SensorBlind
+
+A, B = SensorName("kernel.a"), SensorName("kernel.b")
+
+
+class Bench:
+    """Sensing with a manual clock, and what came out of it."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.pipeline = Pipeline(capacity=100)
+        self.woken = asyncio.Event()
+        self.sensing = Sensing(pipeline=self.pipeline, clock=self.clock, woken=self.woken.set)
+
+    async def start(self, *sensors: ScriptedSensor, disabled: frozenset[str] = frozenset()) -> None:
+        await self.sensing.assemble(builders(*sensors)(None), disabled=disabled)
+
+    async def after(self, seconds: float) -> None:
+        self.clock.forward(seconds)
+        await self.sensing.read_due(self.clock.now)
+
+    def gaps(self) -> list[tuple[str, bool]]:
+        return [
+            (item.sensor, isinstance(item.coverage, Seeing))
+            for item in self.pipeline.take(1000)
+            if isinstance(item, Gap)
+        ]
+
+
+async def test_reads_each_sensor_by_its_period() -> None:
+    """A sensor is read when its time has come, and not before."""
+    bench, fast, slow = Bench(), ScriptedSensor(A, period_s=0.25), ScriptedSensor(B, period_s=0.5)
+    async with bench.sensing:
+        await bench.start(fast, slow)
+        for _ in range(8):
+            await bench.after(0.25)
+    assert (fast.reads, slow.reads) == (8, 4)
+    assert (fast.closed, slow.closed) == (1, 1)
+
+
+async def test_one_sensors_defect_blinds_it_alone() -> None:
+    """An exception is counted, its sensor is blind with the reason, the other is read on."""
+    bench, broken, fine = Bench(), ScriptedSensor(A), ScriptedSensor(B)
+    broken.says.append(KeyError("layout"))
+    async with bench.sensing:
+        await bench.start(broken, fine)
+        bench.gaps()
+        await bench.after(0.25)
+        fine.says.append(death(1, 11))
+        await bench.after(0.25)
+        assert bench.sensing.defects == {A: 1}
+        assert bench.sensing.coverage[A] == Blind(BlindReason.READ_FAILED, "KeyError: 'layout'")
+        assert bench.sensing.coverage[B] == Seeing()
+        assert bench.pipeline.taken[SensorName("kernel.fatal_signal")] == 1
+
+
+async def test_blind_sensor_is_opened_again_and_says_so_once() -> None:
+    """One Gap tells of blindness, however often opening fails, and one of sight."""
+    bench, sensor = Bench(), ScriptedSensor(A, refuses=SensorBlind(BlindReason.NO_HEADERS, "none"))
+    async with bench.sensing:
+        await bench.start(sensor)
+        await bench.after(REOPEN_S)
+        await bench.after(REOPEN_S)
+        assert bench.gaps() == [(A, False)]
+        sensor.refuses = None
+        await bench.after(REOPEN_S)
+        assert bench.gaps() == [(A, True)]
+
+
+async def test_disabled_sensor_is_never_opened() -> None:
+    """It is reported as disabled, which is not a fault."""
+    bench, sensor = Bench(), ScriptedSensor(A)
+    async with bench.sensing:
+        await bench.start(sensor, disabled=frozenset({A}))
+        await bench.after(REOPEN_S)
+        assert sensor.opened == 0
+        assert bench.sensing.coverage[A] == Blind(BlindReason.DISABLED, "switched off in the configuration")
+
+
+async def test_grave_event_is_read_at_once() -> None:
+    """A descriptor that becomes readable does not wait for the period."""
+    read, write = os.pipe()
+    bench, sensor = Bench(), ScriptedSensor(A, period_s=0.9, wakeup=read)
+    async with bench.sensing:
+        await bench.start(sensor)
+        await bench.after(0)
+        bench.woken.clear()
+        sensor.says.append(death(1, 11))
+        os.write(write, b"x")
+        await asyncio.wait_for(bench.woken.wait(), 5)
+        assert bench.pipeline.taken[SensorName("kernel.fatal_signal")] == 1
+    os.close(read)
+    os.close(write)
+
+
+async def test_rare_and_long_read_does_not_hold_up_the_loop() -> None:
+    """A sensor with a long period is read on its own thread, and its result arrives by itself."""
+    bench, sensor = Bench(), ScriptedSensor(A, period_s=30)
+    async with bench.sensing:
+        await bench.start(sensor)
+        sensor.says.append(death(1, 11))
+        bench.woken.clear()
+        await bench.after(0)
+        await asyncio.wait_for(bench.woken.wait(), 5)
+        assert bench.pipeline.taken[SensorName("kernel.fatal_signal")] == 1
+
+
+async def test_new_descriptors_replace_every_sensor() -> None:
+    """Assembling again closes what was open, and does not repeat what is known already."""
+    bench, old, new = Bench(), ScriptedSensor(A), ScriptedSensor(A)
+    async with bench.sensing:
+        await bench.start(old)
+        await bench.start(new)
+        assert (old.closed, new.opened) == (1, 1)
+        assert bench.gaps() == [(A, True)]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), SensorBlind(BlindReason.NO_LIBRARY, "libbpf1")])
+async def test_failing_to_open_blinds_only_that_sensor(error: Exception) -> None:
+    """Whatever goes wrong while opening, the next sensor is opened."""
+    bench, fine = Bench(), ScriptedSensor(B)
+
+    def refuse() -> ScriptedSensor:
+        raise error
+
+    async with bench.sensing:
+        await bench.sensing.assemble({A: refuse, B: lambda: fine}, disabled=frozenset())
+        assert isinstance(bench.sensing.coverage[A], Blind)
+        assert bench.sensing.coverage[B] == Seeing()
