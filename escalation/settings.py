@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -45,9 +45,16 @@ def parse(text: str, kind: type[T], *, name: str) -> T:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{name}: is not valid TOML: {error}") from error
     try:
-        return msgspec.convert(document, kind)
+        return msgspec.convert(document, kind, dec_hook=_convert)
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(str(error), text, name)) from error
+
+
+def _convert(kind: type[Any], value: Any) -> Any:
+    """Read what msgspec does not know by itself: a path, written as text."""
+    if issubclass(kind, Path) and isinstance(value, str) and value and "\0" not in value:
+        return kind(value)
+    raise ValueError(f"expected a path, got {value!r}" if issubclass(kind, Path) else f"no {kind.__name__}")
 
 
 def _explain(message: str, text: str, name: str) -> str:

@@ -51,7 +51,7 @@ MOVES: Final[Mapping[State, frozenset[State]]] = {
 
 UNFINISHED: Final = frozenset(state for state, following in MOVES.items() if following)
 
-REASON_LIMIT: Final = 1000
+REASON_LIMIT: Final = 2000
 """How long a decision's reason may be, in characters."""
 
 _RECOMMENDATIONS: Final = uuid.UUID("6b0b5c1e-6f0a-5d0c-9c83-2f5a1f0f7a10")

@@ -22,12 +22,20 @@ from escalation.server.clock import Clock, Timekeeper
 from escalation.server.coverage import Watch
 from escalation.server.desk import AuditEntry, Entry, HostState, Unavailable
 from escalation.server.feed import Feed
+from escalation.server.metrics import ServerMetrics
 from escalation.server.store import Delivery, Ledger, Store, StoreError
 
 T = TypeVar("T")
 
 _SHOWN: Final = 1000
 """How many entries or incidents one answer holds at most: the newest."""
+
+_COUNT_EACH: Final = 5
+"""Every how many ticks the gauges are read from the store."""
+
+_FORGET_EACH: Final = 10
+_FORGOTTEN_AT_ONCE: Final = 20_000
+"""Every how many ticks old reports are deleted, and how many: twice what a fleet of many hosts sends."""
 
 _log = structlog.get_logger("nanobot.orchestrator")
 
@@ -41,11 +49,18 @@ class Service:
         store: Store,
         clock: Clock,
         policy: Policy,
+        metrics: ServerMetrics | None = None,
         silence_factor: float = 3.0,
         grace_s: float = 60.0,
         tick_s: float = 1.0,
+        keep_reports_s: float | None = None,
     ) -> None:
-        """Serve from `store`; a host that was known before gets `grace_s` to be heard again after a start."""
+        """Serve from `store`; a host that was known before gets `grace_s` to be heard again after a start.
+
+        Reports older than `keep_reports_s` are deleted (None: never); what they said is kept.
+        """
+        self._metrics = metrics
+        self._keep_reports_s = keep_reports_s
         self._store = store
         self._time = Timekeeper(clock=clock)
         self._policy = policy
@@ -78,16 +93,35 @@ class Service:
             tasks.create_task(self._tick_forever())
             tasks.create_task(self._publish_forever())
 
+    def steady_s(self) -> float:
+        """Return the monotonic clock."""
+        return self._time.steady_s()
+
     def ready(self) -> bool:
         """Return whether what is sent now could be kept."""
         return self._store.ready()
 
     # What agents say ----------------------------------------------------------------------------------
 
-    async def receive(self, delivery: Delivery, *, cost_bytes: int = 0) -> None:
-        """Commit a delivery and what follows from it; StoreUnavailable says that nothing was kept."""
+    async def accept(self, delivery: Delivery, *, cost_bytes: int = 0) -> asyncio.Future[triage.Kept]:
+        """Return once there is room for a delivery; it is committed when the future has a result.
+
+        StoreUnavailable in the future says that nothing of it was kept.
+        """
         work = partial(triage.receive, delivery=delivery, policy=self._policy, now_ns=self._time.now_ns())
-        self._touch(await self._store.write(work, cost_bytes=cost_bytes))
+        committed = await self._store.submit(work, cost_bytes=cost_bytes)
+        committed.add_done_callback(partial(self._committed, delivery))
+        return committed
+
+    async def receive(self, delivery: Delivery) -> None:
+        """Commit a delivery and what follows from it; StoreUnavailable says that nothing was kept."""
+        await (await self.accept(delivery))
+        await asyncio.sleep(0)  # the callback of a future that was done already runs in the next turn
+
+    def _committed(self, delivery: Delivery, committed: asyncio.Future[triage.Kept]) -> None:
+        if committed.cancelled() or committed.exception() is not None:
+            return
+        self._touch(committed.result().changed)
         interval_s = None
         for report in delivery.notable:
             if isinstance(report.body, Heartbeat):
@@ -118,6 +152,11 @@ class Service:
             trusted_ns=self._time.trusted_ns(),
         )
         self._touch(await self._store.write(work))
+        if self._keep_reports_s is not None and self.ticks % _FORGET_EACH == 0:
+            before_ns = self._time.trusted_ns() - int(self._keep_reports_s * 1e9)
+            await self._store.write(partial(_forget_reports, before_ns=before_ns))
+        if self._metrics is not None and self.ticks % _COUNT_EACH == 0:
+            await self._count(self._metrics)
         self.ticks += 1
 
     async def publish(self) -> None:
@@ -125,6 +164,12 @@ class Service:
         touched, self._touched = tuple(self._touched), {}
         if touched and self._feed.watched:
             self._feed.publish(await self._read(partial(_entries_by_id, wanted=touched)))
+
+    async def _count(self, metrics: ServerMetrics) -> None:
+        states, hosts = await self._store.read(lambda ledger: (ledger.state_counts(), ledger.hosts()))
+        silent = sum(host.silent for host in hosts)
+        metrics.queue(states)
+        metrics.hosts(seeing=len(hosts) - silent, silent=silent)
 
     async def _tick_forever(self) -> None:
         while True:
@@ -135,6 +180,8 @@ class Service:
                 if self.failed_ticks == 0 or self._store.ready():
                     _log.warning("tick_failed", error=str(error))
                 self.failed_ticks += 1
+                if self._metrics is not None:
+                    self._metrics.store_error()
 
     async def _publish_forever(self) -> None:
         while True:
@@ -219,3 +266,7 @@ def _queue(ledger: Ledger, *, states: frozenset[State]) -> Sequence[Entry]:
 def _entries_by_id(ledger: Ledger, *, wanted: Sequence[RecommendationId]) -> Sequence[Entry]:
     found = (ledger.recommendation(each) for each in wanted)
     return [triage.entry_of(ledger, each) for each in found if each is not None]
+
+
+def _forget_reports(ledger: Ledger, *, before_ns: int) -> int:
+    return ledger.forget_reports(received_before_ns=before_ns, limit=_FORGOTTEN_AT_ONCE)

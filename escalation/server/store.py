@@ -10,7 +10,8 @@ Error tree: `StoreError` > `StoreUnavailable` (disk full, read-only, stopped: tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+import asyncio
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -81,6 +82,9 @@ class Ledger(Protocol):
     def add_reports(self, delivery: Delivery, *, received_ns: int) -> Added:
         """Keep the reports that are not kept yet."""
 
+    def forget_reports(self, *, received_before_ns: int, limit: int) -> int:
+        """Delete the oldest reports, at most `limit`, and return how many; what they said is kept."""
+
     def case(self, agent_id: AgentId, case_id: CaseId) -> Case | None:
         """Return what is known of a host's case."""
 
@@ -117,6 +121,9 @@ class Ledger(Protocol):
     def put_recommendation(self, recommendation: Recommendation, incident: Incident) -> None:
         """Keep the recommendation as it now is."""
 
+    def state_counts(self) -> Mapping[State, int]:
+        """Return how many recommendations are in each state; a state that has none may be absent."""
+
     def outcomes(self, fault_class: FaultClass, kind: ActionKind) -> tuple[int, int]:
         """Return how often this kind of action cured this fault class, and how often it was tried."""
 
@@ -142,12 +149,16 @@ class Ledger(Protocol):
 class Store(Protocol):
     """Runs work on the ledger."""
 
-    async def write(self, work: Callable[[Ledger], T], *, cost_bytes: int = 0) -> T:
-        """Run `work` in a transaction and return what it returned, after the commit.
+    async def submit(self, work: Callable[[Ledger], T], *, cost_bytes: int = 0) -> asyncio.Future[T]:
+        """Return once there is room for `work`; what it returned, after the commit, is in the future.
 
-        `cost_bytes` is what the work holds in memory while it waits. What `work` raises is raised here and
-        keeps nothing; StoreUnavailable says that nothing was kept because the storage could not.
+        Work is done in the order of submission. `cost_bytes` is what it holds in memory while it waits. What
+        it raises is in the future, and then nothing of it was kept; StoreUnavailable says that nothing was
+        kept because the storage could not.
         """
+
+    async def write(self, work: Callable[[Ledger], T]) -> T:
+        """Run `work` in a transaction and return what it returned, after the commit."""
 
     async def read(self, work: Callable[[Ledger], T]) -> T:
         """Run `work`, which writes nothing, on a consistent view."""

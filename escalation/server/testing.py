@@ -6,7 +6,9 @@ what the product answers.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -113,6 +115,10 @@ class MemoryLedger:
                 rows[sequence] = payload
         return Added(fresh=fresh, count=len(fresh), missing=missing)
 
+    def forget_reports(self, *, received_before_ns: int, limit: int) -> int:  # noqa: ARG002 - nothing expires here
+        """Keep everything."""
+        return 0
+
     def case(self, agent_id: AgentId, case_id: CaseId) -> Case | None:
         """Return what is known of a host's case."""
         return self._cases.get((agent_id, case_id))
@@ -165,6 +171,10 @@ class MemoryLedger:
             raise KeyError(f"incident {incident.id} is not in the ledger")
         self._recommendations[recommendation.id] = recommendation
 
+    def state_counts(self) -> Mapping[State, int]:
+        """Return how many recommendations are in each state."""
+        return Counter(each.state for each in self._recommendations.values())
+
     def outcomes(self, fault_class: FaultClass, kind: ActionKind) -> tuple[int, int]:
         """Return how often this kind of action cured this fault class, and how often it was tried."""
         states = [
@@ -209,7 +219,16 @@ class MemoryStore:
         self.ledger = MemoryLedger()
         self.writable = True
 
-    async def write(self, work: Callable[[Ledger], T], *, cost_bytes: int = 0) -> T:  # noqa: ARG002 - nothing waits
+    async def submit(self, work: Callable[[Ledger], T], *, cost_bytes: int = 0) -> asyncio.Future[T]:  # noqa: ARG002 - nothing waits
+        """Run `work` at once."""
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            answer.set_result(await self.write(work))
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits for the future
+            answer.set_exception(error)
+        return answer
+
+    async def write(self, work: Callable[[Ledger], T]) -> T:
         """Run `work` on a copy, which takes the ledger's place if nothing was raised."""
         if not self.writable:
             raise StoreUnavailable("the store in memory was told to be full")

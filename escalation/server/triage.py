@@ -8,7 +8,7 @@ in the same transaction.
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from escalation.model import (
@@ -32,6 +32,15 @@ from escalation.server.store import Delivery, Ledger
 
 Changed = frozenset[RecommendationId]
 
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What became of a delivery: how many of its reports were new, and which recommendations changed."""
+
+    fresh: int
+    changed: Changed
+
+
 ORCHESTRATOR: Final = "orchestrator"
 """The actor of what nobody asked for: time that passed, a host that fell silent."""
 
@@ -39,7 +48,7 @@ _OPEN_INCIDENTS_PER_HOST: Final = 1000
 """Above it a host's new cases are counted as a loss instead of shown: a queue of thousands helps nobody."""
 
 
-def receive(ledger: Ledger, delivery: Delivery, *, policy: approvals.Policy, now_ns: int) -> Changed:
+def receive(ledger: Ledger, delivery: Delivery, *, policy: approvals.Policy, now_ns: int) -> Kept:
     """Keep a delivery and fold what it says."""
     added = ledger.add_reports(delivery, received_ns=now_ns)
     agent_id = delivery.agent_id
@@ -71,7 +80,7 @@ def receive(ledger: Ledger, delivery: Delivery, *, policy: approvals.Policy, now
             case UnknownBody():
                 pass  # kept with the other reports; there is nothing here that it could change
     ledger.put_host(heard)
-    return frozenset(work.changed)
+    return Kept(added.count, frozenset(work.changed))
 
 
 def pass_time(

@@ -1,0 +1,83 @@
+"""nanobot-orchestrator: serve, or check the configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+import click
+import structlog
+
+from escalation.server import app, config
+from escalation.server.clock import SystemClock
+from escalation.server.store import StoreError
+from escalation.server.supervision import Supervisor
+from escalation.settings import SettingsError
+from escalation.wire import credentials
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="host-nanobot")
+def main() -> None:
+    """Collect what the fleet's agents report, recommend what to do, and wait for a person's decision."""
+
+
+@main.command()
+@click.option("--config", "path", type=_FILE, required=True, help="orchestrator.toml")
+def serve(path: Path) -> None:
+    """Serve agents and people until SIGTERM or SIGINT."""
+    _log_to_stderr()
+    try:
+        asyncio.run(_serve(config.load(path)))
+    except (SettingsError, StoreError, credentials.CredentialsError, app.StartError) as error:
+        _fail(str(error))
+
+
+@main.command("check-config")
+@click.argument("path", type=_FILE)
+def check_config(path: Path) -> None:
+    """Say whether the configuration can be used, and what is wrong with it if not."""
+    try:
+        loaded = config.load(path)
+        credentials.read(loaded.grpc.files())
+    except (SettingsError, credentials.CredentialsError) as error:
+        _fail(str(error))
+    click.echo(f"{path}: can be used")
+    if not loaded.person:
+        click.echo(f"{path}: has no [[person]], so nobody can look at the queue or decide")
+
+
+async def _serve(loaded: config.Config) -> None:
+    stop = asyncio.Event()
+    with app.stop_on_signals(stop):
+        await app.run(loaded, clock=SystemClock(), supervisor=Supervisor.from_environment(), stop=stop)
+
+
+def _log_to_stderr() -> None:
+    """One line of JSON per event, for the journal; colour and columns when a person looks on."""
+    person = sys.stderr.isatty()
+    shown = structlog.dev.ConsoleRenderer() if person else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            shown,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+
+
+def _fail(message: str) -> None:
+    click.echo(f"nanobot-orchestrator: {message}", err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

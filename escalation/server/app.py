@@ -1,0 +1,198 @@
+"""The composition root: builds the orchestrator's parts, starts them in order, and stops them in reverse.
+
+Whatever is started first is stopped last: the store outlives the service, and the service outlives both
+listeners, so that what was accepted is committed and acknowledged before anything closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Final
+
+import grpc.aio
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+
+from escalation.server import http
+from escalation.server.clock import Clock
+from escalation.server.config import Config, address_of
+from escalation.server.identity import Identities, IdentityRequired
+from escalation.server.ingest import Ingest
+from escalation.server.metrics import ServerMetrics
+from escalation.server.service import Service
+from escalation.server.sqlite_store import SqliteStore
+from escalation.server.supervision import Supervisor
+from escalation.wire import credentials
+
+_STOP_S: Final = 15.0
+_DRAIN_S: Final = 2.0
+
+# One agent's batch fits in a megabyte and is refused by name above it; this is where gRPC itself gives up.
+_LARGEST_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+
+_GRPC_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", _LARGEST_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", 64 * 1024),
+    ("grpc.max_concurrent_streams", 8),
+    ("grpc.max_metadata_size", 16 * 1024),
+    # A second process on the port would share its connections silently.
+    ("grpc.so_reuseport", 0),
+    # What a stream may send ahead is memory here: a fixed window instead of one that grows with the network.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 256 * 1024),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+_log = structlog.get_logger("nanobot.orchestrator")
+
+
+class StartError(Exception):
+    """The orchestrator cannot start; the message names what is in the way."""
+
+
+async def run(config: Config, *, clock: Clock, supervisor: Supervisor, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set; raise StartError, CredentialsError or a StoreError when it cannot start."""
+    async with contextlib.AsyncExitStack() as parts:
+        metrics = ServerMetrics()
+        store = SqliteStore(path=config.store.path)
+        parts.push_async_callback(store.close)
+        service = Service(
+            store=store,
+            clock=clock,
+            policy=config.approvals.policy(),
+            metrics=metrics,
+            silence_factor=config.hosts.silence_factor,
+            grace_s=config.hosts.grace_s,
+            keep_reports_s=config.store.keep_reports_days * 86_400,
+        )
+        await service.prepare()
+        ticking = await parts.enter_async_context(_running("service", service.run(), stop))
+        await parts.enter_async_context(_agents(config, service, metrics))
+        application = http.build(
+            desk=service,
+            persons=config.person,
+            metrics=metrics,
+            ready=service.ready,
+            clock=clock,
+            hosts=frozenset(config.http.hosts),
+        )
+        await parts.enter_async_context(_people(config, application, stop))
+        supervisor.notify("READY=1")
+        _log.info("orchestrator_ready", grpc=config.grpc.listen, http=config.http.listen)
+        await stop.wait()
+        supervisor.notify("STOPPING=1")
+        _log.info("orchestrator_stopping")
+        if ticking.done():
+            ticking.result()
+
+
+@contextlib.contextmanager
+def stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
+    """Set `stop` at SIGTERM or SIGINT while inside."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    name: str, work: asyncio.Future[None] | object, stop: asyncio.Event
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Run `work` beside what is inside; its end, wanted or not, sets `stop`."""
+    task: asyncio.Task[None] = asyncio.create_task(work, name=name)  # type: ignore[arg-type]
+    task.add_done_callback(lambda _: stop.set())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait({task}, timeout=_STOP_S)
+
+
+@contextlib.asynccontextmanager
+async def _agents(config: Config, service: Service, metrics: ServerMetrics) -> AsyncIterator[None]:
+    """Listen for agents."""
+    identities = Identities(trust_domain=config.grpc.trust_domain)
+    ingest = Ingest(receiver=service, identities=identities, limits=config.grpc.limits(), metrics=metrics)
+    server = grpc.aio.server(
+        interceptors=(IdentityRequired(identities=identities),),
+        options=_GRPC_OPTIONS,
+        maximum_concurrent_rpcs=1024,
+    )
+    server.add_generic_rpc_handlers((ingest.handler(),))
+    try:
+        server.add_secure_port(
+            config.grpc.listen, credentials.for_server(config.grpc.files(), note=_note_certificates)
+        )
+    except RuntimeError as error:
+        raise StartError(f"listen for agents on {config.grpc.listen}: {error}") from error
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(_DRAIN_S)
+
+
+@contextlib.asynccontextmanager
+async def _people(config: Config, application: Starlette, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Listen for people and their tools."""
+    listening = _listen(config.http.listen)
+    server = _Quiet(
+        uvicorn.Config(
+            application,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=int(_DRAIN_S),
+            limit_concurrency=256,
+        )
+    )
+    task = asyncio.create_task(server.serve(sockets=[listening]), name="http")
+    task.add_done_callback(lambda _: stop.set())
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        _, late = await asyncio.wait({task}, timeout=_STOP_S)
+        for each in late:
+            each.cancel()
+        listening.close()
+
+
+def _note_certificates(complaint: str) -> None:
+    if complaint:
+        _log.warning("certificates_not_renewed", error=complaint)
+    else:
+        _log.info("certificates_usable_again")
+
+
+class _Quiet(uvicorn.Server):
+    """A server that leaves signals to whoever runs it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Change no signal handler."""
+        yield
+
+
+def _listen(listen: str) -> socket.socket:
+    host, port = address_of(listen)
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
+        )
+    except OSError as error:
+        raise StartError(f"listen for people on {listen}: {error.strerror}") from error

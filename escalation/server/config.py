@@ -1,0 +1,138 @@
+"""orchestrator.toml: where to listen, what to keep, who may decide.
+
+Everything that is checked across keys is checked here, so that `check-config` says all that `serve` would.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+
+from escalation import settings
+from escalation.model import ActionKind
+from escalation.server.access import Person, Role
+from escalation.server.approvals import Policy
+from escalation.server.http import HttpSettings
+from escalation.server.ingest import Limits
+from escalation.wire.credentials import Files
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)]
+
+_TWO: Final = 2
+
+
+class GrpcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The `[grpc]` table: where agents connect, and the certificates on both sides."""
+
+    certificate: Path
+    key: Path
+    clients_ca: Path
+    listen: str = "127.0.0.1:9736"
+    trust_domain: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9.-]{0,253}[a-z0-9])?\Z")] = (
+        "nanobot.local"
+    )
+    streams_per_agent: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    reports_per_s: Annotated[float, msgspec.Meta(ge=100)] = 100_000.0
+
+    def __post_init__(self) -> None:
+        """Refuse an address that is none."""
+        address_of(self.listen)
+
+    def files(self) -> Files:
+        """Return where the certificates are."""
+        return Files(authority=self.clients_ca, certificate=self.certificate, key=self.key)
+
+    def limits(self) -> Limits:
+        """Return what one agent may ask for."""
+        return Limits(streams_per_agent=self.streams_per_agent, reports_per_s=self.reports_per_s)
+
+
+class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The `[store]` table: the database file, and how long reports are kept in full.
+
+    Incidents, decisions and the audit log are kept for ever; they are small.
+    """
+
+    path: Path = Path("/var/lib/nanobot/orchestrator/orchestrator.db")
+    keep_reports_days: Annotated[float, msgspec.Meta(ge=1, le=3650)] = 30.0
+
+
+class ApprovalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The `[approvals]` table: the two clocks, and who may approve which kind of action.
+
+    `approvers` names persons per kind; a kind that is not in it may be approved by every operator.
+    `two_person` lists the kinds that two different persons must approve.
+    """
+
+    approve_within_s: Seconds = 4 * 3600.0
+    execute_within_s: Seconds = 3600.0
+    approvers: dict[ActionKind, tuple[str, ...]] = {}
+    two_person: tuple[ActionKind, ...] = ()
+
+    def policy(self) -> Policy:
+        """Return the policy that the state machine applies."""
+        return Policy(
+            approve_within_s=self.approve_within_s,
+            execute_within_s=self.execute_within_s,
+            approvers={kind: frozenset(names) for kind, names in self.approvers.items()},
+            two_person=frozenset(self.two_person),
+        )
+
+
+class HostSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The `[hosts]` table: after how many missed heartbeats a host is silent, and the grace after a start."""
+
+    silence_factor: Annotated[float, msgspec.Meta(ge=1.5, le=100)] = 3.0
+    grace_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 60.0
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All of orchestrator.toml."""
+
+    grpc: GrpcSettings
+    http: HttpSettings = HttpSettings()
+    store: StoreSettings = StoreSettings()
+    approvals: ApprovalSettings = ApprovalSettings()
+    hosts: HostSettings = HostSettings()
+    person: tuple[Person, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what no single key shows: persons named twice, approvals that nobody could give."""
+        address_of(self.http.listen)
+        names = [person.name for person in self.person]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"person {twice[0]} is there twice")
+        operators = {person.name for person in self.person if person.role is Role.OPERATOR}
+        for kind, approvers in self.approvals.approvers.items():
+            strangers = sorted(set(approvers) - operators)
+            if strangers:
+                raise ValueError(
+                    f"approvals.approvers.{kind}: {strangers[0]} is no person with role operator"
+                )
+        for kind in self.approvals.two_person:
+            able = set(self.approvals.approvers.get(kind, operators))
+            if operators and len(able) < _TWO:
+                raise ValueError(f"approvals.two_person: fewer than two persons may approve {kind}")
+
+
+def address_of(listen: str) -> tuple[str, int]:
+    """Split ``host:port`` or ``[v6]:port``; the host is an address or ``localhost``."""
+    host, separator, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if not separator or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{listen!r} is not an address and a port, such as 127.0.0.1:9736")
+    if host != "localhost":
+        try:
+            ipaddress.ip_address(host)
+        except ValueError as error:
+            raise ValueError(f"{listen!r}: {host!r} is not an IP address") from error
+    return host, int(port)
+
+
+def load(path: Path) -> Config:
+    """Read the file; raise SettingsError naming the file, the line and the key."""
+    return settings.load(path, Config)

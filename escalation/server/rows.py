@@ -1,0 +1,87 @@
+"""Values as JSON text and back, for columns that are read whole.
+
+Evidence is a union of plain dataclasses, so each piece carries its kind. Whatever cannot be read back is a
+damaged database, and says which value of what it was.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, TypeVar, get_type_hints
+
+import msgspec
+
+from escalation.model import (
+    BlindEvidence,
+    DeviceOpenEvidence,
+    Evidence,
+    Incident,
+    ListenerEvidence,
+    OomEvidence,
+    Recommendation,
+    SignalEvidence,
+    UnknownEvidence,
+)
+from escalation.server.desk import HostState
+from escalation.server.store import StoreCorrupt
+
+T = TypeVar("T")
+
+_EVIDENCE: Final[dict[str, type[Evidence]]] = {
+    "blind": BlindEvidence,
+    "device_open": DeviceOpenEvidence,
+    "listener": ListenerEvidence,
+    "oom": OomEvidence,
+    "signal": SignalEvidence,
+    "unknown": UnknownEvidence,
+}
+_INCIDENT_FIELDS: Final = {
+    name: kind for name, kind in get_type_hints(Incident).items() if name != "evidence"
+}
+_KIND_OF: Final = {kind: name for name, kind in _EVIDENCE.items()}
+
+
+def dump(value: object) -> str:
+    """Return a value of the model that holds no evidence as JSON."""
+    return json.dumps(msgspec.to_builtins(value), separators=(",", ":"))
+
+
+def dump_incident(incident: Incident) -> str:
+    """Return `incident` as JSON."""
+    fields = msgspec.to_builtins(incident)
+    for plain, piece in zip(fields["evidence"], incident.evidence, strict=True):
+        plain["kind"] = _KIND_OF[type(piece)]
+    return json.dumps(fields, separators=(",", ":"))
+
+
+def load_incident(text: str) -> Incident:
+    """Read an incident back."""
+    try:
+        fields: dict[str, Any] = json.loads(text)
+        evidence = tuple(_load_evidence(piece) for piece in fields.pop("evidence"))
+        # Incident's union of dataclasses is more than msgspec can tell apart: convert field by field.
+        converted = {name: msgspec.convert(fields[name], kind) for name, kind in _INCIDENT_FIELDS.items()}
+        return Incident(**converted, evidence=evidence)
+    except (ValueError, KeyError, TypeError, AttributeError, msgspec.ValidationError) as error:
+        raise StoreCorrupt(f"an incident in the database cannot be read: {error}") from error
+
+
+def _load_evidence(piece: dict[str, Any]) -> Evidence:
+    return msgspec.convert(piece, _EVIDENCE[piece.pop("kind")])
+
+
+def load_recommendation(text: str) -> Recommendation:
+    """Read a recommendation back."""
+    return _load(text, Recommendation, "a recommendation")
+
+
+def load_host(text: str) -> HostState:
+    """Read a host's state back."""
+    return _load(text, HostState, "a host")
+
+
+def _load(text: str, kind: type[T], what: str) -> T:
+    try:
+        return msgspec.convert(json.loads(text), kind)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise StoreCorrupt(f"{what} in the database cannot be read: {error}") from error

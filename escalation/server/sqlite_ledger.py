@@ -1,0 +1,432 @@
+"""The ledger on one SQLite connection.
+
+What a busy transaction touches again and again (hosts, open incidents, their cases, the highest number of
+each boot) is held in memory and written once, when the transaction ends or a query has to see it. The cache
+is only right while this connection is the only writer: the store holds a lock on the file for that.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from escalation.model import (
+    ActionKind,
+    AgentId,
+    BootId,
+    CaseId,
+    FaultClass,
+    Incident,
+    IncidentId,
+    Recommendation,
+    RecommendationId,
+    State,
+)
+from escalation.server import rows
+from escalation.server.desk import AuditEntry, HostState
+from escalation.server.incidents import Case, Clearing, Key, key_of
+from escalation.server.store import Added, Delivery, StoreCorrupt
+
+_CACHED: Final = 4096
+"""How many values of one kind are held; above it the cache starts anew at the next commit."""
+
+_KEY_COLUMNS: Final = (
+    "agent_id = ? AND fault_class = ? AND ifnull(fault_number, -1) = ? "
+    "AND subject_kind = ? AND subject_name = ?"
+)
+
+
+@dataclass(slots=True)
+class _Boot:
+    number: int
+    highest: int
+
+
+class SqliteLedger:
+    """Reads and writes one transaction at a time on `connection`; the caller begins and ends it."""
+
+    def __init__(self, *, connection: sqlite3.Connection) -> None:
+        """Start with nothing cached."""
+        self._db = connection
+        self._boots: dict[tuple[AgentId, BootId], _Boot] = {}
+        self._hosts: dict[AgentId, HostState | None] = {}
+        self._cases: dict[tuple[AgentId, CaseId], Case | None] = {}
+        self._incidents: dict[IncidentId, Incident] = {}
+        self._open: dict[Key, IncidentId | None] = {}
+        self._recommendations: dict[IncidentId, list[Recommendation]] = {}
+        self._last_audit: AuditEntry | None = None
+        self._dirty_boots: set[tuple[AgentId, BootId]] = set()
+        self._dirty_hosts: set[AgentId] = set()
+        self._dirty_cases: set[tuple[AgentId, CaseId]] = set()
+        self._dirty_incidents: set[IncidentId] = set()
+
+    def __repr__(self) -> str:
+        return f"SqliteLedger(incidents={len(self._incidents)}, cases={len(self._cases)})"
+
+    # The store's side ---------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write what was changed in memory only."""
+        if self._dirty_boots:
+            changed = [self._boots[key] for key in self._dirty_boots]
+            self._db.executemany(
+                "UPDATE boots SET highest = ? WHERE number = ?",
+                [(boot.highest, boot.number) for boot in changed],
+            )
+            self._dirty_boots.clear()
+        if self._dirty_hosts:
+            hosts = [self._hosts[agent_id] for agent_id in self._dirty_hosts]
+            self._db.executemany(
+                "INSERT INTO hosts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+                [(host.agent_id, rows.dump(host)) for host in hosts if host is not None],
+            )
+            self._dirty_hosts.clear()
+        self._flush_incidents()
+        if self._dirty_cases:
+            cases = [self._cases[key] for key in self._dirty_cases]
+            self._db.executemany(
+                "INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "incident_id = excluded.incident_id, count = excluded.count, "
+                "cleared_boot_id = excluded.cleared_boot_id, "
+                "cleared_sequence = excluded.cleared_sequence, "
+                "cleared_created_ns = excluded.cleared_created_ns",
+                [_case_row(case) for case in cases if case is not None],
+            )
+            self._dirty_cases.clear()
+
+    def forget(self) -> None:
+        """Drop everything that is held in memory: the transaction was undone, or another one begins."""
+        for held in (
+            self._boots,
+            self._hosts,
+            self._cases,
+            self._incidents,
+            self._open,
+            self._recommendations,
+            self._dirty_boots,
+            self._dirty_hosts,
+            self._dirty_cases,
+            self._dirty_incidents,
+        ):
+            held.clear()
+        self._last_audit = None
+
+    def trim(self) -> None:
+        """Drop what is held when it has grown too large; to be called between transactions."""
+        held = (self._boots, self._hosts, self._cases, self._incidents, self._open, self._recommendations)
+        if any(len(each) > _CACHED for each in held):
+            self.forget()
+
+    # Reports ------------------------------------------------------------------------------------------
+
+    def add_reports(self, delivery: Delivery, *, received_ns: int) -> Added:
+        """Keep the reports that are not kept yet."""
+        if not delivery.rows:
+            return Added(fresh=(), count=0, missing=0)
+        boot = self._boot(delivery.agent_id, delivery.boot_id)
+        first, last = delivery.rows[0][0], delivery.rows[-1][0]
+        number = boot.number
+        if first > boot.highest:
+            self._db.executemany(
+                "INSERT INTO reports (boot, sequence, created_ns, received_ns, payload) "
+                "VALUES (?, ?, ?, ?, ?)",
+                [
+                    (number, sequence, created_ns, received_ns, payload)
+                    for sequence, created_ns, payload in delivery.rows
+                ],
+            )
+            missing = last - boot.highest - len(delivery.rows)
+            added = Added(fresh=range(first, last + 1), count=len(delivery.rows), missing=missing)
+        else:
+            added = self._add_some(delivery, boot, received_ns)
+        if last > boot.highest:
+            boot.highest = last
+            self._dirty_boots.add((delivery.agent_id, delivery.boot_id))
+        return added
+
+    def forget_reports(self, *, received_before_ns: int, limit: int) -> int:
+        """Delete the oldest reports, at most `limit`, and return how many; what they said is kept."""
+        deleted = self._db.execute(
+            "DELETE FROM reports WHERE id IN "
+            "(SELECT id FROM (SELECT id, received_ns FROM reports ORDER BY id LIMIT ?) "
+            "WHERE received_ns < ?)",
+            (limit, received_before_ns),
+        )
+        return deleted.rowcount
+
+    def _add_some(self, delivery: Delivery, boot: _Boot, received_ns: int) -> Added:
+        """Add one by one what comes, in part or in whole, a second time."""
+        fresh: set[int] = set()
+        highest, missing = boot.highest, 0
+        for sequence, created_ns, payload in delivery.rows:
+            inserted = self._db.execute(
+                "INSERT OR IGNORE INTO reports (boot, sequence, created_ns, received_ns, payload) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (boot.number, sequence, created_ns, received_ns, payload),
+            )
+            if inserted.rowcount:
+                fresh.add(sequence)
+            if sequence > highest:
+                missing += sequence - highest - 1
+                highest = sequence
+        return Added(fresh=fresh, count=len(fresh), missing=missing)
+
+    def _boot(self, agent_id: AgentId, boot_id: BootId) -> _Boot:
+        key = (agent_id, boot_id)
+        boot = self._boots.get(key)
+        if boot is None:
+            row = self._db.execute(
+                "INSERT INTO boots (agent_id, boot_id, highest) VALUES (?, ?, 0) "
+                "ON CONFLICT DO UPDATE SET agent_id = excluded.agent_id RETURNING number, highest",
+                key,
+            ).fetchone()
+            boot = self._boots[key] = _Boot(row[0], row[1])
+        return boot
+
+    # Cases and incidents ------------------------------------------------------------------------------
+
+    def case(self, agent_id: AgentId, case_id: CaseId) -> Case | None:
+        """Return what is known of a host's case."""
+        key = (agent_id, case_id)
+        if key not in self._cases:
+            row = self._db.execute(
+                "SELECT incident_id, count, cleared_boot_id, cleared_sequence, cleared_created_ns "
+                "FROM cases WHERE agent_id = ? AND case_id = ?",
+                key,
+            ).fetchone()
+            self._cases[key] = None if row is None else _case(agent_id, case_id, row)
+        return self._cases[key]
+
+    def put_case(self, case: Case) -> None:
+        """Keep what is now known of a case."""
+        key = (case.agent_id, case.case_id)
+        self._cases[key] = case
+        self._dirty_cases.add(key)
+
+    def incident(self, incident_id: IncidentId) -> Incident | None:
+        """Return the incident with this id."""
+        found = self._incidents.get(incident_id)
+        if found is None:
+            row = self._db.execute("SELECT value FROM incidents WHERE id = ?", (incident_id,)).fetchone()
+            if row is None:
+                return None
+            found = self._incidents[incident_id] = rows.load_incident(row[0])
+        return found
+
+    def open_incident(self, key: Key) -> Incident | None:
+        """Return the open incident with this key."""
+        if key not in self._open:
+            self._flush_incidents()
+            row = self._db.execute(
+                f"SELECT id FROM incidents WHERE open = 1 AND {_KEY_COLUMNS}",  # noqa: S608 - a constant
+                _key_values(key),
+            ).fetchone()
+            self._open[key] = None if row is None else row[0]
+        incident_id = self._open[key]
+        return None if incident_id is None else self.incident(incident_id)
+
+    def put_incident(self, incident: Incident) -> None:
+        """Keep the incident as it now is."""
+        key = key_of(incident)
+        self._incidents[incident.id] = incident
+        if incident.open:
+            self._open[key] = incident.id
+        elif self._open.get(key) == incident.id:
+            self._open[key] = None
+        self._dirty_incidents.add(incident.id)
+
+    def incidents(self, *, limit: int) -> Sequence[Incident]:
+        """Return incidents, open ones first, newest first."""
+        self._flush_incidents()
+        found = self._db.execute(
+            "SELECT value FROM incidents ORDER BY open DESC, last_seen_ns DESC LIMIT ?", (limit,)
+        )
+        return [rows.load_incident(value) for (value,) in found]
+
+    def open_count(self, agent_id: AgentId) -> int:
+        """Return how many incidents of a host are open."""
+        self._flush_incidents()
+        row = self._db.execute(
+            "SELECT count(*) FROM incidents WHERE open = 1 AND agent_id = ?", (agent_id,)
+        ).fetchone()
+        return int(row[0])
+
+    def _flush_incidents(self) -> None:
+        if not self._dirty_incidents:
+            return
+        # Those that closed go first: the one that takes a key over may be among the others.
+        dirty = sorted((self._incidents[each] for each in self._dirty_incidents), key=lambda each: each.open)
+        self._db.executemany(
+            "INSERT INTO incidents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+            "open = excluded.open, last_seen_ns = excluded.last_seen_ns, value = excluded.value",
+            [
+                (incident.id, *_key_columns(incident), incident.open, incident.last_seen_ns, value)
+                for incident, value in ((each, rows.dump_incident(each)) for each in dirty)
+            ],
+        )
+        self._dirty_incidents.clear()
+
+    # Recommendations ----------------------------------------------------------------------------------
+
+    def recommendation(self, recommendation_id: RecommendationId) -> Recommendation | None:
+        """Return the recommendation with this id."""
+        row = self._db.execute(
+            "SELECT value FROM recommendations WHERE id = ?", (recommendation_id,)
+        ).fetchone()
+        return None if row is None else rows.load_recommendation(row[0])
+
+    def recommendations(self, incident_id: IncidentId) -> Sequence[Recommendation]:
+        """Return an incident's recommendations, oldest first."""
+        held = self._recommendations.get(incident_id)
+        if held is None:
+            found = self._db.execute(
+                "SELECT value FROM recommendations WHERE incident_id = ? ORDER BY position", (incident_id,)
+            )
+            held = [rows.load_recommendation(value) for (value,) in found]
+            self._recommendations[incident_id] = held
+        return tuple(held)
+
+    def in_states(self, states: frozenset[State], *, limit: int | None) -> Sequence[Recommendation]:
+        """Return the newest `limit` recommendations (None: all) that are in one of `states`, oldest first."""
+        marks = ", ".join("?" * len(states))
+        found = self._db.execute(
+            f"SELECT value FROM recommendations WHERE state IN ({marks}) "  # noqa: S608 - question marks only
+            "ORDER BY position DESC LIMIT ?",
+            (*sorted(states), -1 if limit is None else limit),
+        ).fetchall()
+        return [rows.load_recommendation(value) for (value,) in reversed(found)]
+
+    def done_with_key(self, key: Key) -> Sequence[Recommendation]:
+        """Return the recommendations in DONE whose incident has this key."""
+        self._flush_incidents()
+        found = self._db.execute(
+            "SELECT recommendations.value FROM recommendations "  # noqa: S608 - a constant
+            "JOIN incidents ON incidents.id = recommendations.incident_id "
+            f"WHERE state = 'done' AND {_KEY_COLUMNS.replace('fault_class', 'incidents.fault_class')} "
+            "ORDER BY position",
+            _key_values(key),
+        ).fetchall()
+        return [rows.load_recommendation(value) for (value,) in found]
+
+    def put_recommendation(self, recommendation: Recommendation, incident: Incident) -> None:
+        """Keep the recommendation as it now is."""
+        self._db.execute(
+            "INSERT INTO recommendations (id, incident_id, state, fault_class, action_kind, value) "
+            "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+            "state = excluded.state, action_kind = excluded.action_kind, value = excluded.value",
+            (
+                recommendation.id,
+                recommendation.incident_id,
+                recommendation.state,
+                incident.fault_class,
+                recommendation.advice.action.kind,
+                rows.dump(recommendation),
+            ),
+        )
+        held = self._recommendations.get(recommendation.incident_id)
+        if held is None:
+            return
+        for position, each in enumerate(held):
+            if each.id == recommendation.id:
+                held[position] = recommendation
+                return
+        held.append(recommendation)
+
+    def state_counts(self) -> Mapping[State, int]:
+        """Return how many recommendations are in each state; a state that has none may be absent."""
+        found = self._db.execute("SELECT state, count(*) FROM recommendations GROUP BY state")
+        return {State(state): count for state, count in found}
+
+    def outcomes(self, fault_class: FaultClass, kind: ActionKind) -> tuple[int, int]:
+        """Return how often this kind of action cured this fault class, and how often it was tried."""
+        row = self._db.execute(
+            "SELECT count(*) FILTER (WHERE state = 'verified'), count(*) FROM recommendations "
+            "WHERE fault_class = ? AND action_kind = ? AND state IN ('verified', 'not_cured')",
+            (fault_class, kind),
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
+    # Hosts --------------------------------------------------------------------------------------------
+
+    def host(self, agent_id: AgentId) -> HostState | None:
+        """Return what is known of a host."""
+        if agent_id not in self._hosts:
+            row = self._db.execute("SELECT value FROM hosts WHERE agent_id = ?", (agent_id,)).fetchone()
+            self._hosts[agent_id] = None if row is None else rows.load_host(row[0])
+        return self._hosts[agent_id]
+
+    def hosts(self) -> Sequence[HostState]:
+        """Return all hosts, by name."""
+        self.flush()
+        found = self._db.execute("SELECT value FROM hosts ORDER BY agent_id")
+        return [rows.load_host(value) for (value,) in found]
+
+    def put_host(self, host: HostState) -> None:
+        """Keep what is now known of a host."""
+        self._hosts[host.agent_id] = host
+        self._dirty_hosts.add(host.agent_id)
+
+    # Audit --------------------------------------------------------------------------------------------
+
+    def last_audit(self) -> AuditEntry | None:
+        """Return the newest audit entry."""
+        if self._last_audit is None:
+            row = self._db.execute("SELECT * FROM audit ORDER BY number DESC LIMIT 1").fetchone()
+            self._last_audit = None if row is None else AuditEntry(*row)
+        return self._last_audit
+
+    def add_audit(self, entry: AuditEntry) -> None:
+        """Append the entry that follows the newest one."""
+        self._db.execute(
+            "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                entry.number,
+                entry.at_ns,
+                entry.actor,
+                entry.verb,
+                entry.object_id,
+                entry.detail,
+                entry.previous,
+                entry.digest,
+            ),
+        )
+        self._last_audit = entry
+
+    def audit(self, *, after: int, limit: int) -> Sequence[AuditEntry]:
+        """Return audit entries numbered above `after`, in order."""
+        found = self._db.execute(
+            "SELECT * FROM audit WHERE number > ? ORDER BY number LIMIT ?", (after, limit)
+        )
+        return [AuditEntry(*row) for row in found]
+
+
+def _key_values(key: Key) -> tuple[str, str, int, str, str]:
+    number = -1 if key.fault_number is None else key.fault_number
+    return key.agent_id, key.fault_class, number, key.subject.kind, key.subject.name
+
+
+def _key_columns(incident: Incident) -> tuple[str, str, int | None, str, str]:
+    subject = incident.subject
+    return incident.agent_id, incident.fault_class, incident.fault_number, subject.kind, subject.name
+
+
+def _case_row(case: Case) -> tuple[str, str, str, int, str | None, int | None, int | None]:
+    clearing = case.clearing
+    if clearing is None:
+        return case.agent_id, case.case_id, case.incident_id, case.count, None, None, None
+    cleared = (clearing.boot_id, clearing.sequence, clearing.created_ns)
+    return case.agent_id, case.case_id, case.incident_id, case.count, *cleared
+
+
+def _case(
+    agent_id: AgentId, case_id: CaseId, row: tuple[str, int, str | None, int | None, int | None]
+) -> Case:
+    incident_id, count, boot_id, sequence, created_ns = row
+    clearing = None
+    if boot_id is not None:
+        if sequence is None or created_ns is None:
+            raise StoreCorrupt("a case in the database is cleared by half a report")
+        clearing = Clearing(BootId(boot_id), sequence, created_ns)
+    return Case(agent_id, case_id, IncidentId(incident_id), count, clearing)

@@ -1,0 +1,66 @@
+"""A real orchestrator in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from escalation.server import app, config
+from escalation.server.clock import SystemClock
+from tests.escalation.server.site import TOKEN, Authority, Ready, Site, free_port
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """An authority that lives as long as the tests."""
+    return Authority(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+def site(authority: Authority, tmp_path: Path) -> Site:
+    """Files and ports of one orchestrator that is not started yet."""
+    key, certificate = authority.leaf("spiffe://nanobot.local/nanobot/orchestrator", server=True)
+    (tmp_path / "server.key").write_bytes(key)
+    (tmp_path / "server.crt").write_bytes(certificate)
+    grpc_port, http_port = free_port(), free_port()
+    config_file = tmp_path / "orchestrator.toml"
+    config_file.write_text(
+        f"""
+[grpc]
+listen = "127.0.0.1:{grpc_port}"
+certificate = "{tmp_path}/server.crt"
+key = "{tmp_path}/server.key"
+clients_ca = "{authority.ca}"
+[http]
+listen = "127.0.0.1:{http_port}"
+[store]
+path = "{tmp_path}/state/orchestrator.db"
+[[person]]
+name = "ada"
+role = "operator"
+token_sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}"
+"""
+    )
+    database = tmp_path / "state" / "orchestrator.db"
+    return Site(authority, tmp_path, config_file, database, grpc_port, http_port)
+
+
+@pytest.fixture
+async def orchestrator(site: Site) -> AsyncIterator[Site]:
+    """A running orchestrator."""
+    stop, ready = asyncio.Event(), asyncio.Event()
+    serving = asyncio.create_task(
+        app.run(config.load(site.config_file), clock=SystemClock(), supervisor=Ready(ready), stop=stop)
+    )
+    waiting = asyncio.create_task(ready.wait())
+    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if serving.done():
+        serving.result()
+    yield site
+    stop.set()
+    await serving
