@@ -1,4 +1,4 @@
-"""Builders of queue entries for tests: one believable entry per fault class, any field replaced by name."""
+"""A builder of queue entries for tests: a believable incident per fault class, with the playbook's advice."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import dataclasses
 from typing import Final
 
 from escalation.model import (
-    Action,
-    ActionKind,
-    Advice,
     AgentId,
     BlindEvidence,
     BlindReason,
@@ -34,16 +31,16 @@ from escalation.model import (
     Subject,
     SubjectKind,
     UnknownEvidence,
-    Verification,
 )
 from escalation.server.desk import Entry
+from escalation.server.playbook.registry import advise
 
 A_MOMENT_NS: Final = 1_795_000_000_000_000_000
 """2026-11-18T11:06:40Z."""
 
 _MINUTE_NS: Final = 60_000_000_000
 _HOST: Final = AgentId("spark-a")
-_CONTAINER: Final = Subject(SubjectKind.CONTAINER, "vllm-qwen")
+_CONTAINER: Final = Subject(SubjectKind.CONTAINER, "4f" * 32)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +49,7 @@ class _Example:
     subject: Subject
     reasons: tuple[Reason, ...]
     evidence: tuple[Evidence, ...]
-    kind: ActionKind
-    command: tuple[str, ...]
-    summary: str
-    risk: str
-    will_not_fix: str
-    proof: str
+    target: Subject | None = None
 
 
 _EXAMPLES: Final = {
@@ -68,37 +60,19 @@ _EXAMPLES: Final = {
             Reason(ReasonCode.OPEN_REFUSED_AFTER_SUCCESS, count=7, threshold=1, window_s=60),
             Reason(ReasonCode.SECOND_LAYER_UNKNOWN),
         ),
-        evidence=(DeviceOpenEvidence(Device.CONTROL, None, 1, 7, 212, "VLLM::EngineCore", 4711),),
-        kind=ActionKind.RESTART_CONTAINER,
-        command=("docker", "restart", "--time", "30", "vllm-qwen"),
-        summary="Restart the container vllm-qwen, so that it is granted its GPU again.",
-        risk="Requests in flight are lost; loading the model takes minutes.",
-        will_not_fix="The next daemon-reload may take the GPU away again; use CDI to prevent it.",
-        proof="Opening the GPU from this container works again",
+        evidence=(DeviceOpenEvidence(Device.CONTROL, 255, 1, 7, 212, "VLLM::EngineCore", 4711),),
     ),
     FaultClass.GPU_NEVER_GRANTED: _Example(
-        severity=Severity.HIGH,
+        severity=Severity.NOTE,
         subject=_CONTAINER,
         reasons=(Reason(ReasonCode.DEVICE_NODE_MISSING, count=3),),
-        evidence=(DeviceOpenEvidence(Device.CONTROL, None, 2, 3, 0, "python3", 902),),
-        kind=ActionKind.INSPECT,
-        command=("docker", "inspect", "--format", "{{json .HostConfig.DeviceRequests}}", "vllm-qwen"),
-        summary="Look whether the container vllm-qwen was started with a GPU.",
-        risk="None: it only reads.",
-        will_not_fix="The container must be created again with a GPU.",
-        proof="The model server opens the GPU",
+        evidence=(DeviceOpenEvidence(Device.GPU, 0, 2, 3, 0, "python3", 902),),
     ),
     FaultClass.GPU_UVM_LOST: _Example(
         severity=Severity.HIGH,
         subject=Subject(SubjectKind.HOST, "spark-a"),
         reasons=(Reason(ReasonCode.DRIVER_BEHIND_NODE_MISSING, count=5),),
-        evidence=(DeviceOpenEvidence(Device.UVM, None, 6, 5, 12, "ollama", 311),),
-        kind=ActionKind.HUMAN,
-        command=("modprobe", "nvidia_uvm"),
-        summary="Load the module nvidia_uvm again.",
-        risk="Everything that uses a GPU on the host must stop first.",
-        will_not_fix="The next suspend may take it away again.",
-        proof="Opening /dev/nvidia-uvm works again",
+        evidence=(DeviceOpenEvidence(Device.UVM, 0, 6, 5, 12, "ollama", 311),),
     ),
     FaultClass.MEMORY_CGROUP_OOM_KILL: _Example(
         severity=Severity.HIGH,
@@ -108,28 +82,17 @@ _EXAMPLES: Final = {
             Reason(ReasonCode.CGROUP_COUNTED_KILL, count=2),
         ),
         evidence=(OomEvidence(OomScope.CGROUP, "whisper", 88, 8_246_337_208, 8_589_934_592, 2),),
-        kind=ActionKind.CHANGE_SETTING,
-        command=("systemctl", "set-property", "--runtime", "whisper.service", "MemoryMax=12G"),
-        summary="Raise the memory limit of whisper.service from 8 GiB to 12 GiB until the next boot.",
-        risk="The memory is then missing elsewhere on the host.",
-        will_not_fix="A leak, or a model that is too large for this host.",
-        proof="No further kill in this unit",
     ),
     FaultClass.PROCESS_KILLED_BY_SIGNAL: _Example(
         severity=Severity.HIGH,
         subject=_CONTAINER,
         reasons=(Reason(ReasonCode.DIED_BY_FAULT_SIGNAL, count=1),),
         evidence=(SignalEvidence(11, 1, "VLLM::Worker_TP", 512),),
-        kind=ActionKind.INSPECT,
-        command=("docker", "logs", "--tail", "200", "vllm-qwen"),
-        summary="Read the last lines of vllm-qwen before its supervisor restarts it again.",
-        risk="None: it only reads.",
-        will_not_fix="The defect itself.",
-        proof="It runs for ten minutes without dying again",
     ),
     FaultClass.EXPOSURE_OFF_MESH_LISTENER: _Example(
         severity=Severity.CRITICAL,
         subject=Subject(SubjectKind.LISTENER, "0.0.0.0:5432/tcp"),
+        target=Subject(SubjectKind.UNIT, "postgresql.service"),
         reasons=(
             Reason(ReasonCode.LISTENS_ON_ALL_INTERFACES),
             Reason(ReasonCode.HOST_HAS_PUBLIC_ADDRESS),
@@ -138,36 +101,18 @@ _EXAMPLES: Final = {
         evidence=(
             ListenerEvidence("0.0.0.0", 5432, Reach.ALL_INTERFACES, "postgres", confirmed=True),  # noqa: S104
         ),
-        kind=ActionKind.INSPECT,
-        command=("ss", "-Hltnp", "sport = :5432"),
-        summary="Find what publishes port 5432, and bind it to the mesh address.",
-        risk="None: it only reads.",
-        will_not_fix="The service stays reachable until its configuration is changed.",
-        proof="Nothing listens there any more",
     ),
     FaultClass.MONITOR_BLIND: _Example(
         severity=Severity.MEDIUM,
         subject=Subject(SubjectKind.SENSOR, "kernel.device_open"),
         reasons=(Reason(ReasonCode.SENSOR_BLIND, window_s=420),),
         evidence=(BlindEvidence("kernel.device_open", BlindReason.NOT_HANDED_OVER, 420.0),),
-        kind=ActionKind.RESTART_UNIT,
-        command=("systemctl", "restart", "nanobot-probes.service"),
-        summary="Load the kernel sensors again.",
-        risk="Events of about a second are missed.",
-        will_not_fix="Missing kernel headers or privileges: the loader's journal names them.",
-        proof="The sensor sees again",
     ),
     FaultClass.UNKNOWN: _Example(
         severity=Severity.UNKNOWN,
         subject=Subject(SubjectKind.UNKNOWN, "something-new"),
         reasons=(Reason(ReasonCode.UNKNOWN, count=3),),
         evidence=(UnknownEvidence(48),),
-        kind=ActionKind.HUMAN,
-        command=(),
-        summary="Update the orchestrator, then look again.",
-        risk="None.",
-        will_not_fix="Anything.",
-        proof="The agent reports that it cleared",
     ),
 }
 
@@ -183,7 +128,7 @@ def an_entry(
     summary: str | None = None,
     evidence: tuple[Evidence, ...] | None = None,
 ) -> Entry:
-    """Return a believable entry of `fault_class`; what is not given is the example's own."""
+    """Return a believable entry of `fault_class` with the playbook's advice; what is given replaces it."""
     example = _EXAMPLES[fault_class]
     incident = Incident(
         id=IncidentId(f"inc-{number}"),
@@ -191,7 +136,7 @@ def an_entry(
         fault_class=fault_class,
         fault_number=999 if fault_class is FaultClass.UNKNOWN else None,
         subject=subject or example.subject,
-        target=None,
+        target=example.target,
         severity=example.severity,
         incarnation=Incarnation("5d1f0f0e-0000-4000-8000-000000000001"),
         case_id=CaseId(f"case-{number}"),
@@ -203,21 +148,15 @@ def an_entry(
         reasons=example.reasons,
         evidence=example.evidence if evidence is None else evidence,
     )
+    advice = advise(incident)
+    if command is not None:
+        advice = dataclasses.replace(advice, action=dataclasses.replace(advice.action, command=command))
+    if summary is not None:
+        advice = dataclasses.replace(advice, summary=summary)
     recommendation = Recommendation(
         id=RecommendationId(f"rec-{number}"),
         incident_id=incident.id,
-        advice=Advice(
-            action=Action(
-                example.kind,
-                host,
-                subject or example.subject,
-                example.command if command is None else command,
-            ),
-            summary=summary or example.summary,
-            risk=example.risk,
-            will_not_fix=example.will_not_fix,
-            verification=Verification(example.proof, within_s=300.0, quiet_s=600.0),
-        ),
+        advice=advice,
         digest=f"{number:064x}",
         state=state,
         created_ns=A_MOMENT_NS,

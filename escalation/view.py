@@ -112,6 +112,7 @@ class EntryView:
     created_at: str
     approve_by: str
     execute_by: str | None
+    approvers: tuple[str, ...]
     decided_by: str | None
     decided_at: str | None
     decision_reason: str | None
@@ -216,7 +217,7 @@ def entry_view(entry: Entry) -> EntryView:
         count=incident.count,
         incident_open=incident.open,
         state=recommendation.state.value,
-        state_means=state_sentence(recommendation.state),
+        state_means=state_sentence(recommendation.state, approvers=len(recommendation.approvers)),
         action=action_view(advice.action),
         risk=shown(advice.risk),
         will_not_fix=shown(advice.will_not_fix),
@@ -229,6 +230,7 @@ def entry_view(entry: Entry) -> EntryView:
         created_at=moment(recommendation.created_ns),
         approve_by=moment(recommendation.approve_by_ns),
         execute_by=_moment_or_none(recommendation.execute_by_ns),
+        approvers=tuple(map(shown, recommendation.approvers)),
         decided_by=_shown_or_none(recommendation.decided_by),
         decided_at=_moment_or_none(recommendation.decided_ns),
         decision_reason=_shown_or_none(recommendation.decision_reason),

@@ -74,13 +74,13 @@ def headline(fault_class: FaultClass, fault_number: int | None = None) -> str:
         case FaultClass.GPU_ACCESS_REVOKED:
             return "GPU access was taken away from something that had it"
         case FaultClass.GPU_NEVER_GRANTED:
-            return "A model server was started without a GPU"
+            return "Something that wants a GPU was never given one"
         case FaultClass.GPU_UVM_LOST:
             return "The GPU's memory driver (nvidia_uvm) is gone"
         case FaultClass.MEMORY_CGROUP_OOM_KILL:
             return "The kernel killed a process: its memory limit was reached"
         case FaultClass.PROCESS_KILLED_BY_SIGNAL:
-            return "A model server process crashed"
+            return "A process crashed"
         case FaultClass.EXPOSURE_OFF_MESH_LISTENER:
             return "A service listens outside the mesh"
         case FaultClass.MONITOR_BLIND:
@@ -109,11 +109,11 @@ def severity_symbol(severity: Severity) -> str:
             assert_never(severity)
 
 
-def state_sentence(state: State) -> str:
-    """Return what a state asks of the person who reads it."""
+def state_sentence(state: State, *, approvers: int = 0) -> str:
+    """Return what a state asks of the person who reads it; `approvers` have approved so far."""
     match state:
         case State.PROPOSED:
-            return "waits for a decision"
+            return "one person approved, a second has to" if approvers else "waits for a decision"
         case State.APPROVED:
             return "approved: carry out the command, then mark it done"
         case State.REJECTED:

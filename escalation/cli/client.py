@@ -58,7 +58,7 @@ class Client:
         except CtlError as error:
             if error.code is not ExitCode.NOT_FOUND or len(entry_id) < _SHORTEST_PREFIX:
                 raise
-            known = json.loads(self.get("/api/v1/queue", state="all", limit=10_000))["entries"]
+            known = json.loads(self.get("/api/v1/queue", state="all", limit=1000))["entries"]
             fitting = [each["id"] for each in known if each["id"].startswith(entry_id)]
             if len(fitting) > 1:
                 raise CtlError(

@@ -39,7 +39,7 @@ _ID = click.argument("entry_id", metavar="ID")
     "--state", type=click.Choice(STATES), help="Only entries in this state (default: not finished)."
 )
 @click.option(
-    "--limit", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Entries at most."
+    "--limit", type=click.IntRange(1, 1000), default=200, show_default=True, help="Entries at most."
 )
 @JSON
 @click.pass_obj
@@ -74,11 +74,7 @@ def show(session: Session, *, entry_id: str, as_json: bool) -> None:
     if as_json:
         print_json(body)
         return
-    from escalation.cli.text import coloured, entry_text, plain, wants_colour  # noqa: PLC0415
-
-    click.echo(
-        entry_text(_entry(body), paint=coloured if wants_colour() else plain), nl=False, color=wants_colour()
-    )
+    _show(_entry(body), err=False)
 
 
 @click.command()
@@ -115,8 +111,6 @@ def approve(
     The action and its digest are shown whole, then confirmed. Without a terminal, --yes or --digest is
     needed.
     """
-    from escalation.cli.text import entry_text  # noqa: PLC0415
-
     if not (yes or digest or sys.stdin.isatty()):
         raise CtlError(
             "nobody can be asked here",
@@ -125,7 +119,7 @@ def approve(
         )
     with session.client() as client:
         entry = _entry(client.entry(entry_id))
-        click.echo(entry_text(entry), err=as_json)
+        _show(entry, err=as_json)
         if entry.action.refusal:
             raise CtlError(f"it cannot be approved: {entry.action.refusal}", code=ExitCode.REFUSED)
         if digest and digest.lower() != entry.digest:
@@ -137,10 +131,17 @@ def approve(
         if not (yes or digest) and not click.confirm("Approve exactly this action?", err=True):
             raise CtlError("not approved: you said no")
         body = client.post(f"/api/v1/queue/{entry.id}/approve", {"reason": reason, "digest": entry.digest})
+    approved = _entry(body)
     if as_json:
         print_json(body)
+    if approved.state == "proposed":
+        raise CtlError(
+            f"{approved.id} has your approval and wants a second person's",
+            code=ExitCode.STILL_PENDING,
+            advice=f"somebody else runs: nanobotctl approve {approved.id} --reason '...'",
+        )
+    if as_json:
         return
-    approved = _entry(body)
     click.echo(f"approved by {approved.decided_by}. Now run on {approved.action.host}:", err=True)
     click.echo(approved.action.command_line)
     until = f" before {approved.execute_by}" if approved.execute_by else ""
@@ -204,6 +205,18 @@ def _entry(body: bytes) -> EntryView:
     from escalation.view import EntryView  # noqa: PLC0415
 
     return read(body, EntryView)
+
+
+def _show(entry: EntryView, *, err: bool) -> None:
+    """Print an entry whole: wrapped and coloured on a terminal, one line a sentence elsewhere."""
+    from shutil import get_terminal_size  # noqa: PLC0415
+
+    from escalation.cli.text import coloured, entry_text, on_terminal, plain, wants_colour  # noqa: PLC0415
+
+    colour = wants_colour() and not err
+    width = get_terminal_size().columns if on_terminal() and not err else None
+    text = entry_text(entry, paint=coloured if colour else plain, width=width)
+    click.echo(text, nl=False, err=err, color=colour)
 
 
 def _report(body: bytes, *, as_json: bool) -> None:

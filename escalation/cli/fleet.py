@@ -19,7 +19,7 @@ _RETRY_S: Final = 2.0
 
 @click.command()
 @click.option(
-    "--limit", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Incidents at most."
+    "--limit", type=click.IntRange(1, 1000), default=200, show_default=True, help="Incidents at most."
 )
 @JSON
 @click.pass_obj
@@ -78,7 +78,7 @@ def watch(session: Session, *, timeout: float | None, as_json: bool) -> None:
             try:
                 with client.changes() as changes:
                     connected = True
-                    for entry in json.loads(client.get("/api/v1/queue", limit=10_000))["entries"]:
+                    for entry in json.loads(client.get("/api/v1/queue", limit=1000))["entries"]:
                         _tell(entry, told, as_json=as_json)
                     for body in changes:
                         _tell(json.loads(body), told, as_json=as_json)

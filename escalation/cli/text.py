@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +24,7 @@ from escalation.wording import action_headline, severity_symbol, times
 Paint = Callable[[str, str], str]
 """Takes text and a style's name, returns the text so styled."""
 
+_INDENT: Final = " " * 12
 STYLES: Final = {
     "critical": "1;31",
     "high": "1;33",
@@ -55,8 +57,8 @@ def wants_colour() -> bool:
     return on_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def entry_text(entry: EntryView, *, paint: Paint = plain) -> str:
-    """Return everything about an entry, the action whole."""
+def entry_text(entry: EntryView, *, paint: Paint = plain, width: int | None = None) -> str:
+    """Return everything about an entry, the action whole; prose is wrapped to `width`, commands never are."""
     severity = Severity(entry.severity)
     mark = f"{severity_symbol(severity)} {entry.severity.upper()}"
     lines = [
@@ -74,8 +76,8 @@ def entry_text(entry: EntryView, *, paint: Paint = plain) -> str:
         ("Evidence", [str(each["fact"]) for each in entry.evidence] or ["none was sent"]),
         ("Advice", [entry.summary]),
     ):
-        lines += _block(label, values, paint)
-    lines += _action(entry, paint)
+        lines += _block(label, values, paint, width)
+    lines += _action(entry, paint, width)
     cured = entry.cured_before
     history = f"cured {cured.cured} of {cured.tried} times" if cured.tried else "never tried"
     for label, values in (
@@ -88,38 +90,47 @@ def entry_text(entry: EntryView, *, paint: Paint = plain) -> str:
         ("Incident", [entry.incident_id]),
         ("Digest", [entry.digest]),
     ):
-        lines += _block(label, values, paint)
+        lines += _block(label, values, paint, width)
     if advice := _next_step(entry):
         lines += ["", *advice]
     return "\n".join(lines) + "\n"
 
 
-def _action(entry: EntryView, paint: Paint) -> list[str]:
+def _action(entry: EntryView, paint: Paint, width: int | None) -> list[str]:
     action = entry.action
     words = action_headline(ActionKind(action.kind))
-    lines = _block("Action", [f"{words}: {action.target.kind} {action.target.name} on {action.host}"], paint)
+    lines = _block(
+        "Action", [f"{words}: {action.target.kind} {action.target.name} on {action.host}"], paint, width
+    )
     if action.command_line is not None and action.command:
-        lines.append(f"            $ {paint(guarded(action.command_line), 'command')}")
+        lines.append(f"{_INDENT}$ {paint(guarded(action.command_line), 'command')}")
     for number, element in enumerate(action.command, start=1):
-        lines.append(f"            {paint(f'[{number}]', 'quiet')} {guarded(element)}")
+        lines.append(f"{_INDENT}{paint(f'[{number}]', 'quiet')} {guarded(element)}")
     if action.refusal:
-        lines += _block("", [f"cannot be approved: {action.refusal}"], paint)
+        lines += _block("", [f"cannot be approved: {action.refusal}"], paint, width)
     return lines
 
 
-def _block(label: str, values: Sequence[str], paint: Paint) -> list[str]:
-    labels = [label, *[""] * len(values)]
-    return [
-        f"{paint(f'{label:<10}', 'heading') if label else ' ' * 10}  {guarded(value)}"
-        for label, value in zip(labels, values, strict=False)
-    ]
+def _block(label: str, values: Sequence[str], paint: Paint, width: int | None) -> list[str]:
+    lines = [line for value in values for line in _wrapped(guarded(value), width)]
+    first = paint(f"{label:<10}", "heading") if label else " " * 10
+    return [f"{first}  {lines[0]}", *(f"{_INDENT}{line}" for line in lines[1:])]
+
+
+def _wrapped(text: str, width: int | None) -> list[str]:
+    if width is None:
+        return [text]
+    room = max(width - len(_INDENT), 20)
+    return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _history(entry: EntryView) -> list[str]:
     steps = [f"{entry.created_at} proposed"]
-    if entry.decided_at:
+    if entry.decided_at and entry.decided_by:
+        who = " and ".join(entry.approvers) or entry.decided_by
+        verb = "decided" if entry.state != "proposed" else "approved, as the first of two,"
         reason = f": {entry.decision_reason}" if entry.decision_reason else ""
-        steps.append(f"{entry.decided_at} decided by {entry.decided_by}{reason}")
+        steps.append(f"{entry.decided_at} {verb} by {who}{reason}")
     if entry.done_at:
         steps.append(f"{entry.done_at} marked done{f' by {entry.done_by}' if entry.done_by else ''}")
     if entry.finished_at:

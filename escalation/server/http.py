@@ -54,7 +54,8 @@ MAX_WATCHERS: Final = 64
 KEEP_ALIVE_S: Final = 15.0
 
 _DEFAULT_LIMIT: Final = 200
-_MAX_LIMIT: Final = 10_000
+_MAX_LIMIT: Final = 1000
+_PAGE_LIMIT: Final = 100
 _NOT_ASCII: Final = re.compile(r"[^\x20-\x7e]")
 
 
@@ -245,7 +246,7 @@ class Surface:
     async def _page_queue(self, request: Request) -> Response:
         entries = await self._desk.queue(_states(request))
         return self._pages.queue(
-            [entry_view(entry) for entry in entries[:_DEFAULT_LIMIT]],
+            [entry_view(entry) for entry in entries[:_PAGE_LIMIT]],
             total=len(entries),
             state=request.query_params.get("state", ""),
             hosts=[host_view(host) for host in await self._desk.hosts()],

@@ -20,6 +20,7 @@ from escalation.cli.decisions import STATES
 from escalation.cli.text import coloured, entry_text, plain
 from escalation.inert import harmless
 from escalation.model import (
+    ActionKind,
     BlindReason,
     FaultClass,
     Loss,
@@ -30,6 +31,7 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
+from escalation.server.approvals import Policy
 from escalation.server.testing import heartbeat
 from escalation.testing import an_entry
 from escalation.view import entry_view
@@ -53,6 +55,16 @@ def test_colour_adds_nothing_but_colour() -> None:
     """The coloured view is the plain one with colour codes in it."""
     view = entry_view(an_entry())
     assert re.sub("\x1b\\[[0-9;]*m", "", entry_text(view, paint=coloured)) == entry_text(view, paint=plain)
+
+
+def test_wrapping_cuts_nothing_and_leaves_commands_alone() -> None:
+    """On a narrow terminal prose is wrapped; the command stays on its line, and every word is there."""
+    view = entry_view(an_entry(command=("echo", "word " * 30)))
+    wide, narrow = entry_text(view), entry_text(view, width=60)
+    assert wide.split() == narrow.split()
+    assert f"$ echo '{'word ' * 30}'" in narrow
+    prose = [line for line in narrow.splitlines() if not re.search("word|0000|4f4f", line)]
+    assert max(map(len, prose)) <= 80
 
 
 def test_knows_every_state() -> None:
@@ -117,6 +129,18 @@ def test_work_for_a_person_is_never_approved(ctl: Ctl, served: Any) -> None:
     refused = ctl("approve", entry.recommendation.id, "--reason", "x", "--yes")
     assert refused.code == 5
     assert "work for a person" in refused.err
+
+
+def test_an_approval_that_wants_a_second_person_is_pending(ctl: Ctl, served: Any) -> None:
+    """Where policy wants two persons, the first approval exits 7 and runs nothing."""
+    served.desk.service._policy = Policy(two_person=frozenset({ActionKind.RESTART_CONTAINER}))
+    entry = served.call(served.desk.opened())
+    first = ctl("approve", entry.recommendation.id, "--reason", "x", "--yes")
+    assert first.code == 7
+    assert "wants a second person's" in first.err
+    shown = ctl("show", entry.recommendation.id).out
+    assert "one person approved, a second has to" in shown
+    assert "approved, as the first of two, by operator" in shown
 
 
 def test_waiting_for_the_verification_can_end_pending(ctl: Ctl, served: Any) -> None:

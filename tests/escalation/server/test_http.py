@@ -300,7 +300,7 @@ async def test_a_body_over_the_limit_is_not_read(house: House) -> None:
     assert (await house.client.post(path, content=pieces(), headers=headers)).status_code == 413
 
 
-@pytest.mark.parametrize("query", ["state=odd", "limit=-1", "limit=x", "limit=10001", "limit=٣", "limit=1e3"])
+@pytest.mark.parametrize("query", ["state=odd", "limit=-1", "limit=x", "limit=1001", "limit=٣", "limit=1e3"])
 async def test_a_query_that_is_wrong_says_what_is_right(house: House, query: str) -> None:
     """A wrong parameter is a bad request that names it."""
     response = await house.get(f"/api/v1/queue?{query}")
