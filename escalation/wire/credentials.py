@@ -9,6 +9,7 @@ Error tree: `CredentialsError`.
 from __future__ import annotations
 
 import hashlib
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,22 @@ def read(files: Files) -> Pems:
     return Pems(*found)
 
 
+def check(files: Files) -> None:
+    """Raise CredentialsError when certificate and key do not fit together or a file is something else.
+
+    gRPC would only fail every handshake. (`ssl` costs nothing here: asyncio has loaded it.)
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(files.authority)
+    except (ssl.SSLError, OSError) as error:
+        raise CredentialsError(f"{files.authority}: is not an authority's certificate") from error
+    try:
+        context.load_cert_chain(files.certificate, files.key, password="")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise CredentialsError(f"{files.certificate}: does not fit {files.key}") from error
+
+
 def for_client(pems: Pems) -> grpc.ChannelCredentials:
     """Return a client's credentials: it trusts the authority, and shows its own certificate."""
     return grpc.ssl_channel_credentials(
@@ -80,6 +97,7 @@ def for_server(files: Files, *, note: Callable[[str], None]) -> grpc.ServerCrede
     on, without a restart. Files that cannot be used then leave the ones before in force; `note` is told once
     per failure, and again (with an empty text) when they can be used.
     """
+    check(files)
     reload = _Reload(files, read(files), note)
     return grpc.dynamic_ssl_server_credentials(
         _configuration(reload.current),
@@ -102,9 +120,15 @@ class _Reload:
         except CredentialsError as error:
             self._tell(str(error))
             return None
-        self._tell("")
         if pems == self.current:
+            self._tell("")
             return None
+        try:
+            check(self._files)
+        except CredentialsError as error:
+            self._tell(str(error))
+            return None
+        self._tell("")
         self.current = pems
         return _configuration(pems)
 
