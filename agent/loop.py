@@ -148,6 +148,7 @@ class WorkLoop:
         self.backlog.lose(LossKind.SPOOL_QUARANTINED, "", unreadable)
         self._boot_id = self._spooling.boot_id
         self._restored = True
+        self._next_try_ns = 0
         log.info("cases_restored", cases=len(notes) - unreadable, unreadable=unreadable)
 
     def _observe(self, now: Instant) -> None:

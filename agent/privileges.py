@@ -11,7 +11,7 @@ import grp
 import os
 import pwd
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -68,11 +68,11 @@ def standing(status: str | None = None) -> Standing | None:
     )
 
 
-def settle(user: str | None, *, folders: Sequence[Path]) -> None:
+def settle(user: str | None, *, folders: Mapping[Path, int]) -> None:
     """Make sure that this process judges without privilege: drop to `user` when it is root.
 
-    `folders` are made and given to the user first. Raises PrivilegeError when root was not told a user, was
-    told root, or anything of it remains.
+    `folders` with their modes are made first, and given to the user when they are new or empty. Raises
+    PrivilegeError when root was not told a user, was told root, or anything of it remains.
     """
     if os.geteuid() != 0:
         if user is not None and pwd.getpwuid(os.geteuid()).pw_name != user:
@@ -91,19 +91,23 @@ def settle(user: str | None, *, folders: Sequence[Path]) -> None:
         raise PrivilegeError(f"--user {user}: this account is root; name one without privilege")
     if sys.platform != "linux":
         raise PrivilegeError("dropping privilege is for Linux; start the agent as its own user")
-    for folder in folders:
-        _give(folder, account.pw_uid, account.pw_gid)
+    for folder, mode in folders.items():
+        _give(folder, mode, account)
     _drop(account)
     left = standing()
     if left is None or not left.powerless or not left.no_new_privileges or _can_return():
         raise PrivilegeError(f"privilege remains after dropping to {user}: {left}")
 
 
-def _give(folder: Path, uid: int, gid: int) -> None:
+def _give(folder: Path, mode: int, account: pwd.struct_passwd) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-        if folder.stat().st_uid == 0:
-            os.chown(folder, uid, gid)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=mode)
+        except FileExistsError:
+            if folder.stat().st_uid == account.pw_uid or any(folder.iterdir()):
+                return  # in use: whose it is, is somebody's decision
+        os.chown(folder, account.pw_uid, account.pw_gid)
     except OSError as error:
         raise PrivilegeError(f"make {folder} for the agent: {error.strerror}") from error
 

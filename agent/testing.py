@@ -6,23 +6,28 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from agent.delivery import LinkStatus
 from agent.detector import Detector, Surroundings, Tick, World
 from agent.finding import Finding, OpenCase, Place, Verdict
-from agent.spooling import Spooling
+from agent.spooling import Spool, Spooling
 from escalation.model import (
     AgentId,
+    Body,
+    BootId,
     CaseId,
     CasePhase,
     CaseReport,
     FaultClass,
     Incarnation,
+    Report,
     Severity,
     Subject,
     SubjectKind,
 )
+from escalation.outbox import Depth, OutboxUnwritable, Stored
 from probes.kernel.handover import Handover
 from probes.observation import (
     Blind,
@@ -344,3 +349,75 @@ def case_report(case: str, phase: CasePhase, *, count: int = 1) -> CaseReport:
         last_seen_ns=at(1).unix_ns,
         count=count,
     )
+
+
+class FlakySpool:
+    """A real spool on a disk that a test can break, and whose contents it can lose."""
+
+    def __init__(self, *, open_spool: Callable[[], Spool]) -> None:
+        self._open_spool = open_spool
+        self._spool: Spool | None = None
+        self._boot_id: BootId | None = None
+        self._forgets = False
+        self.broken = False
+
+    def opened(self) -> Self:
+        """Open the spool behind it."""
+        self._check()
+        self._spool = self._open_spool()
+        return self
+
+    def forget(self) -> None:
+        """Lose every note and begin another numbering at the next append, as a quarantine does."""
+        self._forgets = True
+
+    @property
+    def boot_id(self) -> BootId:
+        """The numbering."""
+        return self._boot_id or self._real.boot_id
+
+    def append(
+        self, bodies: Sequence[Body], *, now_ns: int, notes: Mapping[str, bytes | None] | None = None
+    ) -> tuple[Report, ...]:
+        """Commit, unless broken."""
+        self._check()
+        if self._forgets:
+            self._forgets = False
+            self._real.append((), now_ns=1, notes=dict.fromkeys(self._real.notes("")))
+            self._boot_id = BootId("00000000-0000-4000-8000-00000000ffff")
+        reports = self._real.append(bodies, now_ns=now_ns, notes=notes or {})
+        return tuple(replace(report, boot_id=self.boot_id) for report in reports)
+
+    def notes(self, prefix: str) -> dict[str, bytes]:
+        """Return notes, unless broken."""
+        self._check()
+        return self._real.notes(prefix)
+
+    def pending(self, *, after_row: int, limit: int, max_bytes: int) -> tuple[Stored, ...]:
+        """Return what waits."""
+        return self._real.pending(after_row=after_row, limit=limit, max_bytes=max_bytes)
+
+    def acknowledge(self, boot_id: BootId, sequence: int) -> int:
+        """Forget."""
+        return self._real.acknowledge(boot_id, sequence)
+
+    def set_aside(self, row: int, *, now_ns: int) -> None:
+        """Set aside."""
+        self._real.set_aside(row, now_ns=now_ns)
+
+    def depth(self) -> Depth:
+        """Return how much waits."""
+        return self._real.depth()
+
+    def close(self) -> None:
+        """Close."""
+        self._real.close()
+
+    @property
+    def _real(self) -> Spool:
+        assert self._spool is not None
+        return self._spool
+
+    def _check(self) -> None:
+        if self.broken:
+            raise OutboxUnwritable("the disk is full, says the test")

@@ -1,0 +1,171 @@
+"""`nanobot-agent`: run the agent, check its configuration, or ask what works."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import functools
+import importlib
+import json
+import os
+import platform
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from agent import doctor, logs
+from agent.app import Agent, Builders, Ports
+from agent.config import AgentSettings, read
+from agent.link import OrchestratorLink
+from agent.privileges import PrivilegeError, settle, standing
+from agent.supervisor import supervisor
+from agent.witness import Witness
+from escalation.model import AGENT_ID, AgentId
+from escalation.outbox import Outbox
+from escalation.settings import SettingsError
+from probes.host import clock
+from probes.host.cgroups import find_mounts
+from probes.kernel import handover
+from probes.kernel.handover import Handover
+from probes.registry import SENSORS, SensorSpec, surroundings
+from probes.sensor import Sensor
+
+DEFAULT_CONFIG: Final = Path("/etc/nanobot/agent.toml")
+SENSOR_NAMES: Final = tuple(spec.name for spec in SENSORS)
+
+_LATE_IMPORTS: Final = ("encodings.idna", "grpc.aio", "grpc._cython.cygrpc", "stringprep", "socketserver")
+"""What libraries import only when they get there, which may be after the code can no longer be read."""
+
+
+class StartError(Exception):
+    """The agent cannot start; the message says what to change."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 done, 1 failed, 2 wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        result: int = options.command(options)
+    except (SettingsError, PrivilegeError, StartError) as error:
+        print(f"nanobot-agent: {error}", file=sys.stderr)  # noqa: T201  # a command's own answer
+        return 1
+    return result
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nanobot-agent", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="watch, judge and escalate until told to stop")
+    run.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
+    run.add_argument("--user", metavar="NAME", help="when started as root: drop to this account first")
+    run.set_defaults(command=_run)
+    check = commands.add_parser("check-config", help="read the configuration and say what is wrong with it")
+    check.add_argument("config", type=Path, metavar="FILE")
+    check.set_defaults(command=_check)
+    ask = commands.add_parser("doctor", help="say what works, what does not, and what to do about it")
+    ask.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
+    ask.add_argument("--json", action="store_true", help="for machines")
+    ask.set_defaults(command=_doctor)
+    return parser
+
+
+def _check(options: argparse.Namespace) -> int:
+    settings = read(options.config, sensors=SENSOR_NAMES)
+    print(f"{options.config}: good, agent id {_agent_id(settings)}")  # noqa: T201  # a command's own answer
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    settings = read(options.config, sensors=SENSOR_NAMES)
+    checks = doctor.examine(settings, sensors=SENSOR_NAMES, now_unix_s=time.time())
+    text = json.dumps(doctor.as_json(checks), indent=2) if options.json else doctor.as_text(checks)
+    print(text)  # noqa: T201  # a command's own answer
+    return 0 if doctor.healthy(checks) else 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = read(options.config, sensors=SENSOR_NAMES)
+    agent_id = _agent_id(settings)
+    ports = _ports()
+    for name in _LATE_IMPORTS:
+        importlib.import_module(name)
+    folders = {Path(settings.agent.state_dir): 0o700, Path(settings.sensors.socket).parent: 0o755}
+    settle(options.user, folders=folders)
+    logs.set_up(level=settings.agent.log_level)
+    ports = dataclasses.replace(ports, standing=standing())
+    asyncio.run(_live(options.config.absolute(), settings, agent_id, ports))
+    return 0
+
+
+async def _live(config: Path, settings: AgentSettings, agent_id: AgentId, ports: Ports) -> None:
+    await Agent(config=config, settings=settings, agent_id=agent_id, ports=ports).run()
+
+
+def _agent_id(settings: AgentSettings) -> AgentId:
+    name = settings.agent.id or platform.node().lower()
+    if not AGENT_ID.fullmatch(name):
+        raise StartError(f"the host's name {name!r} is no agent id; set agent.id in the configuration")
+    return AgentId(name)
+
+
+def _ports() -> Ports:
+    return Ports(
+        clock=clock.now,
+        supervisor=supervisor(os.environ),
+        kernel_boot_id=_kernel_boot_id(),
+        version=_version(),
+        open_spool=_open_spool,
+        make_link=lambda spooling, settings, _: OrchestratorLink(
+            spooling=spooling, settings=settings.orchestrator
+        ),
+        sensors=_sensors,
+        witness=Witness(cgroups=find_mounts().unified),
+        standing=None,
+    )
+
+
+def _open_spool(settings: AgentSettings, agent_id: AgentId) -> Outbox:
+    folder = Path(settings.agent.state_dir)
+    return Outbox.open(
+        folder / "spool.sqlite",
+        agent_id=agent_id,
+        kernel_boot_id=_kernel_boot_id(),
+        max_bytes=settings.spool.max_bytes,
+        now_ns=time.time_ns(),
+    )
+
+
+def _sensors(handed: Handover | None) -> Builders:
+    """Return how to build each sensor.
+
+    What is read on the loop shares one set of readers; what is read on a thread has its own, because they
+    remember what they read and are not made for two threads.
+    """
+    shared = surroundings(handed)
+
+    def builder(spec: SensorSpec) -> Callable[[], Sensor]:
+        if spec.period_s < 1:
+            return functools.partial(spec.build, shared)
+        return lambda: spec.build(surroundings(handed))
+
+    return {spec.name: builder(spec) for spec in SENSORS}
+
+
+@functools.cache
+def _kernel_boot_id() -> str:
+    try:
+        return handover.kernel_boot_id()
+    except OSError:  # not Linux: one identity per start of the agent is the best there is
+        return str(uuid.uuid4())
+
+
+def _version() -> str:
+    try:
+        return version("host-nanobot")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,269 @@
+"""The work loop on doubles, with the real spool: from an observation to a committed report."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from agent.backlog import CAPACITY
+from agent.cases import CaseBook
+from agent.detectors.registry import DETECTORS
+from agent.judge import Judge, hysteresis_of
+from agent.loop import WorkLoop
+from agent.pipeline import Pipeline
+from agent.sensing import Sensing
+from agent.spooling import Spool, Spooling
+from agent.testing import (
+    HOST,
+    KERNEL_BOOT,
+    SURROUNDINGS,
+    FakeSupervisor,
+    FlakySpool,
+    ManualClock,
+    ScriptedSensor,
+    builders,
+    case_report,
+    death,
+    oom_kill,
+    origin,
+    seeing,
+)
+from agent.witness import Witness
+from escalation.model import CasePhase, CaseReport, FaultClass, Heartbeat, Loss, LossKind, Report
+from escalation.outbox import Outbox
+from escalation.wire.codec import decode
+from probes.observation import SensorName, ServerKind
+
+DEATHS = SensorName("kernel.fatal_signal")
+
+
+class Host:
+    """A work loop with everything around it, on one spool file."""
+
+    def __init__(self, folder: Path, *, capacity: int = 1000, max_bytes: int = 1 << 20) -> None:
+        self.clock = ManualClock()
+        self.sensor = ScriptedSensor(DEATHS)
+        self.supervisor = FakeSupervisor(watchdog_s=30)
+        self.pipeline = Pipeline(capacity=capacity)
+        self.path = folder / "spool.sqlite"
+        self.max_bytes = max_bytes
+        self.disk = FlakySpool(open_spool=self._open)
+        self.spooling = Spooling(open_spool=self.disk.opened)
+        self.sensing = Sensing(pipeline=self.pipeline, clock=self.clock, woken=lambda: None)
+        detectors = [kind.build(kind.SETTINGS(), SURROUNDINGS) for kind in DETECTORS]
+        self.book = CaseBook(agent_id=HOST, kernel_boot_id=KERNEL_BOOT, hysteresis=hysteresis_of(detectors))
+        self.judge = Judge(detectors=detectors, book=self.book, failed=lambda *_: None)
+        self.loop = WorkLoop(
+            sensing=self.sensing,
+            pipeline=self.pipeline,
+            judge=self.judge,
+            spooling=self.spooling,
+            witness=Witness(cgroups=None),
+            supervisor=self.supervisor,
+            clock=self.clock,
+            woken=asyncio.Event(),
+            heartbeat=lambda: Heartbeat(
+                kernel_boot_id=KERNEL_BOOT,
+                agent_version="1",
+                started_ns=1,
+                coverage=(),
+                open_cases=0,
+                spool_reports=0,
+                spool_bytes=0,
+                interval_s=30,
+            ),
+            committed=lambda: None,
+            lived=lambda: None,
+        )
+
+    def _open(self) -> Spool:
+        return Outbox.open(
+            self.path, agent_id=HOST, kernel_boot_id=KERNEL_BOOT, max_bytes=self.max_bytes, now_ns=1
+        )
+
+    async def __aenter__(self) -> Host:
+        await self.spooling.__aenter__()
+        await self.sensing.assemble(builders(self.sensor)(None), disabled=frozenset())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.sensing.__aexit__()
+        await self.spooling.__aexit__()
+
+    async def live(self, seconds: float, *, step_s: float = 0.25) -> None:
+        """Let the loop do what is due, step by step."""
+        for _ in range(round(seconds / step_s)):
+            self.clock.forward(step_s)
+            await self.loop.step()
+
+    async def reports(self) -> list[Report]:
+        """Return what the spool holds."""
+        stored = await self.spooling.pending(after_row=0, limit=100_000, max_bytes=1 << 30)
+        return [decode(one.payload) for one in stored]
+
+    async def bodies(self) -> Sequence[object]:
+        return [report.body for report in await self.reports() if not isinstance(report.body, Heartbeat)]
+
+    def name(self, number: int) -> None:
+        where = origin(container=None, unit=f"u{number}.service")
+        self.sensor.says.append(death(self.clock.now.boot_ns / 1e9 - 1, 11, where=where))
+
+
+async def test_observation_becomes_a_committed_report(tmp_path: Path) -> None:
+    """A death is read, judged and on disk after the next step; the watchdog was fed."""
+    async with Host(tmp_path) as host:
+        await host.live(1)
+        host.sensor.says.append(death(2, 11))
+        await host.live(0.25)
+        (body,) = await host.bodies()
+        assert isinstance(body, CaseReport)
+        assert (body.phase, body.fault_class) == (CasePhase.OPENED, FaultClass.PROCESS_KILLED_BY_SIGNAL)
+        assert "WATCHDOG=1" in host.supervisor.told
+
+
+async def test_open_case_is_known_after_a_crash(tmp_path: Path) -> None:
+    """A second life takes the case up: no second opening, and its clearing carries the same id."""
+    async with Host(tmp_path) as first:
+        await first.live(1)
+        first.sensor.says.append(death(2, 11))
+        await first.live(0.25)
+        (opened,) = await first.bodies()
+    async with Host(tmp_path) as second:
+        second.clock.forward(100)
+        await second.live(1)
+        second.sensor.says.append(death(102, 11))
+        await second.live(700, step_s=5)
+        last = (await second.bodies())[-1]
+        assert isinstance(last, CaseReport)
+        assert isinstance(opened, CaseReport)
+        assert (last.phase, last.case_id) == (CasePhase.CLEARED, opened.case_id)
+        assert [one.phase for one in await second.bodies() if isinstance(one, CaseReport)].count(
+            CasePhase.OPENED
+        ) == 1
+
+
+async def test_full_disk_loses_nothing_that_fits_in_memory(tmp_path: Path) -> None:
+    """While the disk takes nothing, judging goes on; when it does again, everything arrives in order."""
+    async with Host(tmp_path) as host:
+        await host.live(1)
+        host.disk.broken = True
+        for number in range(17):
+            host.name(number)
+            await host.live(0.25)
+        assert len(host.loop.backlog) == 17
+        assert host.spooling.failures > 0
+        host.disk.broken = False
+        await host.live(2)
+        assert len(host.loop.backlog) == 0
+        names = [body.subject.name for body in await host.bodies() if isinstance(body, CaseReport)]
+        assert names == [f"u{number}.service" for number in range(17)]
+
+
+async def test_what_did_not_fit_in_memory_is_told(tmp_path: Path) -> None:
+    """A disk that is gone for long costs the oldest reports, and their exact number is reported."""
+    async with Host(tmp_path) as host:
+        await host.live(1)
+        host.disk.broken = True
+        excess = 13
+        for number in range(CAPACITY + excess):
+            host.loop.backlog.add([case_report(str(number), CasePhase.OPENED)], {})
+        await host.live(2)
+        host.disk.broken = False
+        await host.live(2)
+        bodies = await host.bodies()
+        assert Loss(LossKind.SPOOL_UNWRITABLE, "", excess, exact=True) in bodies
+        assert sum(isinstance(body, CaseReport) for body in bodies) == CAPACITY
+
+
+async def test_spool_that_cannot_be_opened_yet_delays_judgement_only(tmp_path: Path) -> None:
+    """What happens before the spool opens is judged afterwards, and the watchdog is fed meanwhile."""
+    async with Host(tmp_path) as host:
+        host.disk.broken = True
+        host.sensor.says.append(death(1, 11))
+        await host.live(5)
+        assert host.supervisor.told.count("WATCHDOG=1") == 1
+        host.disk.broken = False
+        await host.live(2)
+        assert len(await host.bodies()) == 1
+
+
+async def test_losses_of_sensors_and_pipeline_are_reported(tmp_path: Path) -> None:
+    """Samples a ring lost and observations the pipeline dropped come out as Loss, by sensor, exactly."""
+    async with Host(tmp_path, capacity=100) as host:
+        await host.live(1)
+        unimportant = origin(container=None, cgroup_path="/", name="x", server=ServerKind.OTHER)
+        host.sensor.says += [death(2, 11, where=unimportant) for _ in range(107)]
+        host.sensor.says.append(seeing(2, DEATHS, lost=11))
+        await host.live(2)
+        losses = {body for body in await host.bodies() if isinstance(body, Loss)}
+        assert losses == {
+            Loss(LossKind.PIPELINE_FULL, DEATHS, 7, exact=True),
+            Loss(LossKind.RING_FULL, DEATHS, 11, exact=True),
+        }
+
+
+async def test_damaged_spool_keeps_the_open_cases(tmp_path: Path) -> None:
+    """When the spool is begun anew, the notes of what stands open are written into it."""
+    async with Host(tmp_path) as host:
+        await host.live(1)
+        host.sensor.says.append(death(2, 11))
+        await host.live(1)
+        host.disk.forget()
+        await host.live(40)
+        assert len(await host.spooling.notes("case/")) == 1
+
+
+async def test_only_the_newest_heartbeat_waits(tmp_path: Path) -> None:
+    """An orchestrator that is away for an hour finds one heartbeat, not a hundred."""
+    async with Host(tmp_path) as host:
+        await host.live(3600, step_s=10)
+        assert sum(isinstance(report.body, Heartbeat) for report in await host.reports()) == 1
+
+
+async def test_wall_clock_that_jumps_a_day_clears_and_opens_nothing(tmp_path: Path) -> None:
+    """Only boot time decides."""
+    async with Host(tmp_path) as host:
+        await host.live(1)
+        host.sensor.says.append(oom_kill(2))
+        await host.live(1)
+        host.clock.jump_wall(3 * 86400)
+        await host.live(60, step_s=1)
+        host.clock.jump_wall(-6 * 86400)
+        await host.live(60, step_s=1)
+        assert len(await host.bodies()) == 1
+
+
+async def test_defect_of_one_detector_leaves_the_others_alone(tmp_path: Path) -> None:
+    """An exception in judgement is counted under its detector, and the rest is judged."""
+
+    class Broken:
+        NAME = "broken"
+        FAULTS = ()
+        SETTINGS = DETECTORS[0].SETTINGS
+        hysteresis: Mapping[FaultClass, object] = MappingProxyType({})
+
+        def observe(self, _: object) -> Sequence[object]:
+            raise ZeroDivisionError
+
+        def tick(self, _: object) -> Sequence[object]:
+            raise ZeroDivisionError
+
+        def watching(self) -> Sequence[object]:
+            return ()
+
+    async with Host(tmp_path) as host:
+        host.judge._detectors = (Broken(), *host.judge._detectors)  # type: ignore[assignment]
+        host.sensor.says.append(death(2, 11))
+        await host.live(2)
+        assert host.judge.errors["broken"] > 2
+        assert len(await host.bodies()) == 1
+
+
+def test_defaults_build_every_detector() -> None:
+    """Each detector can be made from its own defaults, and their names are sorted and distinct."""
+    names = [kind.NAME for kind in DETECTORS]
+    assert names == sorted(set(names))
+    faults = [note.fault_class for kind in DETECTORS for note in kind.FAULTS]
+    assert len(faults) == len(set(faults))
