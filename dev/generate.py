@@ -14,7 +14,7 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
-from dev.commands import page
+from dev import commands, wire_page
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,12 +42,15 @@ def wire() -> dict[Path, bytes]:
         }
 
 
-def commands() -> dict[Path, bytes]:
-    """Return the reference page of nanobotctl."""
-    return {ROOT / "docs/reference/nanobotctl.md": page().encode()}
+def pages() -> dict[Path, bytes]:
+    """Return the reference pages of nanobotctl and of the wire."""
+    return {
+        ROOT / "docs/reference/nanobotctl.md": commands.page().encode(),
+        ROOT / "docs/reference/wire.md": wire_page.page().encode(),
+    }
 
 
-GENERATORS: tuple[Callable[[], dict[Path, bytes]], ...] = (wire, commands)
+GENERATORS: tuple[Callable[[], dict[Path, bytes]], ...] = (wire, pages)
 
 
 def main() -> int:
