@@ -81,6 +81,8 @@ class Client:
                 if response.status_code != 200:
                     response.read()
                     raise self._error(response)
+                if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                    raise self._stranger(response)
                 yield (
                     line.removeprefix("data: ").encode()
                     for line in response.iter_lines()
@@ -92,6 +94,8 @@ class Client:
             response = self._http.request(method, path, **request)
         if response.status_code != 200:
             raise self._error(response)
+        if response.headers.get("content-type", "").partition(";")[0] != "application/json":
+            raise self._stranger(response)
         return response.content
 
     @contextmanager
@@ -113,10 +117,13 @@ class Client:
             error = response.json()["error"]
             return from_api(str(error["code"]), str(error["message"]))
         except (ValueError, KeyError, TypeError):
-            return CtlError(
-                f"{self._url} answered {response.status_code} in words that are not the orchestrator's",
-                advice="is this the address of nanobot-orchestrator?",
-            )
+            return self._stranger(response)
+
+    def _stranger(self, response: httpx2.Response) -> CtlError:
+        return CtlError(
+            f"{self._url} answered {response.status_code} in words that are not the orchestrator's",
+            advice="is this the address of nanobot-orchestrator?",
+        )
 
 
 def _trust(connection: Connection) -> ssl.SSLContext:

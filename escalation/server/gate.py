@@ -29,7 +29,7 @@ OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _METHODS: Final = frozenset({"GET", "HEAD", "POST"})
 
-_HEADERS: Final = {
+HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
@@ -41,6 +41,7 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+"""What every answer carries."""
 
 
 @dataclass(slots=True)
@@ -95,7 +96,7 @@ class Gate:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers.update(_HEADERS)
+                headers.update(HEADERS)
                 headers["X-Request-Id"] = exchange.request_id
             await send(message)
 

@@ -36,7 +36,7 @@ from escalation.server.desk import (
     Superseded,
     Unavailable,
 )
-from escalation.server.gate import Exchange, Gate, problem
+from escalation.server.gate import HEADERS, Exchange, Gate, problem
 from escalation.server.metrics import CONTENT_TYPE, ServerMetrics
 from escalation.view import (
     NOT_FINISHED,
@@ -56,6 +56,7 @@ KEEP_ALIVE_S: Final = 15.0
 _DEFAULT_LIMIT: Final = 200
 _MAX_LIMIT: Final = 1000
 _PAGE_LIMIT: Final = 100
+_PAGES: Final = frozenset({"/", "/hosts", "/q/{id}"})
 _NOT_ASCII: Final = re.compile(r"[^\x20-\x7e]")
 
 
@@ -111,11 +112,10 @@ def build(
         routes=[Route(rule.path, _checked(rule), methods=[rule.method]) for rule in surface.rules],
         middleware=[Middleware(Gate, persons=persons, hosts=hosts, metrics=metrics, clock=clock)],
         exception_handlers={
-            DeskError: _desk_error,
-            HTTPException: _http_error,
-            Exception: _defect,
+            DeskError: surface.desk_error,
+            HTTPException: surface.http_error,
+            Exception: surface.defect,
         },
-        max_body_size=MAX_BODY_BYTES,
     )
 
 
@@ -261,6 +261,44 @@ class Surface:
     async def _style(self, _request: Request) -> Response:
         return self._pages.style()
 
+    async def desk_error(self, request: Request, error: Exception) -> Response:
+        """Answer with what the desk refused."""
+        status, code = 409, "conflict"
+        match error:
+            case NotFound():
+                status, code = 404, "not_found"
+            case Refused():
+                status, code = 409, "refused"
+            case Superseded():
+                status, code = 409, "superseded"
+            case Expired():
+                status, code = 410, "expired"
+            case Unavailable() | FellBehind():
+                status, code = 503, "unavailable"
+        return self._problem(request, status, code, str(error))
+
+    async def http_error(self, request: Request, error: Exception) -> Response:
+        """Answer a request that is wrong in itself."""
+        assert isinstance(error, HTTPException)
+        code = {404: "not_found", 403: "forbidden"}.get(error.status_code, "bad_request")
+        return self._problem(request, error.status_code, code, error.detail, dict(error.headers or {}))
+
+    async def defect(self, request: Request, _error: Exception) -> Response:
+        """Answer when the orchestrator itself failed; what failed is for its log only."""
+        answer = self._problem(
+            request, 500, "failed", "the orchestrator failed here; its log has the details"
+        )
+        answer.headers.update(HEADERS | {"X-Request-Id": _exchange(request).request_id})  # sent past the gate
+        return answer
+
+    def _problem(
+        self, request: Request, status: int, code: str, message: str, headers: dict[str, str] | None = None
+    ) -> Response:
+        """Return an error as a page to a browser's page, as JSON to everything else."""
+        if request.method == "GET" and _exchange(request).route in _PAGES:
+            return self._pages.problem(status, message)
+        return problem(status, code, message, headers)
+
 
 def _checked(rule: Rule) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
@@ -313,9 +351,23 @@ async def _body(request: Request, kind: type[T]) -> T:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise HTTPException(415, "the body is application/json")
     try:
-        return msgspec.json.decode(await request.body(), type=kind)
+        return msgspec.json.decode(await _limited(request), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HTTPException(400, f"the body cannot be read: {error}") from error
+
+
+async def _limited(request: Request) -> bytes:
+    """Return the body, read no further than the limit.
+
+    Not Starlette's own limit: that one answers before the gate, so a stranger would hear something else than
+    that credentials are needed.
+    """
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413, f"the body is longer than {MAX_BODY_BYTES} bytes")
+    return bytes(body)
 
 
 def _json(value: object) -> Response:
@@ -333,29 +385,3 @@ def _ascii(value: object) -> bytes:
 def _json_escape(found: re.Match[str]) -> str:
     units = found[0].encode("utf-16-be")
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
-
-
-def _desk_error(_request: Request, error: Exception) -> Response:
-    status, code = 409, "conflict"
-    match error:
-        case NotFound():
-            status, code = 404, "not_found"
-        case Refused():
-            status, code = 409, "refused"
-        case Superseded():
-            status, code = 409, "superseded"
-        case Expired():
-            status, code = 410, "expired"
-        case Unavailable() | FellBehind():
-            status, code = 503, "unavailable"
-    return problem(status, code, str(error))
-
-
-def _http_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = {404: "not_found", 403: "forbidden"}.get(error.status_code, "bad_request")
-    return problem(error.status_code, code, error.detail, dict(error.headers or {}))
-
-
-def _defect(_request: Request, _error: Exception) -> Response:
-    return problem(500, "failed", "the orchestrator failed here; its log has the details")

@@ -13,6 +13,7 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
+from escalation.inert import guarded
 from escalation.model import ActionKind, Severity, State
 from escalation.server.clock import Clock
 from escalation.view import EntryView, HostView
@@ -63,14 +64,18 @@ class Pages:
         """Return what each host can and cannot see."""
         return self._render("hosts.html", hosts=hosts)
 
+    def problem(self, status: int, message: str) -> Response:
+        """Return why a page cannot be shown."""
+        return self._render("problem.html", status=status, message=guarded(message), http_status=status)
+
     def style(self) -> Response:
         """Return the style sheet."""
         return Response(self._style, media_type="text/css")
 
-    def _render(self, template: str, **values: object) -> Response:
+    def _render(self, template: str, *, http_status: int = 200, **values: object) -> Response:
         now = datetime.fromtimestamp(self._clock.wall_ns() / 1e9, UTC)
         rendered = self._environment.get_template(template).render(now=f"{now:%Y-%m-%d %H:%M:%S}", **values)
-        return HTMLResponse(rendered)
+        return HTMLResponse(rendered, status_code=http_status)
 
     def _relative(self, moment: str) -> str:
         """Return an RFC 3339 time as `5 min ago` or `in 2 h`; an impossible time as `at an unknown time`."""

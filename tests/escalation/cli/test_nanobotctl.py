@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import re
 import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -163,6 +165,32 @@ def test_watching_prints_what_is_there_and_what_changes(ctl: Ctl, served: Any) -
 def test_watching_without_an_orchestrator_fails_at_once(ctl: Ctl) -> None:
     """A connection that never worked is an error, not something to wait for."""
     assert ctl("--url", "http://127.0.0.1:9", "watch").code == 1
+
+
+class _Stranger(http.server.BaseHTTPRequestHandler):
+    """Another service at the address: answers everything with 200 and a page."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<h1>\x1b[31mwelcome</h1>")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("arguments", [["queue", "--json"], ["show", "x"], ["watch"], ["audit", "verify"]])
+def test_another_service_at_the_address_is_told_apart(ctl: Ctl, arguments: list[str]) -> None:
+    """What does not answer like an orchestrator is an error, and nothing of it is printed."""
+    with http.server.HTTPServer(("127.0.0.1", 0), _Stranger) as stranger:
+        thread = threading.Thread(target=stranger.serve_forever)
+        thread.start()
+        outcome = ctl("--url", f"http://127.0.0.1:{stranger.server_port}", *arguments)
+        stranger.shutdown()
+        thread.join()
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "not the orchestrator's" in outcome.err
 
 
 def test_hosts_say_what_they_cannot_see(ctl: Ctl, served: Any) -> None:

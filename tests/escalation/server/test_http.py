@@ -296,8 +296,10 @@ async def test_a_body_over_the_limit_is_not_read(house: House) -> None:
         for at in range(0, len(big), 8192):
             yield big[at : at + 8192]
 
-    assert (await house.client.post(path, content=big, headers=headers)).status_code == 413
-    assert (await house.client.post(path, content=pieces(), headers=headers)).status_code == 413
+    for content in (big, pieces()):
+        refused = await house.client.post(path, content=content, headers=headers)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (413, "bad_request")
+    assert (await house.client.post(path, content=big)).status_code == 401
 
 
 @pytest.mark.parametrize("query", ["state=odd", "limit=-1", "limit=x", "limit=1001", "limit=٣", "limit=1e3"])
@@ -394,9 +396,19 @@ async def test_a_defect_is_told_without_its_details(house: House) -> None:
     house.desk.service = None  # type: ignore[assignment]
     response = await house.get("/api/v1/queue")
     assert response.status_code == 500
+    assert "default-src 'none'" in response.headers["content-security-policy"]
     assert response.json() == {
         "error": {"code": "failed", "message": "the orchestrator failed here; its log has the details"}
     }
+
+
+async def test_a_page_that_cannot_be_shown_is_still_a_page(house: House) -> None:
+    """A person with a browser gets an unknown entry and a wrong state in words, with the right status."""
+    missing = await house.get("/q/%1b%5b31m%3Cscript%3E")
+    assert (missing.status_code, missing.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "<script" not in missing.text
+    assert "\x1b" not in missing.text
+    assert (await house.get("/?state=odd")).status_code == 400
 
 
 async def test_a_page_is_small_and_asks_nobody_else(house: House) -> None:
