@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any, Self, cast
 
 import grpc
@@ -19,8 +20,8 @@ class RecordingOrchestrator:
 
     Behaviour can be changed while it runs: `ack_pause_s` before each acknowledgement, `status` to refuse
     every stream with, `is_invalid` to refuse batches that hold such a report, `break_after` to cut a stream
-    once when so many reports came (the last ones unacknowledged), `silent` to acknowledge nothing, `keep` to
-    remember reports or only to count them.
+    once when so many reports came (the last ones unacknowledged), `silent` to acknowledge nothing,
+    `ack_beyond` to acknowledge so many more than came, `keep` to remember reports or only to count them.
     """
 
     def __init__(self, files: credentials.Files) -> None:
@@ -37,6 +38,7 @@ class RecordingOrchestrator:
         self.is_invalid: Callable[[Report], bool] = lambda _: False
         self.break_after: int | None = None
         self.silent = False
+        self.ack_beyond = 0
         self.keep = True
         self.count = 0
         self.arrived = asyncio.Event()
@@ -88,6 +90,7 @@ class RecordingOrchestrator:
                 continue
             if self.ack_pause_s:
                 await asyncio.sleep(self.ack_pause_s)
+            committed = replace(committed, sequence=committed.sequence + self.ack_beyond)
             await context.write(codec.encode_ack(committed))
 
     def _take(self, payloads: tuple[bytes, ...]) -> codec.Committed | None:
@@ -103,5 +106,6 @@ class RecordingOrchestrator:
         for report in reports:
             key = (report.agent_id, report.boot_id, report.sequence)
             self.redelivered += key in self.reports
-            self.reports.setdefault(key, report)
+            if self.reports.setdefault(key, report) != report:
+                self.complaints.append(f"another report under the known number {key}")
         return codec.Committed(reports[-1].boot_id, reports[-1].sequence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -127,6 +128,33 @@ def test_a_full_disk_keeps_what_was_kept_and_recovers_by_itself(small_disk: Path
     assert outbox.acknowledge(outbox.boot_id, kept) == kept
     (left,) = outbox.pending(after_row=0, limit=10, max_bytes=1 << 20)
     assert decode(left.payload) == account
+    outbox.close()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_disk_that_is_full_at_the_start_is_named_and_nothing_is_forgotten(
+    small_disk: Path, damaged: bool
+) -> None:
+    """Neither a fresh spool nor a damaged one crashes on a full disk; the loss is told once there is room."""
+    path = small_disk / "spool.db"
+    lost = 0
+    if damaged:
+        outbox = Outbox.open(path, agent_id=AGENT, kernel_boot_id=BOOT, max_bytes=1 << 20, now_ns=1)
+        lost = len(outbox.append([Loss(LossKind.RING_FULL, "s", 1, exact=True)] * 17, now_ns=1))
+        outbox.close()
+        path.write_bytes(b"\0" * 4096)
+    ballast = small_disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    for _ in range(3):
+        with pytest.raises(OutboxUnwritable, match=r"spool\.db: .*(full|disk I/O error|No space left)"):
+            Outbox.open(path, agent_id=AGENT, kernel_boot_id=BOOT, max_bytes=1 << 20, now_ns=1)
+    ballast.unlink()
+    outbox = Outbox.open(path, agent_id=AGENT, kernel_boot_id=BOOT, max_bytes=1 << 20, now_ns=1)
+    found = [decode(each.payload).body for each in outbox.pending(after_row=0, limit=9, max_bytes=1 << 20)]
+    assert found == ([Loss(LossKind.SPOOL_QUARANTINED, "", lost, exact=False)] if damaged else [])
     outbox.close()
 
 

@@ -199,6 +199,34 @@ async def test_an_orchestrator_that_dies_under_way_gets_the_rest_later(host: Hos
     assert host.arrived() == list(range(5_500))
 
 
+async def test_reports_whose_acknowledgement_was_lost_come_again_as_the_same(host: Host) -> None:
+    """Taken but not acknowledged: the same reports come again under the same ids, and count once."""
+    host.append(1_500)
+    host.server.silent = True
+    async with running(host.uplink()):
+        await until(lambda: len(host.server.reports) == 1_500)
+        await host.server.stop()
+        host.server.silent = False
+        await host.server.start()
+        await until(lambda: host.outbox.depth().reports == 0)
+    assert host.arrived() == list(range(1_500))
+    assert host.server.redelivered == 1_500
+    assert host.server.complaints == []
+
+
+async def test_an_acknowledgement_beyond_what_was_sent_forgets_nothing_more(host: Host) -> None:
+    """A confused orchestrator that acknowledges the future loses no report of ours."""
+    host.server.ack_beyond = 10**6
+    host.append(3)
+    async with running(host.uplink()) as uplink:
+        await until(lambda: host.outbox.depth().reports == 0)
+        host.append(2, start=3)
+        assert host.outbox.depth().reports == 2
+        uplink.wake()
+        await until(lambda: host.outbox.depth().reports == 0)
+    assert host.arrived() == [0, 1, 2, 3, 4]
+
+
 async def test_only_the_reports_that_are_refused_are_set_aside(host: Host) -> None:
     """Two invalid reports among 1 200 are found by halves and counted as lost; all others arrive in order."""
     bad = {333, 901}
