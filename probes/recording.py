@@ -3,6 +3,7 @@
 One object a line, `{"type": "OomKill", ...}` with the fields of the dataclass. Reading is strict: a line that
 is no observation is refused with its number, since a recording that silently lost half its lines proves
 nothing.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +37,10 @@ def from_line(line: str) -> Observation:
         raw = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise RecordingInvalid(f"not JSON: {error}") from error
-    if not isinstance(raw, dict) or raw.get("type") not in _TYPES:
+    kind = _named(raw, _TYPES)
+    if kind is None:
         raise RecordingInvalid("no observation: an object with a known `type` is expected")
-    built: Observation = _build(_TYPES[raw["type"]], raw, raw["type"])
+    built: Observation = _build(kind, raw, kind.__name__)
     return built
 
 
@@ -51,6 +53,11 @@ def read(lines: Iterable[str]) -> Iterator[Observation]:
             yield from_line(line)
         except RecordingInvalid as error:
             raise RecordingInvalid(f"line {number}: {error}") from error
+
+
+def _named(raw: Any, kinds: dict[str, type[Any]]) -> type[Any] | None:
+    name = raw.get("type") if isinstance(raw, dict) else None
+    return kinds.get(name) if isinstance(name, str) else None
 
 
 def _plain(value: Any) -> Any:
@@ -94,7 +101,7 @@ def _value(hint: Any, raw: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(raw, dict):
             raise RecordingInvalid(f"{where}: no object")
-        return _build(typing.cast(type[Any], hint), raw, where)
+        return _build(typing.cast("type[Any]", hint), raw, where)
     if type(raw) is not hint:
         raise RecordingInvalid(f"{where}: expected {hint.__name__}, got {type(raw).__name__}")
     return raw
@@ -103,8 +110,9 @@ def _value(hint: Any, raw: Any, where: str) -> Any:
 def _one_of(options: tuple[Any, ...], raw: Any, where: str) -> Any:
     if raw is None and type(None) in options:
         return None
-    if isinstance(raw, dict) and raw.get("type") in _COVERAGES:
-        return _build(_COVERAGES[raw["type"]], raw, where)
+    coverage = _named(raw, _COVERAGES)
+    if coverage is not None and coverage in options:
+        return _build(coverage, raw, where)
     plain = [option for option in options if option is not type(None)]
     if len(plain) != 1:
         raise RecordingInvalid(f"{where}: none of the kinds that may stand here")

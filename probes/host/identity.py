@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from probes.host.cgroups import CgroupPaths
 from probes.observation import CgroupId, Origin, ServerKind
@@ -168,6 +169,10 @@ class Identifier:
             server=server_kind(name or "", arguments),
         )
 
+    def batch(self) -> Batch:
+        """Return a memory for the events of one read, so that a storm from one process asks /proc once."""
+        return Batch(self)
+
     def memory_paths(self, pid: int) -> dict[str, str]:
         """Return the cgroup path by v1 controller of a living process; the v2 path has the empty name."""
         found = {}
@@ -200,6 +205,27 @@ class Identifier:
                 return file.read(1 << 16)
         except OSError:
             return b""
+
+
+class Batch:
+    """The origins of one read's events, each process looked up once."""
+
+    def __init__(self, identifier: Identifier) -> None:
+        self._identifier = identifier
+        self._known: dict[tuple[int, int, bytes], Origin] = {}
+
+    def origin(self, event: Mapping[str, Any]) -> Origin:
+        """Return the origin of an event with `pid`, `cgroup_id`, `process` and `time_ns`."""
+        key = (event["pid"], event["cgroup_id"], event["process"])
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._identifier.origin(
+                pid=event["pid"],
+                cgroup_id=CgroupId(event["cgroup_id"]),
+                process_name=event["process"],
+                at_boot_ns=event["time_ns"],
+            )
+        return found
 
 
 def decode_name(raw: bytes) -> str:

@@ -13,6 +13,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from probes.observation import CgroupId
@@ -47,6 +48,7 @@ class ListeningSocket:
     cgroup_id: CgroupId | None = None
 
 
+@lru_cache(maxsize=1024)
 def canonical(packed: bytes) -> str:
     """Return an address of 4 or 16 bytes in canonical text; IPv4 in IPv6 clothes as IPv4."""
     address = ipaddress.ip_address(packed)

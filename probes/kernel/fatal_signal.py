@@ -9,7 +9,7 @@ from probes.host.identity import Identifier
 from probes.kernel.handed import HandedProgram
 from probes.kernel.handover import Handover
 from probes.kernel.programs import Attachment, KernelProgram
-from probes.observation import CgroupId, FatalSignal, Instant, Observation, SensorName
+from probes.observation import FatalSignal, Instant, Observation, SensorName
 
 NAME = SensorName("kernel.fatal_signal")
 PROGRAM = KernelProgram(
@@ -39,16 +39,12 @@ class FatalSignalSensor:
 
     def read(self, now: Instant) -> Sequence[Observation]:
         """Return the deaths since the last read."""
+        origins = self._identifier.batch()
         found: list[Observation] = [
             FatalSignal(
                 sensor=NAME,
                 at=at_boot_ns(event["time_ns"], now),
-                origin=self._identifier.origin(
-                    pid=event["pid"],
-                    cgroup_id=CgroupId(event["cgroup_id"]),
-                    process_name=event["process"],
-                    at_boot_ns=event["time_ns"],
-                ),
+                origin=origins.origin(event),
                 signal=event["signal"],
                 code=event["code"],
             )

@@ -67,15 +67,27 @@ class Layout:
 
     def reader(self) -> Callable[[bytes], dict[str, Any]]:
         """Return a function from bytes to values by name; it raises ValueError when they are too few."""
-        parts = tuple((f.name, struct.Struct(f"={f.code}"), f.offset) for f in self.fields)
-        size = self.size
+        names, whole, size = tuple(f.name for f in self._in_order()), self._format(), self.size
 
         def read(data: bytes) -> dict[str, Any]:
             if len(data) < size:
                 raise ValueError(f"record of {len(data)} bytes, expected {size}")
-            return {name: code.unpack_from(data, offset)[0] for name, code, offset in parts}
+            return dict(zip(names, whole.unpack_from(data), strict=True))
 
         return read
+
+    def _in_order(self) -> list[Field]:
+        return sorted(self.fields, key=lambda f: f.offset)
+
+    def _format(self) -> struct.Struct:
+        """One format for the whole record, holes skipped: a record is decoded in one call."""
+        text, at = "=", 0
+        for part in self._in_order():
+            if part.offset < at:
+                raise ManifestInvalid(f"field {part.name} overlaps the one before it")
+            text += f"{part.offset - at}x{part.code}"
+            at = part.offset + part.size
+        return struct.Struct(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +376,9 @@ def _layout(raw: object, where: str) -> Layout | None:
         if struct.calcsize(f"={code}") != width or offset + width > size:
             raise ManifestInvalid(f"{at}: {width} bytes at {offset} do not fit a record of {size}")
         fields.append(Field(_text(member, "name", at), code, offset, width))
-    return Layout(size, tuple(fields))
+    layout = Layout(size, tuple(fields))
+    layout.reader()  # raises when the fields overlap
+    return layout
 
 
 def _dict(raw: object, where: str) -> dict[str, Any]:

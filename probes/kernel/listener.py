@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from probes.host.clock import at_boot_ns
-from probes.host.identity import Identifier
+from probes.host.identity import Batch, Identifier
 from probes.host.sockets import ListeningSocket, SocketsUnreadable, canonical, listening_sockets
 from probes.kernel.handed import HandedProgram
 from probes.kernel.handover import Handover
@@ -65,7 +65,8 @@ class ListenerSensor:
         """Return what changed since the last read; the socket table is read only if anything did."""
         events = list(self._program.records())
         table = self._table() if events else None
-        found: list[Observation] = [self._observation(event, table, now) for event in events]
+        origins = self._identifier.batch()
+        found: list[Observation] = [self._observation(event, table, origins, now) for event in events]
         return found + list(self._program.losses(now))
 
     def wakeup_fd(self) -> int | None:
@@ -77,7 +78,7 @@ class ListenerSensor:
         self._program.close()
 
     def _observation(
-        self, event: dict[str, Any], table: _Table | None, now: Instant
+        self, event: dict[str, Any], table: _Table | None, origins: Batch, now: Instant
     ) -> ListenerOpened | ListenerClosed:
         width = 4 if event["family"] == _AF_INET else 16
         at, address, port = (
@@ -89,12 +90,7 @@ class ListenerSensor:
         listener = Listener(
             address=address,
             port=port,
-            origin=self._identifier.origin(
-                pid=event["pid"],
-                cgroup_id=cgroup_id,
-                process_name=event["process"],
-                at_boot_ns=event["time_ns"],
-            ),
+            origin=origins.origin(event),
         )
         shown = None if table is None else table.get((address, port), set())
         if event["opened"]:

@@ -1,0 +1,258 @@
+"""The loader on the real kernel: privileges, partial failure, and a reader without any privilege."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from probes import registry
+from probes.host.clock import now
+from probes.kernel import handover
+from probes.kernel.handed import HandedProgram
+from probes.observation import BlindReason, DeviceOpens, Gap, ListenerOpened, SensorName
+from probes.sensor import SensorBlind
+from tests.kernel.conftest import AS_IN_ITS_UNIT, BOUNDED, MAIN, Cgroups, LoadRun, Watch, run_loader
+
+pytestmark = [pytest.mark.root, pytest.mark.ebpf]
+
+_KERNEL_SENSORS = [s.name for s in registry.SENSORS if s.program is not None]
+
+
+def _check(prefix: list[str], **environment: str) -> tuple[int, dict[str, dict[str, object]]]:
+    run = subprocess.run(
+        [*prefix, "/usr/bin/python3", "-I", str(MAIN), "check", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+        env={**os.environ, **environment},
+    )
+    return run.returncode, {row["name"]: row for row in json.loads(run.stdout)["sensors"]}
+
+
+def test_everything_attaches_with_two_capabilities(loaded: LoadRun) -> None:
+    """CAP_BPF and CAP_PERFMON, bounded to exactly these, attach every program."""
+    assert loaded.status == 0, loaded.said
+    states = {entry.sensor: entry.blind for entry in loaded.handover.manifest.sensors}
+    assert states == dict.fromkeys(_KERNEL_SENSORS)
+    assert loaded.handover.manifest.kernel_boot_id == handover.kernel_boot_id()
+
+
+@pytest.mark.parametrize("missing", ["bpf", "perfmon"])
+def test_each_of_the_two_is_needed(missing: str) -> None:
+    """With one of the two, every kernel sensor is blind for want of privilege, and says so."""
+    left = {"bpf": "perfmon", "perfmon": "bpf"}[missing]
+    bounded = [f"--bounding-set=-all,+{left}", f"--inh-caps=-all,+{left}"]
+    prefix = [*AS_IN_ITS_UNIT[: -len(BOUNDED)], "setpriv", *bounded]
+    status, rows = _check(prefix)
+    assert status == 1
+    assert {row["reason"] for row in rows.values()} == {BlindReason.NO_PRIVILEGE.value}
+
+
+def test_check_says_that_all_is_well_and_lets_go() -> None:
+    """Exit status 0, every sensor attached, and nothing of it stays behind."""
+    status, rows = _check(AS_IN_ITS_UNIT)
+    assert status == 0
+    assert {name: row["state"] for name, row in rows.items()} == dict.fromkeys(_KERNEL_SENSORS, "attached")
+
+
+def test_without_headers_the_package_is_named(tmp_path: Path) -> None:
+    """Headers that are not there blind everything with what to install, before the compiler complains."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    status, rows = _check(AS_IN_ITS_UNIT, BCC_KERNEL_SOURCE=str(empty))
+    assert status == 1
+    assert {row["reason"] for row in rows.values()} == {BlindReason.NO_HEADERS.value}
+    assert all(str(empty) in str(row["detail"]) for row in rows.values())
+
+
+def test_without_tracefs_the_mount_is_named() -> None:
+    """A loader that may not mount says what to mount."""
+    prefix = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        'umount -l /sys/kernel/tracing /sys/kernel/debug 2>/dev/null; exec "$@"',
+        "sh",
+        *BOUNDED,
+    ]
+    status, rows = _check(prefix)
+    assert status == 1
+    assert {row["reason"] for row in rows.values()} == {BlindReason.NO_KERNEL_SUPPORT.value}
+    assert all("mount -t tracefs" in str(row["detail"]) for row in rows.values())
+
+
+def test_root_mounts_tracefs_for_itself_alone() -> None:
+    """Unbounded root mounts it in a namespace of its own; the machine's mounts are as before."""
+    before = Path("/proc/self/mounts").read_text()
+    status, _ = _check([])
+    assert status == 0
+    assert Path("/proc/self/mounts").read_text() == before
+
+
+def test_a_missing_tracepoint_blinds_its_own_sensor_only(tmp_path: Path) -> None:
+    """A kernel without oom:mark_victim still tells of everything else."""
+    # A tracefs in which one event is covered by an empty folder.
+    hide = (
+        "mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing;"
+        f'mount --bind {tmp_path} /sys/kernel/tracing/events/oom/mark_victim; exec "$@"'
+    )
+    run = run_loader(tmp_path, prefix=["unshare", "--mount", "sh", "-c", hide, "sh", *BOUNDED])
+    try:
+        blind = {e.sensor: e.blind for e in run.handover.manifest.sensors if e.blind is not None}
+        assert list(blind) == ["kernel.oom_kill"]
+        told = blind[SensorName("kernel.oom_kill")]
+        assert told is not None
+        assert told.reason is BlindReason.NO_KERNEL_SUPPORT
+        assert told.detail == "this kernel has no tracepoint oom:mark_victim"
+        spec = next(s for s in registry.SENSORS if s.name == "kernel.oom_kill")
+        with pytest.raises(SensorBlind, match="no_kernel_support: this kernel has no tracepoint"):
+            spec.build(registry.surroundings(run.handover)).open()
+    finally:
+        run.handover.close()
+
+
+def test_a_disabled_sensor_is_not_loaded(tmp_path: Path) -> None:
+    """What the configuration disables is blind by decision, and has no descriptor."""
+    run = run_loader(tmp_path, config='disabled = ["kernel.listener"]\n', prefix=AS_IN_ITS_UNIT)
+    try:
+        entry = run.handover.entry(SensorName("kernel.listener"))
+        assert entry is not None
+        assert entry.blind is not None
+        assert entry.blind.reason is BlindReason.DISABLED
+        assert (entry.maps, entry.attachments) == ((), ())
+        others = [e.blind for e in run.handover.manifest.sensors if e.sensor != "kernel.listener"]
+        assert others == [None] * (len(_KERNEL_SENSORS) - 1)
+    finally:
+        run.handover.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        (
+            'disabled = ["kernel.lisener"]',
+            "sensors.disabled: no sensor 'kernel.lisener'; there are",
+        ),
+        ("disabled = 3", "sensors.disabled: expected a list of sensor names"),
+        ('socket = "relative"', "sensors.socket: expected an absolute path"),
+        ("colour = 1", "sensors.colour: unknown key"),
+        ("disabled = [", "is not valid TOML"),
+    ],
+)
+def test_a_broken_configuration_is_named(tmp_path: Path, config: str, complaint: str) -> None:
+    """File and key, exit status 2, nothing loaded."""
+    path = tmp_path / "agent.toml"
+    path.write_text(f"[sensors]\n{config}\n")
+    run = subprocess.run(
+        ["/usr/bin/python3", "-I", str(MAIN), "load", "--config", str(path), "--agent-user", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert run.returncode == 2
+    assert run.stderr.startswith(f"nanobot-probes: {path}: ")
+    assert complaint in run.stderr
+
+
+def test_a_reader_without_privilege_sees_everything(loaded: LoadRun, cgroups: Callable[..., Cgroups]) -> None:
+    """uid 65534 without a capability reads rings and tables through what it was handed."""
+    group = cgroups()
+    build = next(s.build for s in registry.SENSORS if s.name == "kernel.device_open")
+    outcome, answer = os.pipe()
+    group.python(
+        "import os\nfor _ in range(31):\n    try: os.open('/dev/nvidia93', 2)\n    except OSError: pass"
+    )
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            sensor = build(registry.surroundings(loaded.handover))
+            sensor.open()
+            seen = [o for o in sensor.read(now()) if isinstance(o, DeviceOpens)]
+            sensor.close()
+            count = sum(o.count for o in seen if o.origin.cgroup_id == group.id)
+            status = Path("/proc/self/status").read_text().splitlines()
+            capabilities = [line for line in status if line.startswith("CapEff")]
+            os.write(answer, json.dumps([os.getuid(), count, capabilities]).encode())
+        except BaseException as error:  # noqa: BLE001 - told to the parent, which fails on it
+            os.write(answer, json.dumps(repr(error)).encode())
+        finally:
+            os._exit(0)
+    os.close(answer)
+    with os.fdopen(outcome, "rb") as result:
+        told = json.loads(result.read())
+    os.waitpid(child, 0)
+    assert told == [65534, 31, ["CapEff:\t0000000000000000"]]
+
+
+_STORM = """
+import socket, time
+count = 0
+begin = time.monotonic()
+while time.monotonic() < begin + {seconds}:
+    for _ in range(100):
+        s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen(); s.close(); count += 1
+    while count > {rate} / 2 * (time.monotonic() - begin):
+        time.sleep(0.0005)
+print(count)
+"""
+_UNBOUNDED = 10**9
+
+
+def test_a_storm_is_seen_or_counted(
+    loaded: LoadRun, watch: Callable[[str], Watch], cgroups: Callable[..., Cgroups]
+) -> None:
+    """100 000 events a second through a ring of 1 MiB: every one is seen or counted as lost."""
+    watching, group = watch("kernel.listener"), cgroups()
+    child = group.start(_STORM.format(seconds=1.5, rate=100_000))
+    sensor = watching.sensor
+    seen = lost = 0
+    try:
+        while child.poll() is None:
+            found = list(sensor.read(now()))
+            seen += sum(1 for o in found if not isinstance(o, Gap) and _mine(o, group))
+            lost += sum(o.lost for o in found if isinstance(o, Gap))
+        found = list(sensor.read(now()))
+        seen += sum(1 for o in found if not isinstance(o, Gap) and _mine(o, group))
+        lost += sum(o.lost for o in found if isinstance(o, Gap))
+        made = 2 * int(child.communicate()[0])
+    finally:
+        child.kill()
+        child.wait(10)
+    assert made > 100_000
+    assert seen + lost == made
+
+
+def test_a_ring_that_overflows_counts_every_loss(
+    loaded: LoadRun, cgroups: Callable[..., Cgroups], watch: Callable[[str], Watch]
+) -> None:
+    """Nobody reads for a while: what did not fit is in the count, to the last event, and told once."""
+    watching, group = watch("kernel.listener"), cgroups()
+    made = 2 * int(group.python(_STORM.format(seconds=2.0, rate=_UNBOUNDED)).stdout)
+    found = list(watching.sensor.read(now()))
+    seen = sum(1 for o in found if not isinstance(o, Gap) and _mine(o, group))
+    lost = sum(o.lost for o in found if isinstance(o, Gap))
+    assert lost > 0, f"{made} events all fit"
+    others = sum(1 for o in found if isinstance(o, ListenerOpened)) - seen // 2
+    assert seen + lost >= made
+    assert seen + lost - made <= 2 * max(0, others) + 50  # other sockets of this machine meanwhile
+    watching.sensor.close()
+    again = HandedProgram(sensor=SensorName("kernel.listener"), stem="listener", handover=loaded.handover)
+    again.open()
+    assert again.losses(now()) == []
+    again.close()
+
+
+def _mine(seen: object, group: Cgroups) -> bool:
+    listener = getattr(seen, "listener", None)
+    return listener is not None and listener.origin.cgroup_id == group.id
