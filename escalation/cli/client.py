@@ -52,14 +52,15 @@ class Client:
         return self._ask("POST", path, json=body)
 
     def entry(self, entry_id: str) -> bytes:
-        """Return the entry with this id, this incident's id, or whose id alone begins so."""
+        """Return the entry with this id or this incident's id; the beginning of one is enough."""
         try:
             return self.get(f"/api/v1/queue/{quote(entry_id, safe='')}")
         except CtlError as error:
             if error.code is not ExitCode.NOT_FOUND or len(entry_id) < _SHORTEST_PREFIX:
                 raise
             known = json.loads(self.get("/api/v1/queue", state="all", limit=1000))["entries"]
-            fitting = [each["id"] for each in known if each["id"].startswith(entry_id)]
+            names = {name for each in known for name in (each["id"], each["incident_id"])}
+            fitting = [name for name in names if name.startswith(entry_id)]
             if len(fitting) > 1:
                 raise CtlError(
                     f"{entry_id} is the beginning of {len(fitting)} ids",

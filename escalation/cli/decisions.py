@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from escalation.cli.errors import CtlError, ExitCode
-from escalation.cli.session import JSON, Session, print_json, read
+from escalation.cli.session import JSON, Session, print_json, read, terminal_now
 
 if TYPE_CHECKING:
     from escalation.cli.client import Client
@@ -52,10 +52,10 @@ def queue(session: Session, *, state: str | None, limit: int, as_json: bool) -> 
         print_json(body)
         return
     from escalation.cli.answers import QueueAnswer  # noqa: PLC0415
-    from escalation.cli.text import print_table, queue_table  # noqa: PLC0415
+    from escalation.cli.tables import print_table, queue_table  # noqa: PLC0415
 
     answer = read(body, QueueAnswer)
-    print_table(queue_table(answer.entries))
+    print_table(queue_table(answer.entries, now=terminal_now()))
     if answer.total > len(answer.entries):
         click.echo(f"{len(answer.entries)} of {answer.total} shown; --limit shows more", err=True)
 

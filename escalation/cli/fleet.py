@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from escalation.cli.errors import CtlError, ExitCode
-from escalation.cli.session import JSON, Session, print_json, read
+from escalation.cli.session import JSON, Session, print_json, read, terminal_now
 
 _RETRY_S: Final = 2.0
 
@@ -31,10 +31,10 @@ def incidents(session: Session, *, limit: int, as_json: bool) -> None:
         print_json(body)
         return
     from escalation.cli.answers import IncidentsAnswer  # noqa: PLC0415
-    from escalation.cli.text import incident_table, print_table  # noqa: PLC0415
+    from escalation.cli.tables import incident_table, print_table  # noqa: PLC0415
 
     answer = read(body, IncidentsAnswer)
-    print_table(incident_table(answer.incidents))
+    print_table(incident_table(answer.incidents, now=terminal_now()))
     if answer.total > len(answer.incidents):
         click.echo(f"{len(answer.incidents)} of {answer.total} shown; --limit shows more", err=True)
 
@@ -50,9 +50,9 @@ def hosts(session: Session, *, as_json: bool) -> None:
         print_json(body)
         return
     from escalation.cli.answers import HostsAnswer  # noqa: PLC0415
-    from escalation.cli.text import hosts_table, print_table  # noqa: PLC0415
+    from escalation.cli.tables import hosts_table, print_table  # noqa: PLC0415
 
-    print_table(hosts_table(read(body, HostsAnswer).hosts))
+    print_table(hosts_table(read(body, HostsAnswer).hosts, now=terminal_now()))
 
 
 @click.command()

@@ -6,6 +6,7 @@ fast, and `queue --json` prints the orchestrator's bytes without building views.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -15,6 +16,8 @@ import click
 from escalation.cli.errors import CtlError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from escalation.cli.client import Client
 
 T = TypeVar("T")
@@ -46,6 +49,13 @@ def read(body: bytes, kind: type[T]) -> T:
             f"the orchestrator's answer cannot be understood: {error}",
             advice="are nanobotctl and nanobot-orchestrator of about the same version?",
         ) from error
+
+
+def terminal_now() -> datetime | None:
+    """Return the time when a person reads on a terminal, where ages say more than times; else None."""
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    return datetime.now(UTC) if sys.stdout.isatty() else None
 
 
 def print_json(body: bytes) -> None:

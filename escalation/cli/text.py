@@ -1,8 +1,7 @@
-"""Views as text for people: the whole entry, and tables for queue, incidents and hosts.
+"""An entry as text for people, whole; and one change of it as a line.
 
-Off a terminal the layout is plain and stable: no colour, nothing cut, columns two spaces apart. On a terminal
-tables are drawn by rich, from text objects and never from markup, so that a name cannot style itself. What
-the server made inert is guarded once more: this end does not have to trust that one.
+Off a terminal nothing is wrapped or coloured. What the server made inert is guarded once more: this end does
+not have to trust that one. Kinds and severities that a newer orchestrator knows are shown as it names them.
 """
 
 from __future__ import annotations
@@ -11,14 +10,11 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
-
-import click
 
 from escalation.inert import guarded
 from escalation.model import ActionKind, Severity
-from escalation.view import EntryView, HostView, IncidentView
+from escalation.view import EntryView
 from escalation.wording import action_headline, severity_symbol, times
 
 Paint = Callable[[str, str], str]
@@ -44,7 +40,7 @@ def plain(text: str, _style: str) -> str:
 
 def coloured(text: str, style: str) -> str:
     """Return the text in the colour of `style`."""
-    return f"\x1b[{STYLES[style]}m{text}\x1b[0m"
+    return f"\x1b[{STYLES.get(style, '0')}m{text}\x1b[0m"
 
 
 def on_terminal() -> bool:
@@ -57,10 +53,15 @@ def wants_colour() -> bool:
     return on_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def severity_words(severity: str) -> str:
+    """Return a severity with its symbol; one that is not known here has the symbol of the unknown."""
+    known = Severity(severity) if severity in set(Severity) else Severity.UNKNOWN
+    return f"{severity_symbol(known)} {guarded(severity)}"
+
+
 def entry_text(entry: EntryView, *, paint: Paint = plain, width: int | None = None) -> str:
     """Return everything about an entry, the action whole; prose is wrapped to `width`, commands never are."""
-    severity = Severity(entry.severity)
-    mark = f"{severity_symbol(severity)} {entry.severity.upper()}"
+    mark = severity_words(entry.severity).upper()
     lines = [
         f"{paint(mark, entry.severity)}  {paint(guarded(entry.headline), 'heading')}",
         guarded(f"{entry.host}  {entry.subject.kind} {entry.subject.name}  {entry.fault_class}"),
@@ -98,7 +99,8 @@ def entry_text(entry: EntryView, *, paint: Paint = plain, width: int | None = No
 
 def _action(entry: EntryView, paint: Paint, width: int | None) -> list[str]:
     action = entry.action
-    words = action_headline(ActionKind(action.kind))
+    known = action.kind in set(ActionKind)
+    words = action_headline(ActionKind(action.kind)) if known else action.kind
     lines = _block(
         "Action", [f"{words}: {action.target.kind} {action.target.name} on {action.host}"], paint, width
     )
@@ -153,140 +155,9 @@ def _next_step(entry: EntryView) -> list[str]:
     return []
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows of text under headings; `styles` holds one style's name a row."""
-
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    styles: tuple[str, ...]
-    empty: str
-
-
-def queue_table(entries: Sequence[EntryView]) -> Table:
-    """Return the queue, one entry a row."""
-    return Table(
-        headings=("SEVERITY", "STATE", "HOST", "WHAT", "SUBJECT", "COUNT", "LAST SEEN", "ID"),
-        rows=tuple(
-            (
-                f"{severity_symbol(Severity(each.severity))} {each.severity}",
-                each.state,
-                each.host,
-                each.fault_class,
-                f"{each.subject.kind} {each.subject.name}",
-                str(each.count),
-                each.last_seen,
-                each.id,
-            )
-            for each in entries
-        ),
-        styles=tuple(each.severity for each in entries),
-        empty="Nothing waits for a decision.",
-    )
-
-
-def incident_table(incidents: Sequence[IncidentView]) -> Table:
-    """Return incidents, one a row."""
-    return Table(
-        headings=("SEVERITY", "OPEN", "HOST", "WHAT", "SUBJECT", "COUNT", "FIRST SEEN", "LAST SEEN", "ID"),
-        rows=tuple(
-            (
-                f"{severity_symbol(Severity(each.severity))} {each.severity}",
-                "open" if each.open else "cleared",
-                each.host,
-                each.fault_class,
-                f"{each.subject.kind} {each.subject.name}",
-                str(each.count),
-                each.first_seen,
-                each.last_seen,
-                each.id,
-            )
-            for each in incidents
-        ),
-        styles=tuple(each.severity if each.open else "quiet" for each in incidents),
-        empty="There are no incidents.",
-    )
-
-
-def hosts_table(hosts: Sequence[HostView]) -> Table:
-    """Return hosts, and under each what it cannot see and what was lost."""
-    rows: list[tuple[str, ...]] = []
-    styles: list[str] = []
-    for host in hosts:
-        seeing = sum(coverage.seeing for coverage in host.coverage)
-        heard = "◌ silent" if host.silent else "✓ heard"
-        rows.append(
-            (
-                host.host,
-                heard,
-                host.last_heard,
-                f"{seeing} of {len(host.coverage)} sensors see",
-                host.agent_version,
-            )
-        )
-        styles.append("critical" if host.silent else "heading")
-        for coverage in host.coverage:
-            if not coverage.seeing:
-                rows.append(("", "◌ blind", coverage.sensor, coverage.words, ""))
-                styles.append("high")
-        for loss in host.losses:
-            rows.append(("", "✕ lost", loss.sensor, loss.words, ""))
-            styles.append("medium")
-    return Table(
-        headings=("HOST", "SIGHT", "LAST HEARD", "WHAT IS SEEN", "AGENT"),
-        rows=tuple(rows),
-        styles=tuple(styles),
-        empty="No host was heard yet.",
-    )
-
-
 def change_line(entry: EntryView, *, paint: Paint = plain) -> str:
     """Return one change as one line."""
-    mark = f"{severity_symbol(Severity(entry.severity))} {entry.severity}"
+    mark = severity_words(entry.severity)
     what = f"{entry.headline} ({entry.subject.kind} {entry.subject.name})"
     rest = guarded(f"{entry.state:<10} {entry.host}  {what}  {entry.id}")
     return f"{entry.last_seen}  {paint(f'{mark:<10}', entry.severity)} {rest}"
-
-
-def print_table(table: Table) -> None:
-    """Print a table: drawn on a terminal, in plain columns elsewhere."""
-    if not table.rows:
-        click.echo(table.empty)
-    elif on_terminal():
-        _draw(table)
-    else:
-        for row in _columns(table):
-            click.echo(row)
-
-
-def _columns(table: Table) -> list[str]:
-    rows = [table.headings, *(tuple(map(guarded, row)) for row in table.rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-
-
-def _draw(table: Table) -> None:
-    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - 60 ms that only a drawn table costs
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table as Drawn  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    names = {
-        "1;31": "bold red",
-        "1;33": "bold yellow",
-        "33": "yellow",
-        "32": "green",
-        "2": "dim",
-        "1": "bold",
-    }
-    drawn = Drawn(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for heading in table.headings:
-        drawn.add_column(heading, overflow="fold", no_wrap=heading in {"SEVERITY", "STATE", "COUNT"})
-    for row, style in zip(table.rows, table.styles, strict=True):
-        first, *rest = (Text(guarded(cell)) for cell in row)
-        first.stylize(names[STYLES[style]])
-        drawn.add_row(first, *rest)
-    Console(no_color=not wants_colour(), highlight=False, emoji=False, markup=False).print(drawn)

@@ -13,12 +13,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from escalation.cli.decisions import STATES
+from escalation.cli.tables import queue_table
 from escalation.cli.text import coloured, entry_text, plain
 from escalation.inert import harmless
 from escalation.model import (
@@ -67,6 +70,26 @@ def test_wrapping_cuts_nothing_and_leaves_commands_alone() -> None:
     assert f"$ echo '{'word ' * 30}'" in narrow
     prose = [line for line in narrow.splitlines() if not re.search("word|0000|4f4f", line)]
     assert max(map(len, prose)) <= 80
+
+
+def test_words_of_a_newer_orchestrator_are_shown_as_they_are() -> None:
+    """A severity, state or kind of action that this version does not know breaks nothing."""
+    view = entry_view(an_entry())
+    newer = replace(view, severity="dire", state="paused", action=replace(view.action, kind="drain"))
+    text = entry_text(newer, paint=coloured)
+    assert "? DIRE" in text
+    assert "drain: container" in text
+    assert queue_table([newer]).rows[0][1:3] == ("? dire", "paused")
+
+
+def test_ids_are_cut_only_as_far_as_they_differ() -> None:
+    """On a terminal ids keep at least eight characters, and more where two begin alike."""
+    views = [replace(entry_view(an_entry()), id=text) for text in ("aaaaaaaa-1111", "aaaaaaaa-1222")]
+    now = datetime(2026, 11, 18, 12, 9, 40, tzinfo=UTC)
+    assert [row[0] for row in queue_table(views, now=now).rows] == ["aaaaaaaa-11", "aaaaaaaa-12"]
+    assert [row[0] for row in queue_table(views).rows] == ["aaaaaaaa-1111", "aaaaaaaa-1222"]
+    row = queue_table(views[:1], now=now).rows[0]
+    assert (row[0], row[5], row[7]) == ("aaaaaaaa", "container 4f4f4f4f4f4f", "1 h")
 
 
 def test_knows_every_state() -> None:
@@ -212,6 +235,7 @@ def test_incidents_are_listed(ctl: Ctl, served: Any) -> None:
     """Open incidents stand in a table and in JSON."""
     entry = served.call(served.desk.opened())
     assert entry.incident.id in ctl("incidents").out
+    assert entry.recommendation.id in ctl("show", entry.incident.id[:8]).out
     assert ctl("incidents", "--json").json["incidents"][0]["open"] is True
 
 

@@ -1,0 +1,195 @@
+"""Lists as tables: plain columns off a terminal, drawn and shortened on one.
+
+Off a terminal the layout is stable: whole values, columns two spaces apart, no colour. On a terminal rich
+draws, from text objects and never from markup, so that a name cannot style itself; ids are cut to what is
+unique (every command takes the beginning of an id), container ids to twelve digits, times become ages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import click
+
+from escalation.cli.text import STYLES, on_terminal, severity_words, wants_colour
+from escalation.inert import guarded
+from escalation.view import EntryView, HostView, IncidentView, SubjectView
+from escalation.wording import duration
+
+_CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
+_SHORT_ID: Final = 8
+_LEFT_OUT: Final = frozenset({"COUNT", "FIRST SEEN"})
+_NEVER_FOLDED: Final = frozenset({"ID", "SEVERITY", "STATE", "OPEN", "HOST", "SIGHT", "LAST SEEN"})
+_LEAST_WIDTH: Final = {"WHAT": 16, "SUBJECT": 14}
+_RICH_STYLES: Final = {
+    "1;31": "bold red",
+    "1;33": "bold yellow",
+    "33": "yellow",
+    "32": "green",
+    "2": "dim",
+    "1": "bold",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text under headings; `styles` holds one style's name a row."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    styles: tuple[str, ...]
+    empty: str
+
+
+def queue_table(entries: Sequence[EntryView], *, now: datetime | None = None) -> Table:
+    """Return the queue, one entry a row; shortened when `now` is given."""
+    ids = _ids([each.id for each in entries], short=now is not None)
+    return Table(
+        headings=("ID", "SEVERITY", "STATE", "HOST", "WHAT", "SUBJECT", "COUNT", "LAST SEEN"),
+        rows=tuple(
+            (
+                entry_id,
+                severity_words(each.severity),
+                each.state,
+                each.host,
+                each.fault_class,
+                _subject(each.subject, short=now is not None),
+                str(each.count),
+                _when(each.last_seen, now),
+            )
+            for entry_id, each in zip(ids, entries, strict=True)
+        ),
+        styles=tuple(each.severity for each in entries),
+        empty="Nothing waits for a decision.",
+    )
+
+
+def incident_table(incidents: Sequence[IncidentView], *, now: datetime | None = None) -> Table:
+    """Return incidents, one a row; shortened when `now` is given."""
+    ids = _ids([each.id for each in incidents], short=now is not None)
+    return Table(
+        headings=("ID", "SEVERITY", "OPEN", "HOST", "WHAT", "SUBJECT", "COUNT", "FIRST SEEN", "LAST SEEN"),
+        rows=tuple(
+            (
+                incident_id,
+                severity_words(each.severity),
+                "open" if each.open else "cleared",
+                each.host,
+                each.fault_class,
+                _subject(each.subject, short=now is not None),
+                str(each.count),
+                _when(each.first_seen, now),
+                _when(each.last_seen, now),
+            )
+            for incident_id, each in zip(ids, incidents, strict=True)
+        ),
+        styles=tuple(each.severity if each.open else "quiet" for each in incidents),
+        empty="There are no incidents.",
+    )
+
+
+def hosts_table(hosts: Sequence[HostView], *, now: datetime | None = None) -> Table:
+    """Return hosts, and under each what it cannot see and what was lost."""
+    rows: list[tuple[str, ...]] = []
+    styles: list[str] = []
+    for host in hosts:
+        seeing = sum(coverage.seeing for coverage in host.coverage)
+        sight = "◌ silent" if host.silent else "✓ heard"
+        seen = f"{seeing} of {len(host.coverage)} sensors see"
+        rows.append((host.host, sight, _when(host.last_heard, now), seen, host.agent_version))
+        styles.append("critical" if host.silent else "heading")
+        for coverage in host.coverage:
+            if not coverage.seeing:
+                rows.append(("", "◌ blind", coverage.sensor, coverage.words, ""))
+                styles.append("high")
+        for loss in host.losses:
+            rows.append(("", "✕ lost", loss.sensor, loss.words, ""))
+            styles.append("medium")
+    return Table(
+        headings=("HOST", "SIGHT", "LAST HEARD", "WHAT IS SEEN", "AGENT"),
+        rows=tuple(rows),
+        styles=tuple(styles),
+        empty="No host was heard yet.",
+    )
+
+
+def print_table(table: Table) -> None:
+    """Print a table: drawn on a terminal, in plain columns elsewhere."""
+    if not table.rows:
+        click.echo(table.empty)
+    elif on_terminal():
+        _draw(_essential(table))
+    else:
+        for row in _columns(table):
+            click.echo(row)
+
+
+def _ids(ids: Sequence[str], *, short: bool) -> list[str]:
+    """Return ids cut to the shortest length, eight or more, at which all of them differ."""
+    longest = max(map(len, ids), default=0)
+    length = _SHORT_ID if short else longest
+    while length < longest and len({each[:length] for each in ids}) < len(set(ids)):
+        length += 1
+    return [each[:length] for each in ids]
+
+
+def _subject(subject: SubjectView, *, short: bool) -> str:
+    name = subject.name[:12] if short and _CONTAINER_ID.fullmatch(subject.name) else subject.name
+    return f"{subject.kind} {name}"
+
+
+def _when(moment: str, now: datetime | None) -> str:
+    """Return a time as it is, or how long ago it was."""
+    if now is None:
+        return moment
+    try:
+        age = duration(max(0.0, (now - datetime.fromisoformat(moment)).total_seconds()))
+        return " ".join(age.split()[:2])  # its largest unit
+    except ValueError:
+        return moment
+
+
+def _essential(table: Table) -> Table:
+    """Return the table without what a terminal has no room for, and without a state that all rows share."""
+    columns = list(zip(table.headings, *table.rows, strict=True))
+    kept = [
+        column
+        for column in columns
+        if column[0] not in _LEFT_OUT and not (column[0] == "STATE" and set(column[1:]) == {"proposed"})
+    ]
+    headings, *rows = zip(*kept, strict=True)
+    return Table(headings=headings, rows=tuple(rows), styles=table.styles, empty=table.empty)
+
+
+def _columns(table: Table) -> list[str]:
+    rows = [table.headings, *(tuple(map(guarded, row)) for row in table.rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _draw(table: Table) -> None:
+    from rich.console import Console  # noqa: PLC0415 - 60 ms that only a drawn table costs
+    from rich.table import Table as Drawn  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    drawn = Drawn(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in table.headings:
+        drawn.add_column(
+            heading,
+            overflow="fold",
+            no_wrap=heading in _NEVER_FOLDED,
+            min_width=_LEAST_WIDTH.get(heading),
+        )
+    for row, style in zip(table.rows, table.styles, strict=True):
+        cells = [Text(guarded(cell)) for cell in row]
+        marked = table.headings.index("SEVERITY") if "SEVERITY" in table.headings else 0
+        cells[marked].stylize(_RICH_STYLES.get(STYLES.get(style, ""), ""))
+        drawn.add_row(*cells)
+    Console(no_color=not wants_colour(), highlight=False, emoji=False, markup=False).print(drawn)
