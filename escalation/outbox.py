@@ -1,10 +1,6 @@
 """The durable spool on the host: what was judged is on disk before it is sent, and stays until it is acked.
 
-A row's number is ``boot << 40 | sequence``, so that order, uniqueness and "forget up to" are ranges of the
-primary key and no second index can disagree with the table. `boot` counts the numberings of this file; each
-has its BootId on the wire. Numbering starts anew with the host's boot, with a fresh file, and whenever the
-mark (see `spool.py`) shows that numbers were given out which the file no longer knows: a number is never
-used twice.
+Reports are numbered as `numbering.py` says, and the file is opened as `spool.py` says.
 
 Not piled up: of heartbeats, and of the UPDATED reports of one case, only the newest waits. Both are
 cumulative, so the newest says all; the numbers of the others are never sent.
@@ -39,8 +35,8 @@ from escalation.model import (
     LossKind,
     Report,
 )
+from escalation.numbering import SEQUENCE_BITS, SEQUENCE_MAX, Mark, Numbering, begun, missing
 from escalation.spool import (
-    Mark,
     MarkFile,
     OutboxError,
     OutboxFull,
@@ -58,8 +54,6 @@ LEAST_BYTES: Final = 64 * 1024
 ROW_BYTES: Final = 64
 """What a row is reckoned to cost beside its payload."""
 
-_SEQUENCE_BITS: Final = 40
-_SEQUENCE_MAX: Final = 2**_SEQUENCE_BITS - 1
 _SET_ASIDE_KEPT: Final = 100
 _VACUUM_PAGES: Final = 256
 _NO_NOTES: Final[Mapping[str, bytes | None]] = MappingProxyType({})
@@ -84,23 +78,6 @@ class Depth:
     oldest_created_ns: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Numbering:
-    spool_id: str
-    boot: int
-    boot_id: BootId
-    next_sequence: int
-    acked: int
-
-    @property
-    def checksum(self) -> int:
-        return zlib.crc32(f"{self.boot} {self.boot_id} {self.next_sequence} {self.acked}".encode())
-
-    @property
-    def mark(self) -> Mark:
-        return Mark(self.spool_id, self.boot, self.next_sequence, self.acked)
-
-
 class Outbox:
     """Keeps reports until they are acknowledged; `open` makes one."""
 
@@ -114,7 +91,7 @@ class Outbox:
         self._now_ns = 0
         self._mark = MarkFile(path)
         self._database: sqlite3.Connection
-        self._numbering = _Numbering("", 0, BootId(""), 1, 0)
+        self._numbering = Numbering("", 0, BootId(""))
         self._reports = 0
         self._bytes = 0
         self._replaceable: dict[str, tuple[int, int]] = {}
@@ -214,7 +191,9 @@ class Outbox:
         try:
             self._database = connect(self._path)
             stored = self._stored_numbering()
-            self._adopt(stored, mark=mark, lost=self._missing(mark, stored))
+            with translated(self._path, "read"):
+                before = self._database.execute("SELECT value FROM meta WHERE key = 'before'").fetchone()
+            self._adopt(stored, mark=mark, lost=missing(mark, stored, before=before and before[0]))
         except SpoolDamaged:
             self.close()
             shown = quarantine(self._path)
@@ -226,7 +205,7 @@ class Outbox:
         self.close()
         self._start()
 
-    def _stored_numbering(self) -> _Numbering | None:
+    def _stored_numbering(self) -> Numbering | None:
         """Return the newest numbering in the file, None in a fresh one."""
         with translated(self._path, "read"):
             meta = dict(self._database.execute("SELECT key, value FROM meta").fetchall())
@@ -235,43 +214,23 @@ class Outbox:
             ).fetchall()
         if not meta and not boots:
             return None
-        all_ = [_Numbering(meta.get("spool_id", ""), *boot) for *boot, _ in boots]
-        if (
-            [numbering.checksum for numbering in all_] != [checksum for *_, checksum in boots]
-            or not all_
-            or all_[-1].boot_id != _boot_id(all_[-1].spool_id, meta.get("kernel_boot_id", ""), all_[-1].boot)
-        ):
+        found = [Numbering(meta.get("spool_id", ""), *boot) for *boot, _ in boots]
+        sound = [each.checksum for each in found] == [checksum for *_, checksum in boots]
+        host = (meta.get("spool_id", ""), meta.get("kernel_boot_id", ""))
+        if not sound or not found or not found[-1].is_of(spool_id=host[0], kernel_boot_id=host[1]):
             raise SpoolDamaged(f"open spool {self._path}: its numbering is missing or altered")
-        return all_[-1]
+        return found[-1]
 
-    def _missing(self, mark: Mark | None, stored: _Numbering | None) -> int | None:
-        """Return how many reports the mark knows and the file does not; None when they agree."""
-        if mark is None:
-            return None
-        if stored is None:
-            return mark.waiting
-        if mark.spool_id != stored.spool_id:
-            with translated(self._path, "read"):
-                before = self._database.execute("SELECT value FROM meta WHERE key = 'before'").fetchone()
-            return None if before == (mark.spool_id,) else mark.waiting
-        if (mark.boot, mark.next_sequence) > (stored.boot, stored.next_sequence):
-            known = stored.next_sequence - 1 if mark.boot == stored.boot else 0
-            return max(0, mark.next_sequence - 1 - max(known, mark.acked))
-        return None
-
-    def _adopt(self, stored: _Numbering | None, *, mark: Mark | None, lost: int | None) -> None:
+    def _adopt(self, stored: Numbering | None, *, mark: Mark | None, lost: int | None) -> None:
         """Go on with the stored numbering or begin one; a loss is its first report, in one transaction."""
         spool_id = stored.spool_id if stored is not None and lost is None else str(uuid.uuid4())
         numbering = stored
-        if (
-            numbering is None
-            or numbering.spool_id != spool_id
-            or numbering.boot_id != _boot_id(spool_id, self._kernel_boot_id, numbering.boot)
-        ):
+        if numbering is None or not numbering.is_of(spool_id=spool_id, kernel_boot_id=self._kernel_boot_id):
             # Above every boot that anybody may remember: who reads on "after row N" must not miss new rows.
             boots = (each.boot for each in (stored, mark, self._numbering) if each is not None)
-            boot = max(boots) + 1
-            numbering = _Numbering(spool_id, boot, _boot_id(spool_id, self._kernel_boot_id, boot), 1, 0)
+            numbering = begun(
+                spool_id=spool_id, kernel_boot_id=self._kernel_boot_id, boot=max(boots, default=0) + 1
+            )
         self._numbering = numbering
         bodies = () if lost is None else (Loss(LossKind.SPOOL_QUARANTINED, "", lost, exact=False),)
         with self._transaction("begin"):
@@ -283,7 +242,7 @@ class Outbox:
             self._database.execute(
                 "DELETE FROM boots WHERE boot != ?1 AND NOT EXISTS "
                 "(SELECT 1 FROM reports WHERE row BETWEEN boots.boot << ?2 AND (boots.boot + 1) << ?2)",
-                (numbering.boot, _SEQUENCE_BITS),
+                (numbering.boot, SEQUENCE_BITS),
             )
             change = self._insert(bodies)
         self._numbering = change.numbering
@@ -315,7 +274,7 @@ class Outbox:
     def _insert(self, bodies: Sequence[Body]) -> _Change:
         """Write `bodies` as the next rows within a transaction; the caller applies the change after it."""
         numbering = self._numbering
-        if numbering.next_sequence + len(bodies) > _SEQUENCE_MAX:
+        if numbering.next_sequence + len(bodies) > SEQUENCE_MAX:
             raise OutboxFull(f"spool {self._path}: no numbers are left")
         replaceable = dict(self._replaceable)
         reports, total, waiting = [], self._bytes, self._reports
@@ -328,7 +287,7 @@ class Outbox:
                 body=body,
             )
             payload = encode(report)
-            row = numbering.boot << _SEQUENCE_BITS | sequence
+            row = numbering.row(sequence)
             size = ROW_BYTES + len(payload)
             key = _replaces(body)
             if key is not None:
@@ -356,7 +315,7 @@ class Outbox:
         self._reports = change.waiting
         self._mark.write(change.numbering.mark)
 
-    def _write_numbering(self, numbering: _Numbering) -> None:
+    def _write_numbering(self, numbering: Numbering) -> None:
         self._database.execute(
             "INSERT OR REPLACE INTO boots VALUES (?, ?, ?, ?, ?)",
             (
@@ -387,12 +346,12 @@ class Outbox:
             damaged: list[int] = []
             size = 0
             for row, payload, checksum in rows:
-                boot, sequence = row >> _SEQUENCE_BITS, row & _SEQUENCE_MAX
+                boot, sequence = row >> SEQUENCE_BITS, row & SEQUENCE_MAX
                 if boot not in boot_ids or _checksum(row, payload) != checksum:
                     damaged.append(row)
                     continue
                 size += len(payload)
-                if sound and (size > max_bytes or sound[-1].row >> _SEQUENCE_BITS != boot):
+                if sound and (size > max_bytes or sound[-1].row >> SEQUENCE_BITS != boot):
                     break
                 sound.append(Stored(row, BootId(boot_ids[boot]), sequence, payload))
         if not damaged:
@@ -406,8 +365,8 @@ class Outbox:
             found = self._database.execute("SELECT boot FROM boots WHERE boot_id = ?", (boot_id,)).fetchone()
             if found is None:
                 return 0
-            first = found[0] << _SEQUENCE_BITS
-            span = (first, first | min(sequence, _SEQUENCE_MAX))
+            first = found[0] << SEQUENCE_BITS
+            span = (first, first | min(sequence, SEQUENCE_MAX))
             count, size = self._database.execute(
                 "SELECT count(*), coalesce(sum(length(payload)), 0) FROM reports WHERE row BETWEEN ? AND ?",
                 span,
@@ -482,18 +441,10 @@ class _Change:
     """What a transaction will have changed once it is committed."""
 
     reports: tuple[Report, ...]
-    numbering: _Numbering
+    numbering: Numbering
     replaceable: dict[str, tuple[int, int]]
     bytes: int
     waiting: int
-
-
-def _boot_id(spool_id: str, kernel_boot_id: str, boot: int) -> BootId:
-    try:
-        spool = uuid.UUID(spool_id)
-    except ValueError as error:
-        raise SpoolDamaged(f"spool id {spool_id!r} is no UUID") from error
-    return BootId(str(uuid.uuid5(spool, f"{kernel_boot_id} {boot}")))
 
 
 def _checksum(row: int, payload: bytes) -> int:

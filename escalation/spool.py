@@ -21,9 +21,10 @@ import sqlite3
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from escalation.numbering import Mark
 
 KEPT_QUARANTINED: Final = 3
 
@@ -72,21 +73,6 @@ class OutboxUnwritable(OutboxError):
 
 class SpoolDamaged(OutboxUnwritable):
     """The spool's file is torn or altered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """How far the numbering of `boot` had come: the next number, and the last that was acknowledged."""
-
-    spool_id: str
-    boot: int
-    next_sequence: int
-    acked: int
-
-    @property
-    def waiting(self) -> int:
-        """How many numbers were given out and not acknowledged."""
-        return max(0, self.next_sequence - 1 - self.acked)
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -172,6 +158,8 @@ def translated(path: Path, operation: str) -> Iterator[None]:
         yield
     except UnicodeError as error:  # SQLite quotes altered bytes in its message, which Python cannot read
         raise SpoolDamaged(f"{operation} spool {path}: holds bytes that are no text") from error
+    except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
+        raise  # a defect of ours, and no reason to move anybody's spool aside
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         if code in _ENVIRONMENT or (code == sqlite3.SQLITE_READONLY and not _writable(path)):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -477,3 +479,16 @@ def test_damage_under_a_running_agent_starts_afresh(path: Path) -> None:
         case("x"),
     ]
     outbox.close()
+
+
+def test_a_defect_of_the_caller_moves_no_spool_aside(path: Path, outbox: Outbox) -> None:
+    """The wrong thread, or a closed outbox, is an error; the file and what waits in it stay."""
+    outbox.append([case("a")], now_ns=1)
+    with ThreadPoolExecutor(1) as other, pytest.raises(sqlite3.ProgrammingError, match="thread"):
+        other.submit(outbox.append, [case("b")], now_ns=1).result()
+    outbox.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        outbox.append([case("b")], now_ns=1)
+    again = opened(path)
+    assert [each.body for each in drained(again)] == [case("a")]
+    again.close()
