@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from shutil import get_terminal_size
 from typing import Final
 
 import click
@@ -22,6 +23,7 @@ from escalation.wording import duration
 
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 _SHORT_ID: Final = 8
+_LEAST_COLUMNS: Final = 76  # narrower, rich would crop cells; the terminal itself wraps plain columns
 _LEFT_OUT: Final = frozenset({"COUNT", "FIRST SEEN"})
 _NEVER_FOLDED: Final = frozenset({"ID", "SEVERITY", "STATE", "OPEN", "HOST", "SIGHT", "LAST SEEN"})
 _LEAST_WIDTH: Final = {"WHAT": 16, "SUBJECT": 14}
@@ -121,7 +123,7 @@ def print_table(table: Table) -> None:
     """Print a table: drawn on a terminal, in plain columns elsewhere."""
     if not table.rows:
         click.echo(table.empty)
-    elif on_terminal():
+    elif on_terminal() and get_terminal_size().columns >= _LEAST_COLUMNS:
         _draw(_essential(table))
     else:
         for row in _columns(table):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx2
 import pytest
 import pytest_asyncio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -79,8 +84,8 @@ class House:
         return await self.client.post(path, json=body, headers=bearer(as_) | headers)
 
 
-@pytest_asyncio.fixture
-async def house() -> AsyncIterator[House]:
+@contextlib.asynccontextmanager
+async def built() -> AsyncIterator[House]:
     desk = FakeDesk()
     metrics = ServerMetrics()
     ready = [True]
@@ -95,6 +100,12 @@ async def house() -> AsyncIterator[House]:
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:9737") as client:
         yield House(desk, app, metrics, desk.clock, client, ready)
+
+
+@pytest_asyncio.fixture
+async def house() -> AsyncIterator[House]:
+    async with built() as house:
+        yield house
 
 
 def routes(app: Starlette) -> set[tuple[str, str]]:
@@ -209,6 +220,35 @@ async def test_every_answer_has_the_headers(house: House) -> None:
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["cache-control"] == "no-store"
         assert re.fullmatch(r"[0-9a-f]{32}", response.headers["x-request-id"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(sorted(TABLE)),
+    st.text(min_size=1, max_size=40),
+    st.dictionaries(st.sampled_from(["state", "limit", "after", "x"]), st.text(max_size=30), max_size=3),
+    st.binary(max_size=200) | st.recursive(st.none() | st.text() | st.integers(), st.lists),
+)
+def test_no_request_makes_the_orchestrator_fail(
+    route: tuple[str, str], name: str, query: dict[str, str], body: object
+) -> None:
+    """Whatever ids, parameters and bodies are sent, the answer is a refusal or a view, never a failure."""
+    method, path = route
+    if path in STREAMS:
+        return
+
+    async def ask() -> int:
+        async with built() as house:
+            await house.desk.opened()
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            url = path.replace("{id}", quote(name, safe=""))
+            headers = bearer("operator") | {"content-type": "application/json"}
+            answer = await house.client.request(
+                method, url, params=query, headers=headers, content=content if method == "POST" else None
+            )
+            return answer.status_code
+
+    assert asyncio.run(ask()) < 500
 
 
 async def test_an_entry_is_approved_carried_out_and_shown(house: House) -> None:
