@@ -417,10 +417,15 @@ class Outbox:
     def _count(self) -> None:
         """Count what waits, after anything that did not keep count itself."""
         with translated(self._path, "read"):
-            rows = self._database.execute("SELECT row, replaces, length(payload) FROM reports").fetchall()
-        self._reports = len(rows)
-        self._bytes = sum(size for _, _, size in rows) + ROW_BYTES * len(rows)
-        self._replaceable = {key: (row, size + ROW_BYTES) for row, key, size in rows if key is not None}
+            count, size = self._database.execute(
+                "SELECT count(*), coalesce(sum(length(payload)), 0) FROM reports"
+            ).fetchone()
+            replaceable = self._database.execute(
+                "SELECT replaces, row, length(payload) FROM reports WHERE replaces IS NOT NULL"
+            ).fetchall()
+        self._reports = count
+        self._bytes = size + ROW_BYTES * count
+        self._replaceable = {key: (row, length + ROW_BYTES) for key, row, length in replaceable}
 
     @contextlib.contextmanager
     def _transaction(self, operation: str) -> Iterator[None]:

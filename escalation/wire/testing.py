@@ -12,7 +12,7 @@ import grpc.aio
 
 from escalation.model import AgentId, BootId, Report
 from escalation.wire import codec, credentials
-from escalation.wire.channel import METHOD, SERVER_OPTIONS, SERVICE
+from escalation.wire.channel import METHOD, SERVICE
 
 
 class RecordingOrchestrator:
@@ -55,7 +55,7 @@ class RecordingOrchestrator:
 
     async def start(self) -> None:
         """Listen on loopback, on the same port as before."""
-        self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         handler = cast("Any", grpc.stream_stream_rpc_method_handler(cast("Any", self._escalate)))
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),)
