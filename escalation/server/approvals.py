@@ -133,7 +133,7 @@ def digest_of(action: Action, incident: Incident) -> str:
         "version": 1,
         "incident": incident.id,
         "case": incident.case_id,
-        "host": action.host,
+        "host": [action.host, incident.agent_id],
         "fault": [incident.fault_class, incident.fault_number],
         "subject": [incident.subject.kind, incident.subject.name],
         "action": [action.kind, action.target.kind, action.target.name, list(action.command)],
