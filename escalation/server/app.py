@@ -44,7 +44,7 @@ _GRPC_OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
     # What a stream may send ahead is memory here: a fixed window instead of one that grows with the network.
     ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", 256 * 1024),
+    ("grpc.http2.lookahead_bytes", 64 * 1024),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),

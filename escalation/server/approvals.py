@@ -56,6 +56,8 @@ REASON_LIMIT: Final = 2000
 
 _RECOMMENDATIONS: Final = uuid.UUID("6b0b5c1e-6f0a-5d0c-9c83-2f5a1f0f7a10")
 
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
 _CLOCK_SLACK_NS: Final = 60_000_000_000
 """How far a clock may be set back (time synchronisation) before what it started counts as expired."""
 
@@ -137,10 +139,10 @@ def digest_of(action: Action, incident: Incident) -> str:
         "fault": [incident.fault_class, incident.fault_number],
         "subject": [incident.subject.kind, incident.subject.name],
         "action": [action.kind, action.target.kind, action.target.name, list(action.command)],
-        "evidence": sorted({_canonical(_identity(evidence)) for evidence in incident.evidence}),
+        "evidence": sorted({_identity(evidence) for evidence in incident.evidence}, key=repr),
         "incarnation": [life.kernel_boot_id, life.container_id, life.pid, life.start_ticks],
     }
-    return hashlib.sha256(_canonical(bound).encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(bound).encode()).hexdigest()
 
 
 def propose(
@@ -366,24 +368,20 @@ def _stated(reason: str) -> str:
     return stated
 
 
-def _identity(evidence: Evidence) -> list[object]:
+def _identity(evidence: Evidence) -> tuple[object, ...]:
     """Return what makes this piece of evidence the one it is, without how often and by whom."""
     match evidence:
         case DeviceOpenEvidence():
-            return ["device_open", evidence.device, evidence.minor, evidence.errno]
+            return ("device_open", evidence.device, evidence.minor, evidence.errno)
         case OomEvidence():
-            return ["oom", evidence.scope, evidence.limit_bytes]
+            return ("oom", evidence.scope, evidence.limit_bytes)
         case SignalEvidence():
-            return ["signal", evidence.signal, evidence.code]
+            return ("signal", evidence.signal, evidence.code)
         case ListenerEvidence():
-            return ["listener", evidence.address, evidence.port, evidence.reach]
+            return ("listener", evidence.address, evidence.port, evidence.reach)
         case BlindEvidence():
-            return ["blind", evidence.sensor, evidence.reason]
+            return ("blind", evidence.sensor, evidence.reason)
         case UnknownEvidence():
-            return ["unknown"]
+            return ("unknown",)
         case _:
             assert_never(evidence)
-
-
-def _canonical(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

@@ -179,7 +179,9 @@ class Ingest:
             if pause_s > 0:
                 await asyncio.sleep(pause_s)
             delivery = Delivery(agent_id, batch.boot_id, batch.rows, batch.notable)
-            committed = await self._receiver.accept(delivery, cost_bytes=len(data))
+            size_bytes = len(data)
+            del data  # it would be held, beside what was read from it, for as long as the line is long
+            committed = await self._receiver.accept(delivery, cost_bytes=size_bytes)
             line.items.put_nowait(
                 _Pending(batch.boot_id, batch.rows[-1][0], len(batch.rows), arrived_s, committed)
             )

@@ -236,12 +236,12 @@ class _Work:
                 self.step(each, incident, approvals.CaseCleared())
             return
         advice = advise(incident)
-        digest = approvals.digest_of(advice.action, incident)
         newest = standing[-1] if standing else None
         if newest is not None and newest.state is State.PROPOSED:
             self._keep(newest, approvals.restate(newest, incident, advice), incident)
             self.changed.add(newest.id)
             return
+        digest = approvals.digest_of(advice.action, incident)
         if newest is not None and newest.state is State.APPROVED:
             newest = self.step(newest, incident, approvals.Advised(digest))
         if newest is not None:

@@ -1,0 +1,256 @@
+"""What the playbook advises: the exact command where the target's name is safe, a look where it is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from escalation.model import (
+    ActionKind,
+    AgentId,
+    BlindEvidence,
+    BlindReason,
+    BootId,
+    Evidence,
+    FaultClass,
+    Incident,
+    ListenerEvidence,
+    OomEvidence,
+    OomScope,
+    Reach,
+    Report,
+    Subject,
+    SubjectKind,
+)
+from escalation.server import incidents
+from escalation.server.playbook import names
+from escalation.server.playbook.registry import REMEDIES, advise
+from escalation.server.testing import CONTAINER, START_NS, case_report
+
+_UNIT = Subject(SubjectKind.UNIT, "ollama.service")
+_BOX = Subject(SubjectKind.CONTAINER, CONTAINER)
+_CGROUP = Subject(SubjectKind.CGROUP, "/machine.slice/scratch")
+_GIB = 1 << 30
+
+
+def _incident(
+    fault_class: FaultClass, subject: Subject, *evidence: Evidence, target: Subject | None = None
+) -> Incident:
+    body = case_report(fault_class=fault_class, subject=subject, target=target, evidence=evidence)
+    report = Report(
+        agent_id=AgentId("spark-1"), boot_id=BootId("boot"), sequence=1, created_ns=START_NS, body=body
+    )
+    folding = incidents.fold(report, body, case=None, incident=None, standing=None, now_ns=START_NS)
+    assert folding is not None
+    return folding.incident
+
+
+def _oom(
+    *, limit: int | None = _GIB, kills: int | None = 1, scope: OomScope = OomScope.CGROUP
+) -> OomEvidence:
+    return OomEvidence(scope, "python3", 7, _GIB, limit, kills)
+
+
+def _listener(port: int = 11434, name: str = "ollama") -> ListenerEvidence:
+    return ListenerEvidence("0.0.0.0", port, Reach.ALL_INTERFACES, name, confirmed=True)
+
+
+@pytest.mark.parametrize(
+    ("incident", "kind", "command"),
+    [
+        (
+            _incident(FaultClass.GPU_ACCESS_REVOKED, _BOX),
+            ActionKind.RESTART_CONTAINER,
+            ("docker", "restart", CONTAINER),
+        ),
+        (
+            _incident(FaultClass.GPU_ACCESS_REVOKED, _UNIT),
+            ActionKind.RESTART_UNIT,
+            ("systemctl", "restart", "ollama.service"),
+        ),
+        (
+            _incident(FaultClass.GPU_ACCESS_REVOKED, _CGROUP, target=_UNIT),
+            ActionKind.RESTART_UNIT,
+            ("systemctl", "restart", "ollama.service"),
+        ),
+        (
+            _incident(FaultClass.GPU_ACCESS_REVOKED, _CGROUP),
+            ActionKind.INSPECT,
+            ("systemd-cgls", "--no-pager", "/machine.slice/scratch"),
+        ),
+        (
+            _incident(FaultClass.GPU_NEVER_GRANTED, _BOX),
+            ActionKind.INSPECT,
+            ("docker", "inspect", "--format", "{{json .HostConfig.DeviceRequests}}", CONTAINER),
+        ),
+        (
+            _incident(FaultClass.GPU_UVM_LOST, Subject(SubjectKind.HOST, "spark-1")),
+            ActionKind.HUMAN,
+            ("modprobe", "nvidia_uvm"),
+        ),
+        (
+            _incident(FaultClass.MEMORY_CGROUP_OOM_KILL, _UNIT, _oom()),
+            ActionKind.CHANGE_SETTING,
+            ("systemctl", "set-property", "--runtime", "ollama.service", f"MemoryMax={_GIB * 5 // 4}"),
+        ),
+        (
+            _incident(FaultClass.MEMORY_CGROUP_OOM_KILL, _BOX, _oom(limit=100_000_000)),
+            ActionKind.CHANGE_SETTING,
+            ("docker", "update", "--memory=134217728", "--memory-swap=268435456", CONTAINER),
+        ),
+        (
+            _incident(FaultClass.MEMORY_CGROUP_OOM_KILL, _UNIT, _oom(kills=None)),
+            ActionKind.INSPECT,
+            (
+                "systemctl",
+                "show",
+                "ollama.service",
+                "--property=MemoryCurrent,MemoryPeak,MemoryMax,NRestarts",
+            ),
+        ),
+        (
+            _incident(FaultClass.MEMORY_CGROUP_OOM_KILL, _UNIT, _oom(limit=2**63 - 4096)),
+            ActionKind.INSPECT,
+            (
+                "systemctl",
+                "show",
+                "ollama.service",
+                "--property=MemoryCurrent,MemoryPeak,MemoryMax,NRestarts",
+            ),
+        ),
+        (
+            _incident(FaultClass.MEMORY_CGROUP_OOM_KILL, _CGROUP, _oom(scope=OomScope.HOST)),
+            ActionKind.INSPECT,
+            ("ps", "-eo", "pid,rss,comm", "--sort=-rss"),
+        ),
+        (
+            _incident(FaultClass.PROCESS_KILLED_BY_SIGNAL, _UNIT),
+            ActionKind.INSPECT,
+            ("journalctl", "--no-pager", "--lines=200", "--unit=ollama.service"),
+        ),
+        (
+            _incident(FaultClass.PROCESS_KILLED_BY_SIGNAL, _BOX),
+            ActionKind.INSPECT,
+            ("docker", "logs", "--tail", "200", CONTAINER),
+        ),
+        (
+            _incident(FaultClass.EXPOSURE_OFF_MESH_LISTENER, Subject(SubjectKind.LISTENER, "x"), _listener()),
+            ActionKind.CHANGE_SETTING,
+            ("ss", "-H", "-l", "-t", "-n", "-p", "sport = :11434"),
+        ),
+        (
+            _incident(FaultClass.MONITOR_BLIND, Subject(SubjectKind.HOST, "spark-1")),
+            ActionKind.INSPECT,
+            ("systemctl", "status", "--no-pager", "nanobot-agent.service"),
+        ),
+        (
+            _incident(
+                FaultClass.MONITOR_BLIND,
+                Subject(SubjectKind.SENSOR, "kernel.listener"),
+                BlindEvidence("kernel.listener", BlindReason.NO_HEADERS, 0.0),
+            ),
+            ActionKind.INSPECT,
+            ("nanobot-agent", "doctor"),
+        ),
+        (_incident(FaultClass.UNKNOWN, _BOX), ActionKind.INSPECT, ("nanobot-agent", "doctor")),
+    ],
+    ids=lambda value: value.fault_class if isinstance(value, Incident) else "",
+)
+def test_advises(incident: Incident, kind: ActionKind, command: tuple[str, ...]) -> None:
+    """The kind of action and its exact argument list."""
+    action = advise(incident).action
+    assert (action.kind, action.command, action.host) == (kind, command, incident.agent_id)
+
+
+def test_each_fault_class_has_its_remedy() -> None:
+    """One line each, sorted, none missing."""
+    assert [remedy.fault_class for remedy in REMEDIES] == sorted(FaultClass)
+
+
+def test_names_the_setting_of_a_server_that_it_recognises() -> None:
+    """By the process's name first, by its port otherwise, and by neither when it knows neither."""
+    subject = Subject(SubjectKind.LISTENER, "x")
+
+    def summary(evidence: ListenerEvidence) -> str:
+        return advise(_incident(FaultClass.EXPOSURE_OFF_MESH_LISTENER, subject, evidence)).summary
+
+    assert "OLLAMA_HOST" in summary(_listener(9999, "ollama"))
+    assert "listen_addresses" in summary(_listener(5432, "docker-proxy"))
+    assert "It looks like" not in summary(_listener(9999, "thing"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ollama.service; reboot",
+        "$(reboot).service",
+        "-rf.service",
+        "../../etc/passwd",
+        "a b.service",
+        "ollama.service\n",
+        "ollama.socket",
+        ".service",
+        "x" * 256 + ".service",
+        "über.service",
+        "ollama\u202e.service",
+        "ollama\\.service",
+        "",
+    ],
+)
+def test_a_unit_name_that_is_not_one_reaches_no_command(name: str) -> None:
+    """Hostile or malformed, it is not even quoted: the advice does without it."""
+    subject = Subject(SubjectKind.UNIT, name)
+    assert names.service_unit(subject) is None
+    advice = advise(_incident(FaultClass.GPU_ACCESS_REVOKED, subject))
+    assert advice.action.kind is ActionKind.INSPECT
+    assert advice.action.command == ("systemd-cgls", "--no-pager")
+
+
+@pytest.mark.parametrize(
+    "name", ["vllm-worker@0.service", "app-dev\\x2ddisk.service", "a.service", "user@1000.service"]
+)
+def test_a_unit_name_that_is_one_is_used(name: str) -> None:
+    """What systemd accepts as a service's name, its own escapes included."""
+    assert names.service_unit(Subject(SubjectKind.UNIT, name)) == name
+
+
+@pytest.mark.parametrize("name", ["4f" * 31, "4F" * 32, "4f" * 32 + "\n", "--all", "vllm", ""])
+def test_a_container_is_named_by_its_whole_id_only(name: str) -> None:
+    """A name or a short id could be another container's by now."""
+    assert names.container_id(Subject(SubjectKind.CONTAINER, name)) is None
+
+
+@given(
+    fault_class=st.sampled_from(FaultClass),
+    subject=st.builds(Subject, st.sampled_from(SubjectKind), st.text(max_size=40)),
+    target=st.none() | st.builds(Subject, st.sampled_from(SubjectKind), st.text(max_size=40)),
+    port=st.integers(0, 65535),
+    process=st.text(max_size=20),
+)
+def test_no_text_from_a_host_reaches_a_command_or_the_advice_unchecked(
+    fault_class: FaultClass, subject: Subject, target: Subject | None, port: int, process: str
+) -> None:
+    """Commands are plain words, whatever a host calls its things; every part of the advice is there."""
+    incident = _incident(fault_class, subject, _listener(port, process), _oom(), target=target)
+    advice = advise(incident)
+    for word in advice.action.command:
+        assert re.fullmatch(r"[A-Za-z0-9_.,:;@=/\\{} -]+", word), word
+    assert shlex.split(shlex.join(advice.action.command)) == list(advice.action.command)
+    texts = (advice.summary, advice.risk, advice.will_not_fix, advice.verification.text)
+    assert all(re.fullmatch(r"[ -~]+", text) for text in texts)
+    assert advice.verification.within_s > 0
+    assert advice.verification.quiet_s >= 600
+
+
+def test_every_remedy_says_what_it_costs_and_what_it_does_not_fix() -> None:
+    """No part of an advice is empty, for any fault class and kind of subject."""
+    for fault_class in FaultClass:
+        for kind in SubjectKind:
+            advice = advise(_incident(fault_class, Subject(kind, "x")))
+            for field in dataclasses.fields(advice):
+                assert getattr(advice, field.name), field.name

@@ -1,0 +1,179 @@
+"""Reports become incidents, in whatever order they come."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from escalation.model import (
+    AgentId,
+    BootId,
+    CasePhase,
+    CaseReport,
+    FaultClass,
+    Incident,
+    Report,
+    Severity,
+    Subject,
+    SubjectKind,
+)
+from escalation.server import triage
+from escalation.server.approvals import Policy
+from escalation.server.store import Delivery
+from escalation.server.testing import START_NS, MemoryLedger, case_report
+
+_HOST = AgentId("spark-1")
+
+
+class _Fleet:
+    """A ledger and a host that reports to it."""
+
+    def __init__(self) -> None:
+        self.ledger = MemoryLedger()
+
+    def report(self, body: CaseReport, number: int, *, boot: str = "boot-1", at_ns: int = START_NS) -> None:
+        report = Report(
+            agent_id=_HOST, boot_id=BootId(boot), sequence=number, created_ns=at_ns + number, body=body
+        )
+        delivery = Delivery(_HOST, report.boot_id, ((number, report.created_ns, b""),), (report,))
+        triage.receive(self.ledger, delivery, policy=Policy(), now_ns=at_ns + number)
+
+    def incidents(self) -> list[Incident]:
+        return sorted(self.ledger.incidents(limit=1000), key=lambda each: each.first_seen_ns)
+
+
+def _case(phase: CasePhase, case_id: str = "case-1", *, seen: int = 0, **fields: object) -> CaseReport:
+    return case_report(phase, case_id=case_id, seen_ns=START_NS + seen, **fields)
+
+
+def test_the_same_fault_folds_and_counts_up() -> None:
+    """A second case of the same key while the first is open is the same incident."""
+    fleet = _Fleet()
+    fleet.report(_case(CasePhase.OPENED, count=1), 1)
+    fleet.report(_case(CasePhase.UPDATED, count=4, seen=5), 2)
+    fleet.report(_case(CasePhase.OPENED, "case-2", count=2, seen=9), 3)
+    (incident,) = fleet.incidents()
+    assert (incident.count, incident.case_id, incident.open) == (6, "case-2", True)
+    assert (incident.first_seen_ns, incident.last_seen_ns) == (START_NS, START_NS + 9)
+
+
+def test_only_its_own_case_closes_it() -> None:
+    """The case that was taken over cannot close what another one keeps open."""
+    fleet = _Fleet()
+    fleet.report(_case(CasePhase.OPENED), 1)
+    fleet.report(_case(CasePhase.OPENED, "case-2", seen=1), 2)
+    fleet.report(_case(CasePhase.CLEARED, seen=2), 3)
+    assert [each.open for each in fleet.incidents()] == [True]
+    fleet.report(_case(CasePhase.CLEARED, "case-2", seen=3), 4)
+    assert [each.open for each in fleet.incidents()] == [False]
+
+
+def test_a_new_case_after_a_clear_is_a_new_incident() -> None:
+    """What was over stays over."""
+    fleet = _Fleet()
+    fleet.report(_case(CasePhase.OPENED), 1)
+    fleet.report(_case(CasePhase.CLEARED, seen=1), 2)
+    fleet.report(_case(CasePhase.OPENED, "case-2", seen=2), 3)
+    assert [each.open for each in fleet.incidents()] == [False, True]
+
+
+def test_the_same_case_seen_after_its_clear_is_a_new_incident_unless_the_report_is_older() -> None:
+    """A late report changes nothing; a later one is a fault that stands there now."""
+    fleet = _Fleet()
+    fleet.report(_case(CasePhase.OPENED), 1)
+    fleet.report(_case(CasePhase.CLEARED, seen=1), 5)
+    fleet.report(_case(CasePhase.UPDATED, seen=0), 3)
+    fleet.report(_case(CasePhase.UPDATED, seen=0), 1, boot="older-boot", at_ns=START_NS - 100)
+    assert [each.open for each in fleet.incidents()] == [False]
+    fleet.report(_case(CasePhase.UPDATED, seen=6), 6)
+    assert [each.open for each in fleet.incidents()] == [False, True]
+
+
+def test_an_update_without_an_opening_opens() -> None:
+    """A fault is a fault, whatever was lost before."""
+    for phase in (CasePhase.UPDATED, CasePhase.UNKNOWN):
+        fleet = _Fleet()
+        fleet.report(_case(phase), 7)
+        assert [each.open for each in fleet.incidents()] == [True]
+
+
+def test_a_clear_of_an_unknown_case_is_recorded() -> None:
+    """It leaves an incident that is over, and nothing to approve."""
+    fleet = _Fleet()
+    fleet.report(_case(CasePhase.CLEARED), 1)
+    (incident,) = fleet.incidents()
+    assert not incident.open
+    assert fleet.ledger.recommendations(incident.id) == []
+
+
+def test_an_unknown_fault_class_keeps_its_number() -> None:
+    """Two classes that we do not know are two incidents."""
+    fleet = _Fleet()
+    for number in (77, 78):
+        case = _case(
+            CasePhase.OPENED,
+            f"case-{number}",
+            fault_class=FaultClass.UNKNOWN,
+            fault_number=number,
+            seen=number,
+        )
+        fleet.report(case, number)
+    assert [each.fault_number for each in fleet.incidents()] == [77, 78]
+
+
+def test_old_news_does_not_replace_what_is_known() -> None:
+    """A report that is older than the newest adds to the count and to nothing else."""
+    fleet = _Fleet()
+    fleet.report(_case(CasePhase.OPENED, seen=10), 2)
+    fleet.report(_case(CasePhase.OPENED, seen=1, severity=Severity.NOTE, evidence=(), count=1), 1)
+    (incident,) = fleet.incidents()
+    assert incident.severity is Severity.CRITICAL
+    assert incident.evidence
+    assert incident.first_seen_ns == START_NS + 1
+
+
+def test_the_same_reports_make_the_same_ids() -> None:
+    """What is replayed after a crash is what would have been."""
+    fleets = [_Fleet(), _Fleet()]
+    for fleet in fleets:
+        fleet.report(_case(CasePhase.OPENED), 1)
+        fleet.report(_case(CasePhase.CLEARED, seen=1), 2)
+        fleet.report(_case(CasePhase.OPENED, seen=2), 3)
+    first, second = ([each.id for each in fleet.incidents()] for fleet in fleets)
+    assert first == second
+    assert len(set(first)) == 2
+
+
+def test_a_host_that_opens_thousands_of_cases_is_bounded() -> None:
+    """Above the limit new cases are counted as lost on the host, and the open ones stay."""
+    fleet = _Fleet()
+    for number in range(1, 1011):
+        subject = Subject(SubjectKind.PROCESS, f"p{number}")
+        fleet.report(_case(CasePhase.OPENED, f"case-{number}", subject=subject), number)
+    assert sum(each.open for each in fleet.incidents()) == 1000
+    host = fleet.ledger.host(_HOST)
+    assert host is not None
+    assert [(loss.kind, loss.count) for loss in host.losses] == [("report_refused", 10)]
+
+
+_STEPS = st.lists(
+    st.tuples(st.sampled_from([CasePhase.OPENED, CasePhase.UPDATED, CasePhase.CLEARED]), st.integers(1, 3)),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(steps=_STEPS, data=st.data())
+def test_no_order_or_repeat_breaks_the_rules(steps: list[tuple[CasePhase, int]], data: st.DataObject) -> None:
+    """Shuffled and delivered twice: one open incident per key at most, no count above what was reported."""
+    numbered = [(number, phase, case) for number, (phase, case) in enumerate(steps, start=1)]
+    order = data.draw(st.permutations([*numbered, *numbered]))
+    fleet = _Fleet()
+    for number, phase, case in order:
+        fleet.report(_case(phase, f"case-{case}", seen=number, count=1), number)
+    found = fleet.incidents()
+    assert sum(each.open for each in found) <= 1
+    assert sum(each.count for each in found) <= len(steps)
+    for each in found:
+        states = [recommendation.state for recommendation in fleet.ledger.recommendations(each.id)]
+        assert states.count("proposed") == (1 if each.open else 0)
