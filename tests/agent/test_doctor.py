@@ -1,0 +1,191 @@
+"""The doctor and the commands: what is wrong is said with what to do about it, and nothing is changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from agent import doctor, statusfile
+from agent.command import main
+from agent.config import AgentSettings
+from agent.doctor import Check, Health, as_json, as_text, examine, healthy
+from agent.remedies import remedy
+from escalation.failpoints import POINTS, Failpoints
+from escalation.settings import parse
+from probes.observation import BlindReason
+
+NOW = 1_790_000_000.0
+GOOD = statusfile.Status(
+    pid=7,
+    version="1.2.3",
+    agent_id="spark-1",
+    written_unix_s=NOW,
+    next_write_s=30,
+    kernel_boot_id="x",
+    sensors=(
+        statusfile.SensorStatus(name="kernel.oom_kill"),
+        statusfile.SensorStatus(name="kernel.listener", reason="no_headers", detail="evil\x1b[2J"),
+        statusfile.SensorStatus(name="kernel.fatal_signal", reason="disabled"),
+    ),
+    open_cases=0,
+    spool_open=True,
+    spool_reports=3,
+    spool_bytes=100,
+    uncommitted=0,
+    connected=True,
+    last_ack_unix_s=NOW,
+    uplink_error=None,
+    supervised=True,
+    watchdog_s=30.0,
+    capabilities=0,
+)
+
+
+def settings(folder: Path) -> AgentSettings:
+    """Settings of a host on which nothing else exists."""
+    return parse(
+        f"[agent]\nstate_dir='{folder}'\n[sensors]\nsocket='{folder}/h.sock'\n"
+        f"[orchestrator]\naddress='127.0.0.1:1'\nca='{folder}/ca'\ncert='{folder}/c'\nkey='{folder}/k'\n",
+        AgentSettings,
+        name="a.toml",
+    )
+
+
+def by_name(checks: tuple[Check, ...]) -> dict[str, Check]:
+    return {check.name: check for check in checks}
+
+
+def test_running_agent_is_asked_by_its_status(tmp_path: Path) -> None:
+    """Each sensor with its reason and remedy; capabilities, watchdog and spool as the agent told them."""
+    statusfile.write(tmp_path / statusfile.NAME, GOOD)
+    found = by_name(examine(settings(tmp_path), sensors=(), now_unix_s=NOW + 60))
+    assert found["agent"].health is Health.GOOD
+    assert found["agent capabilities"].says == "none"
+    assert found["kernel.oom_kill"].health is Health.GOOD
+    assert found["kernel.listener"].health is Health.BAD
+    assert found["kernel.listener"].remedy == remedy(BlindReason.NO_HEADERS)
+    assert found["kernel.fatal_signal"].health is Health.NOTE
+    assert found["spool"].health is Health.GOOD
+    assert found["orchestrator"].health is Health.BAD
+    assert found["private key"].health is Health.BAD
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"capabilities": 0x2000}, "agent capabilities"),
+        ({"uncommitted": 4}, "spool"),
+        ({"spool_open": False}, "spool"),
+        ({"connected": False, "uplink_error": "not_accepted: foreign"}, "uplink"),
+    ],
+)
+def test_what_is_wrong_is_bad_and_has_a_remedy(tmp_path: Path, change: dict[str, object], name: str) -> None:
+    """Every bad line says what to do."""
+    statusfile.write(tmp_path / statusfile.NAME, msgspec.structs.replace(GOOD, **change))
+    check = by_name(examine(settings(tmp_path), sensors=(), now_unix_s=NOW))[name]
+    assert check.health is Health.BAD
+    assert check.remedy
+
+
+def test_old_status_is_no_running_agent(tmp_path: Path) -> None:
+    """A file that nobody has renewed for three periods speaks of the past; sensors are unknown then."""
+    statusfile.write(tmp_path / statusfile.NAME, GOOD)
+    found = by_name(examine(settings(tmp_path), sensors=("kernel.oom_kill",), now_unix_s=NOW + 1000))
+    assert found["agent"].health is Health.BAD
+    assert found["kernel.oom_kill"].health is Health.UNKNOWN
+
+
+@pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b"\xff"])
+def test_broken_status_is_no_status(tmp_path: Path, raw: bytes) -> None:
+    """Whatever lies there, the doctor goes on."""
+    (tmp_path / statusfile.NAME).write_bytes(raw)
+    assert statusfile.read(tmp_path / statusfile.NAME) is None
+
+
+def test_text_is_inert_and_json_is_whole(tmp_path: Path) -> None:
+    """Control characters are shown escaped; machines get every check."""
+    statusfile.write(tmp_path / statusfile.NAME, GOOD)
+    checks = examine(settings(tmp_path), sensors=(), now_unix_s=NOW)
+    assert "\x1b" not in as_text(checks)
+    assert "\\x1b" in as_text(checks)
+    told = json.loads(json.dumps(as_json(checks)))
+    assert told["healthy"] is False
+    assert len(told["checks"]) == len(checks)
+    assert healthy(tuple(check for check in checks if check.health is not Health.BAD))
+
+
+@pytest.mark.parametrize("reason", BlindReason)
+def test_every_reason_has_a_remedy(reason: BlindReason) -> None:
+    """No sensor is blind without a next step."""
+    assert len(remedy(reason)) > 10
+
+
+def test_check_config_names_line_and_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A good file is said to be good; a bad one fails with its place."""
+    path = tmp_path / "agent.toml"
+    path.write_text("[agent]\nid = 'spark-1'\n")
+    assert main(["check-config", str(path)]) == 0
+    assert "good, agent id spark-1" in capsys.readouterr().out
+    path.write_text("[agent]\nidd = 'spark-1'\n")
+    assert main(["check-config", str(path)]) == 1
+    assert re.search(r"agent\.toml:2: agent\.idd: unknown key", capsys.readouterr().err)
+
+
+def test_doctor_answers_as_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It fails where something is bad, in words and as JSON."""
+    path = tmp_path / "agent.toml"
+    path.write_text(f"[sensors]\nsocket = '{tmp_path}/h.sock'\n[orchestrator]\naddress = '127.0.0.1:1'\n")
+    assert main(["doctor", "--config", str(path), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["healthy"] is False
+    assert main(["doctor", "--config", str(path)]) == 1
+    assert "kernel.oom_kill" in capsys.readouterr().out
+    assert doctor.healthy(())
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
+@pytest.mark.parametrize("user", [(), ("--user", "root")])
+def test_never_judges_as_root(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], user: tuple[str, ...]
+) -> None:
+    """Started as root without an account to drop to, the agent refuses."""
+    path = tmp_path / "agent.toml"
+    path.write_text("[agent]\nid = 'spark-1'\n")
+    assert main(["run", "--config", str(path), *user]) == 1
+    assert "root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_failpoint_kills_the_process_the_nth_time(point: str) -> None:
+    """The process dies by SIGKILL at exactly the point and time that the environment names."""
+    code = (
+        "from escalation.failpoints import reach, POINTS\n"
+        "for round in range(3):\n"
+        "    for point in POINTS:\n"
+        "        print(round, point, flush=True)\n"
+        "        reach(point)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "NANOBOT_FAILPOINT": f"{point}:2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert done.stdout.splitlines()[-1] == f"1 {point}"
+
+
+def test_unknown_failpoint_is_an_error() -> None:
+    """A test that names a point which does not exist must not pass by never dying."""
+    with pytest.raises(ValueError, match=r"unknown point 'agent\.nowhere'"):
+        Failpoints(wanted="agent.nowhere")
+    Failpoints(wanted="").reach("agent.before_commit")
