@@ -1,8 +1,8 @@
 """From a cgroup id to its path and back: a cgroup v2 directory's inode is the id that the kernel reports.
 
-One walk of the hierarchy fills a bounded table; an unknown id walks again, but not more often than once in
-`rewalk_s`, so that ids which do not exist cost nothing. A path that was seen stays known after the cgroup is
-gone, which is when the dead are asked about.
+One walk of the hierarchy fills a bounded table; an unknown id walks again, at most `burst` times in a row and
+then once a second, so that ids which do not exist cost little and a cgroup that is a moment old is found. A
+path that was seen stays known after the cgroup is gone, which is when the dead are asked about.
 """
 
 from __future__ import annotations
@@ -57,14 +57,15 @@ class CgroupPaths:
         root: Path | None,
         monotonic: Callable[[], float],
         capacity: int = 8192,
-        rewalk_s: float = 1.0,
+        burst: int = 20,
     ) -> None:
         self._root = root
         self._monotonic = monotonic
         self._capacity = capacity
-        self._rewalk_s = rewalk_s
+        self._burst = burst
+        self._walks_left = float(burst)
         self._known: OrderedDict[int, str] = OrderedDict()
-        self._walked_at: float | None = None
+        self._refilled_at = monotonic()
 
     def __repr__(self) -> str:
         return f"CgroupPaths(root={self._root}, known={len(self._known)})"
@@ -102,7 +103,6 @@ class CgroupPaths:
 
     def walk(self) -> None:
         """Look at the whole hierarchy now."""
-        self._walked_at = self._monotonic()
         if self._root is None:
             return
         root = str(self._root)
@@ -125,7 +125,13 @@ class CgroupPaths:
             self._known.popitem(last=False)
 
     def _may_walk(self) -> bool:
-        return self._walked_at is None or self._monotonic() - self._walked_at >= self._rewalk_s
+        now = self._monotonic()
+        self._walks_left = min(float(self._burst), self._walks_left + now - self._refilled_at)
+        self._refilled_at = now
+        if self._walks_left < 1:
+            return False
+        self._walks_left -= 1
+        return True
 
 
 def _unescape(text: str) -> str:

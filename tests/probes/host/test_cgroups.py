@@ -38,16 +38,18 @@ def test_finds_a_path_and_keeps_it_when_the_cgroup_is_gone(tmp_path: Path) -> No
     assert not paths.exists(wanted)
 
 
-def test_an_unknown_id_walks_at_most_once_a_second(tmp_path: Path) -> None:
-    """A made-up id costs nothing, a new cgroup is found within a second."""
+def test_unknown_ids_walk_a_few_times_and_then_once_a_second(tmp_path: Path) -> None:
+    """Made-up ids cost little, a new cgroup is found at once or within a second."""
     clock = Clock()
-    paths = CgroupPaths(root=tmp_path, monotonic=clock)
-    assert paths.path(CgroupId(1)) is None
+    paths = CgroupPaths(root=tmp_path, monotonic=clock, burst=3)
+    assert [paths.path(CgroupId(1)) for _ in range(2)] == [None, None]
     (tmp_path / "new").mkdir()
-    wanted = _id(tmp_path / "new")
+    assert paths.path(_id(tmp_path / "new")) == "/new"
+    (tmp_path / "newer").mkdir()
+    wanted = _id(tmp_path / "newer")
     assert paths.path(wanted) is None
     clock.at += 1
-    assert paths.path(wanted) == "/new"
+    assert paths.path(wanted) == "/newer"
 
 
 def test_keeps_no_more_than_its_capacity(tmp_path: Path) -> None:
