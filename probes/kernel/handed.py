@@ -6,6 +6,7 @@ errors into SensorBlind are the same for all, what a record means is not.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ from probes.sensor import SensorBlind
 
 _LOST = 0  # ring.bpf.h
 _TOLD = 2
+_BACKLOG = 100_000
+_GATHER_EVERY = 1000
 
 
 class HandedProgram:
@@ -31,6 +34,7 @@ class HandedProgram:
         self._told = 0
         self._read_record: Callable[[bytes], dict[str, Any]] | None = None
         self._unreadable = 0
+        self._backlog: deque[bytes] = deque()
 
     def __repr__(self) -> str:
         return f"HandedProgram({self._sensor}, {'open' if self._ring else 'closed'}, lost={self._told})"
@@ -62,15 +66,31 @@ class HandedProgram:
         except OSError as error:
             raise SensorBlind(BlindReason.READ_FAILED, str(error.strerror)) from error
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """Yield what the ring holds, decoded; raise SensorBlind when it cannot be read any more."""
-        if self._ring is None or self._read_record is None:
+    def gather(self) -> int:
+        """Empty the ring into memory, as far as there is room; return how many records wait to be read."""
+        if self._ring is None:
             raise SensorBlind(BlindReason.READ_FAILED, "the sensor is not open")
-        try:
-            raw = self._ring.drain()
-        except OSError as error:
-            raise SensorBlind(BlindReason.READ_FAILED, str(error.strerror)) from error
-        for data in raw:
+        room = _BACKLOG - len(self._backlog)
+        if room > 0:
+            try:
+                self._backlog.extend(self._ring.drain(room))
+            except OSError as error:
+                raise SensorBlind(BlindReason.READ_FAILED, str(error.strerror)) from error
+        return len(self._backlog)
+
+    def records(self, count: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield `count` waiting records, decoded, or all; raise SensorBlind when the ring cannot be read.
+
+        The caller's work on a record takes longer than the kernel's, so the ring is emptied now and then
+        meanwhile: what comes then waits for the next read instead of not finding room.
+        """
+        if count is None:
+            count = self.gather()
+        assert self._read_record is not None, "open() comes first"
+        for number in range(1, min(count, len(self._backlog)) + 1):
+            data = self._backlog.popleft()
+            if number % _GATHER_EVERY == 0:
+                self.gather()
             try:
                 yield self._read_record(data)
             except ValueError:

@@ -63,10 +63,12 @@ class ListenerSensor:
 
     def read(self, now: Instant) -> Sequence[Observation]:
         """Return what changed since the last read; the socket table is read only if anything did."""
-        events = list(self._program.records())
-        table = self._table() if events else None
+        waiting = self._program.gather()
+        table = self._table() if waiting else None  # after the events: it shows what they did
         origins = self._identifier.batch()
-        found: list[Observation] = [self._observation(event, table, origins, now) for event in events]
+        found: list[Observation] = [
+            self._observation(event, table, origins, now) for event in self._program.records(waiting)
+        ]
         return found + list(self._program.losses(now))
 
     def wakeup_fd(self) -> int | None:
