@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,9 @@ token_sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}"
     return Site(authority, tmp_path, config_file, database, grpc_port, http_port)
 
 
-@pytest.fixture
-async def orchestrator(site: Site) -> AsyncIterator[Site]:
-    """A running orchestrator."""
+@asynccontextmanager
+async def running(site: Site) -> AsyncIterator[None]:
+    """Run an orchestrator in this process while inside."""
     stop, ready = asyncio.Event(), asyncio.Event()
     serving = asyncio.create_task(
         app.run(config.load(site.config_file), clock=SystemClock(), supervisor=Ready(ready), stop=stop)
@@ -61,6 +62,15 @@ async def orchestrator(site: Site) -> AsyncIterator[Site]:
     waiting.cancel()
     if serving.done():
         serving.result()
-    yield site
-    stop.set()
-    await serving
+    try:
+        yield
+    finally:
+        stop.set()
+        await serving
+
+
+@pytest.fixture
+async def orchestrator(site: Site) -> AsyncIterator[Site]:
+    """A running orchestrator."""
+    async with running(site):
+        yield site

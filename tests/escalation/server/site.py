@@ -89,6 +89,11 @@ class Site:
     grpc_port: int
     http_port: int
 
+    @property
+    def url(self) -> str:
+        """Return where people ask."""
+        return f"http://127.0.0.1:{self.http_port}"
+
     def channel(self, credentials: tuple[bytes, bytes] | None, ca: bytes | None = None) -> grpc.aio.Channel:
         """Return a channel with this (key, certificate)."""
         key, certificate = credentials or (None, None)
