@@ -31,6 +31,7 @@ from escalation.model import (
     SubjectKind,
 )
 from escalation.server.desk import HostState
+from escalation.server.incidents import COUNT_MAX
 
 _DEFAULT_INTERVAL_S: Final = 30.0
 """How often a host is expected that has never said how often it means to report."""
@@ -82,7 +83,8 @@ def with_loss(host: HostState, loss: Loss) -> HostState:
         accounts[key] = replace(loss, sensor=key[1])
     else:
         exact = before.exact and loss.exact
-        accounts[key] = replace(before, count=before.count + loss.count, exact=exact)
+        count = min(COUNT_MAX, before.count + loss.count)
+        accounts[key] = replace(before, count=count, exact=exact)
     return replace(host, losses=tuple(accounts[each] for each in sorted(accounts)))
 
 

@@ -33,6 +33,9 @@ from escalation.model import (
     Subject,
 )
 
+COUNT_MAX: Final = 2**63 - 1
+"""Where counts stop: the largest number that every database and reader of JSON here can hold."""
+
 _INCIDENTS: Final = uuid.UUID("f6a0c8a2-30f4-5c6e-8f0e-0f4f2f3f9d55")
 
 
@@ -157,7 +160,7 @@ def _fold_into(
         incident,
         first_seen_ns=min(incident.first_seen_ns, body.first_seen_ns),
         last_seen_ns=max(incident.last_seen_ns, body.last_seen_ns),
-        count=incident.count + max(0, body.count - counted),
+        count=min(COUNT_MAX, incident.count + max(0, body.count - counted)),
     )
     closed = clearing is not None and incident.case_id == body.case_id
     if closed:

@@ -126,7 +126,9 @@ class Ingest:
     async def escalate(self, batches: AsyncIterable[bytes], context: Context) -> None:
         """Serve one stream until the agent ends it, or it has to be refused."""
         agent_id = self._identities.of(context.auth_context())
-        peer = self._peers.setdefault(agent_id, _Peer(credited_s=self._receiver.steady_s()))
+        peer = self._peers.setdefault(
+            agent_id, _Peer(credit=self._limits.reports_per_s, credited_s=self._receiver.steady_s())
+        )
         if peer.streams >= self._limits.streams_per_agent:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,

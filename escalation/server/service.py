@@ -108,6 +108,8 @@ class Service:
 
         StoreUnavailable in the future says that nothing of it was kept.
         """
+        # It is heard when it speaks, however long the commit takes: a stalled disk makes no host silent.
+        self._watch.heard(delivery.agent_id, self._time.steady_s())
         work = partial(triage.receive, delivery=delivery, policy=self._policy, now_ns=self._time.now_ns())
         committed = await self._store.submit(work, cost_bytes=cost_bytes)
         committed.add_done_callback(partial(self._committed, delivery))

@@ -64,7 +64,7 @@ def receive(ledger: Ledger, delivery: Delivery, *, policy: approvals.Policy, now
         host,
         last_heard_ns=now_ns,
         silent=False,
-        missing_reports=host.missing_reports + added.missing,
+        missing_reports=min(incidents.COUNT_MAX, host.missing_reports + added.missing),
     )
     for report in delivery.notable:
         if report.sequence not in added.fresh:

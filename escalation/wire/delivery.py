@@ -1,8 +1,9 @@
 """One received batch: every report as the bytes it came in, and as values only those that change something.
 
-A busy host sends many updates of one case in a batch, and each says all that the one before it said. Of
-consecutive updates of a case, and of heartbeats, only the last of the batch is decoded in full; the others
-are kept as bytes and not looked into. Decoding all of them would halve what one core can take in.
+A busy host sends many updates of one case in a batch, and each says all that the one before it said. Of the
+updates of a case with no opening or clearing between them, and of heartbeats, only the last of the batch is
+decoded in full; the others are kept as bytes and not looked into. Decoding all of them would halve what one
+core can take in.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def _notable(messages: list[pb.Report]) -> list[int]:
                     continue
                 updated_later.add(case_id)
             else:
-                updated_later.discard(case_id)
+                # Cases may share an incident: nothing is superseded across an opening or a clearing.
+                updated_later.clear()
         elif kind == "heartbeat":
             if beats_later:
                 continue

@@ -177,3 +177,11 @@ def test_no_order_or_repeat_breaks_the_rules(steps: list[tuple[CasePhase, int]],
     for each in found:
         states = [recommendation.state for recommendation in fleet.ledger.recommendations(each.id)]
         assert states.count("proposed") == (1 if each.open else 0)
+
+
+def test_counts_stop_at_what_can_be_stored() -> None:
+    """Two cases that each claim the largest number there is do not add up to one that breaks a reader."""
+    fleet = _Fleet()
+    for number in (1, 2):
+        fleet.report(_case(CasePhase.OPENED, f"case-{number}", count=2**63 - 1), number)
+    assert [each.count for each in fleet.incidents()] == [2**63 - 1]
