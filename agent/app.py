@@ -54,7 +54,11 @@ Builders = Mapping[SensorName, Callable[[], Sensor]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """Everything outside that the agent uses."""
+    """Everything outside that the agent uses.
+
+    `overdue` is called when the agent has not ended `STOP_S` after it was asked to: the last resort, should a
+    thread hang in a system call. The spool is durable at every moment.
+    """
 
     clock: Callable[[], Instant]
     supervisor: Supervisor
@@ -65,6 +69,7 @@ class Ports:
     sensors: Callable[[Handover | None], Builders]
     witness: Witness
     standing: Standing | None
+    overdue: Callable[[], object]
     loader_uid: int = 0
 
 
@@ -141,8 +146,7 @@ class Agent:
         if not self._stop.is_set():
             self._stop.set()
             self._woken.set()
-            # The last resort, should a thread hang in a system call: the spool is durable at every moment.
-            asyncio.get_running_loop().call_later(STOP_S, os._exit, 1)
+            asyncio.get_running_loop().call_later(STOP_S, self._ports.overdue)
 
     def reload(self) -> None:
         """Read the configuration again; an error leaves everything as it is."""
@@ -204,6 +208,7 @@ class Agent:
             log.warning("reload_needs_restart", tables=later or ["sensors"])
         logs.set_up(level=fresh.agent.log_level)
         self._judge.retune(self._detectors(fresh), self._sensing.sight(self._ports.clock()))
+        self._sensing.hurry()
         self._delivery.use(fresh.orchestrator)
         if old.sensors.disabled != fresh.sensors.disabled:
             self._background = asyncio.ensure_future(self._assemble())

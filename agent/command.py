@@ -126,6 +126,7 @@ def _ports() -> Ports:
         sensors=_sensors,
         witness=Witness(cgroups=find_mounts().unified),
         standing=None,
+        overdue=functools.partial(os._exit, 1),
     )
 
 

@@ -79,11 +79,20 @@ class Sensing:
         """Return the coverage as Gaps, for a detector that begins now."""
         return [Gap(name, now, slot.coverage) for name, slot in self._slots.items()]
 
+    def hurry(self) -> None:
+        """Make the inventories due now, because somebody began anew without knowing the last ones."""
+        for slot in self._slots.values():
+            if slot.slow and slot.due_ns > 0:
+                slot.due_ns = 0
+
     async def assemble(
         self, builders: Mapping[SensorName, Callable[[], Sensor]], *, disabled: frozenset[str]
     ) -> None:
-        """Close what is open and open these sensors instead, but for the disabled ones."""
+        """Close what is open, after a last read, and open these sensors instead, but the disabled ones."""
         async with self._hold:
+            for slot in self._slots.values():
+                if slot.sensor is not None and not slot.slow:
+                    self._read(slot, self._clock())
             told = {name: slot.told for name, slot in self._slots.items()}
             await self._close_all()
             self._slots = {name: _Slot(name, build, told=told.get(name)) for name, build in builders.items()}

@@ -128,6 +128,29 @@ async def test_new_descriptors_replace_every_sensor() -> None:
         assert bench.gaps() == [(A, True)]
 
 
+async def test_what_the_old_ring_still_held_is_read_before_it_goes() -> None:
+    """Replacing the descriptors loses nothing that had happened before."""
+    bench, old, new = Bench(), ScriptedSensor(A), ScriptedSensor(A)
+    async with bench.sensing:
+        await bench.start(old)
+        old.says.append(death(1, 11))
+        await bench.start(new)
+        assert bench.pipeline.taken[SensorName("kernel.fatal_signal")] == 1
+
+
+async def test_hurry_makes_an_inventory_due_and_leaves_the_rest() -> None:
+    """Who begins anew needs the inventory at once; a ring has nothing to repeat."""
+    bench, slow, off = Bench(), ScriptedSensor(A, period_s=60), ScriptedSensor(B, period_s=60)
+    async with bench.sensing:
+        await bench.start(slow, off, disabled=frozenset({B}))
+        for _ in range(2):
+            bench.woken.clear()
+            bench.sensing.hurry()
+            await bench.after(1)
+            await asyncio.wait_for(bench.woken.wait(), 5)
+        assert (slow.reads, off.reads) == (2, 0)
+
+
 @pytest.mark.parametrize("error", [RuntimeError("no"), SensorBlind(BlindReason.NO_LIBRARY, "libbpf1")])
 async def test_failing_to_open_blinds_only_that_sensor(error: Exception) -> None:
     """Whatever goes wrong while opening, the next sensor is opened."""
