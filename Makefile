@@ -36,4 +36,5 @@ generate: setup  ## write the generated code and docs tables again
 	$(PY) -m dev.generate
 
 clean:  ## remove the virtual environment, caches and run-time state
+	if [ -L .run ]; then rm -rf "$$(readlink .run)"; fi
 	rm -rf $(VENV) .run .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

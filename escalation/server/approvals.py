@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -67,13 +68,15 @@ class Policy:
     """Who may approve what, and for how long.
 
     `approvers` names the persons per kind of action; a kind that is not in it may be approved by every
-    operator. `two_person` are the kinds that two different persons must approve.
+    operator. `two_person` are the kinds that two different persons must approve. `quiet_at_most_s` cuts the
+    time that a fault must have stayed away, for drills: a proof of recovery may name many hours.
     """
 
     approve_within_s: float = 4 * 3600
     execute_within_s: float = 3600
     approvers: Mapping[ActionKind, frozenset[str]] = field(default_factory=dict)
     two_person: frozenset[ActionKind] = frozenset()
+    quiet_at_most_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +205,7 @@ def step(
                 return _finish(recommendation, State.LAPSED, now_ns)
             return recommendation
         case TimePassed():
-            return _time_passed(recommendation, incident, event, now_ns)
+            return _time_passed(recommendation, incident, event, policy, now_ns)
         case _:
             assert_never(event)
 
@@ -286,7 +289,7 @@ def _case_cleared(recommendation: Recommendation, incident: Incident, now_ns: in
 
 
 def _time_passed(
-    recommendation: Recommendation, incident: Incident, event: TimePassed, now_ns: int
+    recommendation: Recommendation, incident: Incident, event: TimePassed, policy: Policy, now_ns: int
 ) -> Recommendation:
     match recommendation.state:
         case State.PROPOSED:
@@ -296,7 +299,7 @@ def _time_passed(
             if _execution_is_late(recommendation, now_ns):
                 return _finish(recommendation, State.LAPSED, now_ns)
         case State.DONE:
-            return _verify(recommendation, incident, event, now_ns)
+            return _verify(recommendation, incident, event, policy, now_ns)
         case (
             State.REJECTED | State.EXPIRED | State.WITHDRAWN | State.LAPSED | State.VERIFIED | State.NOT_CURED
         ):
@@ -307,7 +310,7 @@ def _time_passed(
 
 
 def _verify(
-    recommendation: Recommendation, incident: Incident, event: TimePassed, now_ns: int
+    recommendation: Recommendation, incident: Incident, event: TimePassed, policy: Policy, now_ns: int
 ) -> Recommendation:
     """Give credit only for time that certainly passed and while the host is heard: silence proves nothing."""
     proof = recommendation.advice.verification
@@ -316,7 +319,8 @@ def _verify(
         late = event.trusted_ns >= since_ns + int(proof.within_s * 1e9)
         return _finish(recommendation, State.NOT_CURED, now_ns) if late else recommendation
     quiet_from_ns = max(incident.cleared_ns or now_ns, recommendation.done_ns or 0)
-    quiet = event.trusted_ns >= quiet_from_ns + int(proof.quiet_s * 1e9)
+    quiet_s = min(proof.quiet_s, policy.quiet_at_most_s)
+    quiet = event.trusted_ns >= quiet_from_ns + int(quiet_s * 1e9)
     if quiet and event.host_is_heard:
         return _finish(recommendation, State.VERIFIED, now_ns)
     return recommendation

@@ -6,6 +6,7 @@ Everything that is checked across keys is checked here, so that `check-config` s
 from __future__ import annotations
 
 import ipaddress
+import math
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -64,13 +65,15 @@ class ApprovalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """The `[approvals]` table: the two clocks, and who may approve which kind of action.
 
     `approvers` names persons per kind; a kind that is not in it may be approved by every operator.
-    `two_person` lists the kinds that two different persons must approve.
+    `two_person` lists the kinds that two different persons must approve. `quiet_at_most_s` is for drills: it
+    cuts the time that a fault must have stayed away before a cure counts as verified.
     """
 
     approve_within_s: Seconds = 4 * 3600.0
     execute_within_s: Seconds = 3600.0
     approvers: dict[ActionKind, tuple[str, ...]] = {}
     two_person: tuple[ActionKind, ...] = ()
+    quiet_at_most_s: Seconds | None = None
 
     def policy(self) -> Policy:
         """Return the policy that the state machine applies."""
@@ -79,6 +82,7 @@ class ApprovalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             execute_within_s=self.execute_within_s,
             approvers={kind: frozenset(names) for kind, names in self.approvers.items()},
             two_person=frozenset(self.two_person),
+            quiet_at_most_s=math.inf if self.quiet_at_most_s is None else self.quiet_at_most_s,
         )
 
 

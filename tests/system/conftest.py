@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.system import booted_host, image
+from tests.system.deployment import Deployment
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +18,14 @@ def product() -> Iterator[Path]:
         pytest.skip(f"no host can be booted: {reason}")
     with image.installed() as layer:
         yield layer
+
+
+@pytest.fixture(scope="module")
+def deployment(product: Path, request: pytest.FixtureRequest) -> Iterator[Deployment]:
+    """A booted host with orchestrator, agent and loader running from their units; one for each module."""
+    name = request.path.stem.removeprefix("test_").replace("_", "-")
+    with booted_host.BootedHost(name=f"nanobot-{name}"[:32], layers=[product]) as host:
+        deployed = Deployment(host=host)
+        deployed.configure()
+        deployed.start()
+        yield deployed

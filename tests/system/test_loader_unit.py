@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,18 +20,9 @@ StandardOutput=file:/run/loader-said
 """
 
 
-@pytest.fixture
-def needs_bcc() -> None:
-    """Skip where the system's Python has no bcc."""
-    done = subprocess.run(["/usr/bin/python3", "-I", "-c", "import bcc"], check=False, capture_output=True)
-    if done.returncode != 0:
-        pytest.skip("needs bcc for /usr/bin/python3 (Debian: python3-bpfcc)")
-
-
 @pytest.mark.root
 @pytest.mark.systemd
 @pytest.mark.ebpf
-@pytest.mark.usefixtures("needs_bcc")
 def test_every_sensor_attaches_with_the_two_capabilities_of_the_unit(product: Path) -> None:
     """All of the sandbox in force, the loader compiles and attaches all of its programs."""
 

@@ -137,7 +137,6 @@ def test_each_failure_has_its_exit_code(ctl: Ctl, served: Any, tmp_path: Path) -
     assert ctl("queue", as_="scraper").code == 5
     assert ctl("reject", entry_id, "--reason", "x", as_="viewer").code == 5
     assert ctl("done", entry_id).code == 5
-    assert ctl("approve", entry_id, "--reason", "x").code == 2
     assert ctl("approve", entry_id).code == 2
     assert ctl("queue", "--state", "odd").code == 2
     assert ctl("no-such-command").code == 2
@@ -146,6 +145,15 @@ def test_each_failure_has_its_exit_code(ctl: Ctl, served: Any, tmp_path: Path) -
     assert ctl("approve", entry_id, "--reason", "x", "--digest", digest).code == 6
     assert ctl("--url", "http://127.0.0.1:9", "queue").code == 1
     assert served.call(served.desk.entry(entry_id)).recommendation.decided_by is None
+
+
+def test_without_a_terminal_id_and_reason_are_the_decision(ctl: Ctl, served: Any) -> None:
+    """A script can approve with nothing but the contract's arguments, and what it approved is shown whole."""
+    entry = served.call(served.desk.opened())
+    done = ctl("approve", entry.recommendation.id, "--reason", "drained")
+    assert done.code == 0
+    assert entry.recommendation.digest in done.out
+    assert served.call(served.desk.entry(entry.recommendation.id)).recommendation.decision_reason == "drained"
 
 
 def test_work_for_a_person_is_never_approved(ctl: Ctl, served: Any) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from escalation.model import State
+from escalation.server.approvals import Policy
 from escalation.server.desk import NotFound, Superseded
 from escalation.server.testing import CONTAINER, FakeDesk, heartbeat
 
@@ -32,6 +33,23 @@ async def test_a_fault_travels_from_report_to_verified() -> None:
     finished = await desk.entry(entry.incident.id)
     assert finished.recommendation.state is State.VERIFIED
     assert (finished.cured, finished.tried) == (1, 1)
+
+
+async def test_a_drill_may_cut_the_time_that_proves_a_cure() -> None:
+    """With `quiet_at_most_s` a cure is verified after so long, and not before."""
+    desk = FakeDesk(policy=Policy(quiet_at_most_s=30))
+    await desk.report(heartbeat())
+    entry = await desk.opened()
+    ident, digest = entry.recommendation.id, entry.recommendation.digest
+    await desk.approve(ident, person="ada", reason="drill", digest=digest)
+    await desk.done(ident, person="ada")
+    await desk.cleared()
+    states = []
+    for _ in range(3):
+        await desk.report(heartbeat())
+        await desk.advance(10)
+        states.append((await desk.entry(ident)).recommendation.state)
+    assert states == [State.DONE, State.DONE, State.VERIFIED]
 
 
 async def test_a_watcher_is_told_of_each_change() -> None:

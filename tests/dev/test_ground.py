@@ -1,0 +1,38 @@
+"""What a machine allows a development run."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from dev.ground import GroundError, require_free_ports
+from dev.setup_files import Ports, host_name
+
+
+def test_names_the_port_that_is_taken() -> None:
+    """A second run on one machine is told which port is held and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+        with pytest.raises(GroundError, match=rf"port {port} on 127\.0\.0\.1 is taken .*--first-port"):
+            require_free_ports((port,))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("GPU-1", "gpu-1"),
+        ("büro_rechner", "b-ro-rechner"),
+        ("---", "localhost"),
+        ("a" * 80, "a" * 63),
+        ("", "localhost"),
+    ],
+)
+def test_any_host_name_becomes_an_agent_id(name: str, expected: str) -> None:
+    """A machine whose name no certificate could carry still runs."""
+    assert host_name(name) == expected
+
+
+def test_ports_are_three_in_a_row() -> None:
+    """One option moves all of them."""
+    assert Ports.from_first(9735).all == (9735, 9736, 9737)
