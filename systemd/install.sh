@@ -5,7 +5,7 @@
 #
 # /opt/nanobot/venv      a virtual environment of the system's own Python, with what the named roles need
 # /opt/nanobot/loader    a copy of the package `probes` alone: the privileged loader sees no other package of ours
-# /usr/local/lib/{systemd/system,sysusers.d,tmpfiles.d}   units, users, folders
+# /usr/local/lib/{systemd/system,sysusers.d,tmpfiles.d,sysctl.d}   units, users, folders, one kernel setting
 #
 # Running it again upgrades. It starts, enables and configures nothing: docs/how-to/install.md has those steps.
 # pip takes its usual settings from the environment (PIP_INDEX_URL, PIP_NO_INDEX, PIP_FIND_LINKS).
@@ -49,7 +49,11 @@ install -m 0644 "$here/sysusers.d/nanobot.conf" /usr/local/lib/sysusers.d/nanobo
 install -m 0644 "$here/tmpfiles.d/nanobot.conf" /usr/local/lib/tmpfiles.d/nanobot.conf
 for role in "${roles[@]}"; do
   case "$role" in
-    agent) units=(nanobot-agent.service nanobot-probes.service) ;;
+    agent)
+      units=(nanobot-agent.service nanobot-probes.service)
+      install -d /usr/local/lib/sysctl.d
+      install -m 0644 "$here/sysctl.d/60-nanobot.conf" /usr/local/lib/sysctl.d/60-nanobot.conf
+      ;;
     orchestrator) units=(nanobot-orchestrator.service) ;;
   esac
   for unit in "${units[@]}"; do install -m 0644 "$here/$unit" "/usr/local/lib/systemd/system/$unit"; done
@@ -61,5 +65,9 @@ if [ -x "$prefix/venv/bin/nanobotctl" ]; then ln -sf "$prefix/venv/bin/nanobotct
 
 systemd-sysusers /usr/local/lib/sysusers.d/nanobot.conf
 systemd-tmpfiles --create /usr/local/lib/tmpfiles.d/nanobot.conf
+if [ -f /usr/local/lib/sysctl.d/60-nanobot.conf ] && [ "$(cat /proc/sys/kernel/perf_event_paranoid)" -gt 2 ]; then
+  /lib/systemd/systemd-sysctl /usr/local/lib/sysctl.d/60-nanobot.conf ||
+    echo "install: kernel.perf_event_paranoid stays above 2: the kernel sensors will be blind" >&2
+fi
 if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 echo "install: ${roles[*]} installed in $prefix; next: configuration and certificates (docs/how-to/install.md)"

@@ -9,6 +9,7 @@ before the compiler runs. Attaching is done here with perf_event_open rather tha
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import platform
@@ -165,7 +166,7 @@ def attach(program_fd: int, format_: Format) -> int:
     )
     if fd < 0:
         code = ctypes.get_errno()
-        raise OSError(code, f"open tracepoint {format_.name}: {os.strerror(code)}")
+        raise OSError(code, f"open tracepoint {format_.name}: {os.strerror(code)}{_paranoia(code)}")
     try:
         fcntl.ioctl(fd, _PERF_EVENT_IOC_SET_BPF, program_fd)
         fcntl.ioctl(fd, _PERF_EVENT_IOC_ENABLE, 0)
@@ -173,6 +174,20 @@ def attach(program_fd: int, format_: Format) -> int:
         os.close(fd)
         raise OSError(error.errno, f"attach to tracepoint {format_.name}: {error.strerror}") from error
     return int(fd)
+
+
+def _paranoia(code: int, path: Path = Path("/proc/sys/kernel/perf_event_paranoid")) -> str:
+    """Return what to add to a refusal: distributions have levels that CAP_PERFMON does not pass."""
+    try:
+        level = int(path.read_text())
+    except (OSError, ValueError):
+        return ""
+    if code != errno.EACCES or level <= 2:
+        return ""
+    return (
+        f" (kernel.perf_event_paranoid is {level}: this kernel then asks for CAP_SYS_ADMIN; "
+        "set it to 2, the default of the kernel itself)"
+    )
 
 
 def c_structs(formats: Iterable[Format]) -> str:

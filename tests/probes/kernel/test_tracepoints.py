@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probes.kernel.tracepoints import TracepointMissing, c_struct, find_tracefs, parse_format, read_format
+from probes.kernel.tracepoints import (
+    TracepointMissing,
+    _paranoia,
+    c_struct,
+    find_tracefs,
+    parse_format,
+    read_format,
+)
 
 _COMMON = """name: x
 ID: 9
@@ -111,6 +118,21 @@ def test_a_missing_tracepoint_is_named(tmp_path: Path) -> None:
         TracepointMissing, match="read the format of tracepoint oom:mark_victim: invalid literal"
     ):
         read_format(tmp_path, "oom:mark_victim")
+
+
+@pytest.mark.parametrize(
+    ("code", "level", "hint"),
+    [(13, "3\n", True), (13, "4\n", True), (13, "2\n", False), (1, "3\n", False), (13, "x", False)],
+)
+def test_a_refusal_by_a_stricter_kernel_says_what_to_set(
+    tmp_path: Path, code: int, level: str, hint: bool
+) -> None:
+    """Debian's level 3 and Ubuntu's 4 refuse CAP_PERFMON; nothing else gets that hint."""
+    path = tmp_path / "perf_event_paranoid"
+    path.write_text(level)
+    told = _paranoia(code, path)
+    assert (f"kernel.perf_event_paranoid is {level.strip()}" in told) is hint
+    assert _paranoia(13, tmp_path / "none") == ""
 
 
 def test_tracefs_is_found_where_it_is_mounted(tmp_path: Path) -> None:
