@@ -31,7 +31,7 @@ MODEL_SERVERS: Final = frozenset(
 
 def cut(text: str, limit: int = NAME_BYTES) -> str:
     """Return `text` as encodable UTF-8 of at most `limit` bytes, cut between characters."""
-    return text.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
+    return _encodable(text)[:limit].decode("utf-8", "ignore")
 
 
 def subject_of(origin: Origin) -> Subject:
@@ -82,7 +82,10 @@ def place_of(origin: Origin) -> Place | None:
     """Return the cgroup, or None when nothing is known of it."""
     if origin.cgroup_id is None and origin.cgroup_path is None:
         return None
-    return Place(origin.cgroup_id, origin.cgroup_path)
+    path = origin.cgroup_path
+    if path is not None and _encodable(path).decode() != path:
+        path = None  # no note could keep it, and no question about it be asked
+    return Place(origin.cgroup_id, path)
 
 
 def process_name(origin: Origin) -> str:
@@ -92,5 +95,12 @@ def process_name(origin: Origin) -> str:
 
 def _tail(path: str) -> str:
     """Return the path, or its end where it is too long: the end is what tells cgroups apart."""
-    raw = path.encode("utf-8", "replace")
-    return path if len(raw) <= NAME_BYTES else "..." + raw[-(NAME_BYTES - 3) :].decode("utf-8", "ignore")
+    raw = _encodable(path)
+    return (
+        raw.decode() if len(raw) <= NAME_BYTES else "..." + raw[-(NAME_BYTES - 3) :].decode("utf-8", "ignore")
+    )
+
+
+def _encodable(text: str) -> bytes:
+    """Return `text` as the wire writes it: surrogates and NUL, which it cannot carry, as escapes."""
+    return text.encode(errors="backslashreplace").replace(b"\0", b"\\x00")
