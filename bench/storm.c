@@ -2,6 +2,11 @@
  * seconds (children included) and wall seconds. One file, no library, so that nothing but the system calls counts.
  *
  *   storm exec|open|tcp COUNT   ->   "<cpu seconds> <wall seconds>"
+ *
+ * And two faults, for the latency measurement, in the control groups that the parent put it in:
+ *
+ *   storm hog MEBIBYTES    takes that much memory and ends
+ *   storm refused COUNT    opens /dev/nvidiactl once, waits for a line on its input, opens it COUNT times again
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -68,9 +73,30 @@ static void storm_tcp(long count) {
     }
 }
 
+static void hog(long mebibytes) {
+    while (mebibytes--) {
+        void *memory = malloc(1 << 20);
+        if (!memory) fail("malloc");
+        memset(memory, 1, 1 << 20);
+    }
+}
+
+static void refused(long count) {
+    int fd = open("/dev/nvidiactl", O_RDWR);
+    if (fd < 0) fail("open /dev/nvidiactl");
+    close(fd);
+    puts("opened");
+    fflush(stdout);
+    if (getchar() == EOF) return;
+    while (count--)
+        if (open("/dev/nvidiactl", O_RDWR) >= 0) { fprintf(stderr, "storm: the open was not refused\n"); exit(1); }
+}
+
 int main(int argc, char **argv) {
-    if (argc != 3) { fprintf(stderr, "usage: storm exec|open|tcp COUNT\n"); return 2; }
+    if (argc != 3) { fprintf(stderr, "usage: storm exec|open|tcp|hog|refused COUNT\n"); return 2; }
     long count = atol(argv[2]);
+    if (!strcmp(argv[1], "hog")) { hog(count); return 0; }
+    if (!strcmp(argv[1], "refused")) { refused(count); return 0; }
     double wall = wall_seconds();
     if (!strcmp(argv[1], "exec")) storm_exec(count);
     else if (!strcmp(argv[1], "open")) storm_open(count);

@@ -1,0 +1,57 @@
+"""`make bench`: run the measurements and print their tables as Markdown.
+
+make bench                                  all, with the sizes of the published figures (about half an hour)
+make bench ARGS="latency --events 50"       one of: idle, latency, storms, ingest
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+
+from bench import idle, ingest, latency, storms
+from bench.rig import Unavailable
+
+PARTS = ("idle", "latency", "storms", "ingest")
+
+
+def main() -> int:
+    """Run what was asked for; a part that this machine cannot run says why and the rest goes on."""
+    parser = argparse.ArgumentParser(
+        prog="make bench", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    parser.add_argument("part", nargs="?", choices=(*PARTS, "all"), default="all")
+    parser.add_argument("--pairs", type=int, default=20, help="pairs of runs for each storm (default 20)")
+    parser.add_argument("--no-peers", action="store_true", help="leave out the tools to compare with")
+    parser.add_argument("--events", type=int, default=100, help="events for each latency (default 100)")
+    parser.add_argument("--seconds", type=float, default=300, help="how long idle is watched (default 300)")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each shape of ingest (default 3)")
+    options = parser.parse_args()
+    print(f"{platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} processors\n")
+    failed = False
+    for part in PARTS if options.part == "all" else (options.part,):
+        try:
+            text = _run(part, options)
+        except Unavailable as reason:
+            failed = True
+            text = f"not measured: {reason}"
+        print(f"## {part}\n\n{text}\n", flush=True)
+    return int(failed)
+
+
+def _run(part: str, options: argparse.Namespace) -> str:
+    match part:
+        case "idle":
+            return idle.table(idle.measure(seconds=options.seconds))
+        case "latency":
+            return latency.table(latency.measure(events=options.events))
+        case "storms":
+            return storms.table(storms.measure(pairs=options.pairs, peers=not options.no_peers))
+        case _:
+            return ingest.table(ingest.measure(runs=options.runs))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""Durable ingest: reports a second that the orchestrator commits and acknowledges, and its memory.
+
+One real orchestrator on SQLite, pinned to one processor, and one client process on the other. Each agent is
+one mTLS stream with its own certificate and sends reports of about 1 KB that were serialised before the clock
+starts. "Batched" is 500 reports a message, "singly" one; a window of messages may be un-acked. The clock
+stops at the last acknowledgement, and every acknowledgement is given after the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from bench.paired import Spread
+from bench.rig import Orchestrator, cpu_s, orchestrator, resident_bytes
+from escalation.model import (
+    AgentId,
+    BootId,
+    CaseId,
+    CasePhase,
+    CaseReport,
+    Device,
+    DeviceOpenEvidence,
+    FaultClass,
+    Incarnation,
+    Reason,
+    ReasonCode,
+    Report,
+    Severity,
+    Subject,
+    SubjectKind,
+)
+from escalation.wire import codec
+from escalation.wire import escalation_pb2 as pb
+
+FINGERPRINTS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How reports are sent: by how many agents, how many in a message, how many messages un-acked."""
+
+    agents: int
+    batch: int
+    window: int
+    reports: int
+
+    def __str__(self) -> str:
+        return f"{self.agents} agent{'s' * (self.agents > 1)}, {self.batch} a message"
+
+
+SHAPES = (
+    Shape(agents=1, batch=500, window=16, reports=100_000),
+    Shape(agents=8, batch=500, window=16, reports=160_000),
+    Shape(agents=1, batch=1, window=256, reports=15_000),
+    Shape(agents=8, batch=1, window=256, reports=24_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one shape gave over some runs: reports/s, server CPU us a report, server's peak memory in MB."""
+
+    shape: Shape
+    rate: Spread
+    cpu_us: Spread
+    resident_mb: Spread
+    report_bytes: int
+
+
+def measure(*, runs: int, shapes: tuple[Shape, ...] = SHAPES) -> list[Row]:
+    """Measure every shape `runs` times, each on a fresh database."""
+    rows = []
+    for shape in shapes:
+        rates, costs, sizes, report_bytes = [], [], [], 0
+        for _ in range(runs):
+            messages = [_messages(f"bench-{agent}", shape) for agent in range(shape.agents)]
+            report_bytes = len(messages[0][0]) // shape.batch
+            with orchestrator(agents=[f"bench-{agent}" for agent in range(shape.agents)], cpu=0) as server:
+                rate, cost, resident = asyncio.run(_drive(server, messages, shape))
+            rates.append(rate)
+            costs.append(cost)
+            sizes.append(resident)
+        rows.append(Row(shape, Spread.of(rates), Spread.of(costs), Spread.of(sizes), report_bytes))
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    """Render the rows as Markdown."""
+    lines = [
+        "| shape | bytes a report | reports/s, median [min-max] | server CPU us a report | peak RSS MB |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        rate = f"{row.rate.median:,.0f} [{row.rate.low:,.0f}-{row.rate.high:,.0f}]"
+        cells = (row.shape, row.report_bytes, rate, row.cpu_us, row.resident_mb)
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def _messages(agent: str, shape: Shape) -> list[bytes]:
+    boot = BootId(f"00000000-0000-4000-8000-{abs(hash(agent)) % 10**12:012d}")
+    count = shape.reports // shape.agents
+    reports = [codec.encode(_report(AgentId(agent), boot, sequence)) for sequence in range(1, count + 1)]
+    return [
+        pb.ReportBatch(
+            reports=[pb.Report.FromString(one) for one in reports[start : start + shape.batch]]
+        ).SerializeToString()
+        for start in range(0, count, shape.batch)
+    ]
+
+
+def _report(agent: AgentId, boot: BootId, sequence: int) -> Report:
+    slot = sequence % FINGERPRINTS
+    unit = f"vllm-{slot}.service"
+    evidence = tuple(
+        DeviceOpenEvidence(
+            device=Device.GPU,
+            minor=minor,
+            errno=1,
+            failures=sequence,
+            prior_successes=7,
+            process_name="VLLM::EngineCor",
+            pid=4000 + minor,
+        )
+        for minor in range(4)
+    )
+    body = CaseReport(
+        phase=CasePhase.OPENED if sequence <= FINGERPRINTS else CasePhase.UPDATED,
+        case_id=CaseId(f"00000000-0000-4000-9000-{slot:012d}"),
+        fault_class=FaultClass.GPU_ACCESS_REVOKED,
+        severity=Severity.CRITICAL,
+        subject=Subject(SubjectKind.CGROUP, f"/machine.slice/{slot:0400x}"),
+        target=Subject(SubjectKind.UNIT, unit),
+        incarnation=Incarnation(
+            kernel_boot_id=str(boot), container_id=f"{slot:064x}", pid=4000, start_ticks=123456
+        ),
+        first_seen_ns=1_790_000_000_000_000_000,
+        last_seen_ns=1_790_000_000_000_000_000 + sequence,
+        count=sequence,
+        reasons=tuple(
+            Reason(ReasonCode.OPEN_REFUSED_AFTER_SUCCESS, count=7, threshold=float(n), window_s=60.0)
+            for n in range(6)
+        ),
+        evidence=evidence,
+    )
+    return Report(
+        agent_id=agent,
+        boot_id=boot,
+        sequence=sequence,
+        created_ns=1_790_000_000_000_000_000 + sequence,
+        body=body,
+    )
+
+
+async def _drive(
+    server: Orchestrator, messages: list[list[bytes]], shape: Shape
+) -> tuple[float, float, float]:
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    stop, peak = threading.Event(), [0]
+
+    def watch() -> None:
+        while not stop.wait(0.05):
+            peak[0] = max(peak[0], resident_bytes(server.pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        before, started = cpu_s(server.pid), time.monotonic()
+        await asyncio.gather(
+            *(_agent(server, number, batches, shape) for number, batches in enumerate(messages))
+        )
+        wall = time.monotonic() - started
+        cost = cpu_s(server.pid) - before
+    finally:
+        stop.set()
+        watcher.join()
+    total = sum(len(batches) for batches in messages) * shape.batch
+    return total / wall, cost / total * 1e6, peak[0] / 1e6
+
+
+async def _agent(server: Orchestrator, number: int, batches: list[bytes], shape: Shape) -> None:
+    folder = Path(server.folder)
+    credentials = grpc.ssl_channel_credentials(
+        (folder / "ca.crt").read_bytes(),
+        (folder / f"bench-{number}.key").read_bytes(),
+        (folder / f"bench-{number}.crt").read_bytes(),
+    )
+    window = asyncio.Semaphore(shape.window)
+
+    async def requests() -> AsyncIterator[bytes]:
+        for batch in batches:
+            await window.acquire()
+            yield batch
+
+    async with grpc.aio.secure_channel(server.address, credentials) as channel:
+        escalate = channel.stream_stream("/nanobot.v1.EscalationService/Escalate")
+        last, acked = len(batches) * shape.batch, 0
+        call = escalate(requests())
+        async for raw in call:
+            ack = pb.Ack.FromString(raw)
+            for _ in range((ack.sequence - acked) // shape.batch):
+                window.release()
+            acked = ack.sequence
+            if acked >= last:
+                call.cancel()
+                return
+        raise RuntimeError(f"the orchestrator ended the stream at {acked} of {last}")

@@ -1,0 +1,107 @@
+"""What the probes cost a workload: CPU time of exec, openat and TCP storms, with them on against off.
+
+Each pair runs the workload bare and watched, in alternating order; an A/A control runs it bare twice. Beside
+it stand the tools that an operator would use instead, each on the storm that it traces. The workload is
+pinned to one processor; the figure is its own CPU time, children included, so what an agent does on the other
+processor does not blur it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench.paired import Paired, run_pairs
+from bench.rig import Unavailable, watched
+
+COUNTS = {"exec": 1500, "open": 400_000, "tcp": 25_000}
+PEERS = {
+    "exec": ("bcc exitsnoop", ("/usr/sbin/exitsnoop-bpfcc",)),
+    "open": ("libbpf-tools opensnoop", ("/usr/sbin/opensnoop",)),
+    "tcp": ("bcc tcpstates", ("/usr/sbin/tcpstates-bpfcc",)),
+}
+_PEER_ATTACHES_S = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: a storm, who watched it, and what that cost."""
+
+    storm: str
+    watcher: str
+    result: Paired
+
+
+def measure(*, pairs: int, peers: bool) -> list[Row]:
+    """Measure every storm; what is not installed is left out with a printed reason."""
+    with tempfile.TemporaryDirectory() as folder:
+        storm = compile_storm(Path(folder))
+        return [row for name in COUNTS for row in _rows(storm, name, pairs=pairs, peers=peers)]
+
+
+def _rows(storm: Path, name: str, *, pairs: int, peers: bool) -> Iterator[Row]:
+    def under(watch: Callable[[], AbstractContextManager[object]]) -> float:
+        with watch():
+            return _cpu_us(storm, name)
+
+    bare = partial(under, nullcontext)
+    yield Row(name, "A/A control", run_pairs(bare, bare, pairs=pairs))
+    peer, command = PEERS[name]
+    sides: list[tuple[str, Callable[[], AbstractContextManager[object]], int]] = [("nanobot", watched, pairs)]
+    if peers:
+        sides.append((peer, partial(_peer, command), max(3, pairs // 3)))
+    for watcher, watch, count in sides:
+        try:
+            yield Row(name, watcher, run_pairs(partial(under, watch), bare, pairs=count))
+        except Unavailable as reason:
+            print(f"storms: {name}, {watcher}: left out: {reason}")
+
+
+def table(rows: list[Row]) -> str:
+    """Render the rows as Markdown."""
+    lines = [
+        "| storm | watched by | CPU us an operation, on | off | on/off, median [min-max] | pairs |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        result = row.result
+        cells = (row.storm, row.watcher, f"{result.on.median:.2f}", f"{result.off.median:.2f}", result.ratio)
+        lines.append("| " + " | ".join(map(str, (*cells, result.pairs))) + " |")
+    return "\n".join(lines)
+
+
+def compile_storm(folder: Path) -> Path:
+    """Compile the workload into `folder` and return the program."""
+    program = folder / "storm"
+    source = Path(__file__).with_name("storm.c")
+    subprocess.run(["cc", "-O2", "-Wall", "-o", program, source], check=True)
+    return program
+
+
+def _cpu_us(storm: Path, name: str) -> float:
+    cpu = str(min(os.sched_getaffinity(0)))
+    command = ["taskset", "-c", cpu, storm, name, str(COUNTS[name])]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[0]) / COUNTS[name] * 1e6
+
+
+@contextmanager
+def _peer(command: tuple[str, ...]) -> Iterator[None]:
+    if not Path(command[0]).exists():
+        raise Unavailable(f"{command[0]} is not installed")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(_PEER_ATTACHES_S)
+        if process.poll() is not None:
+            raise Unavailable(f"{command[0]} ended with {process.returncode}")
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
