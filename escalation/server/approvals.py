@@ -1,9 +1,6 @@
 """The life of a recommendation: a table of moves, and the one way in which something becomes approved.
 
-An approval is bound to a digest over everything that makes the action what it is: the argument list, the
-kinds of evidence, the life of the target, the case and the host. Counts and times are left out of it on
-purpose: a fault that is seen once more is the same fault, and an approval that lapses with each repeat would
-teach people to approve without reading.
+What an approval is bound to is in `binding`.
 
 Time only ever takes away. Every clock check refuses when the deadline has passed *or* when the clock stands
 before the moment that started it, so that neither a jump forward nor one back can revive anything.
@@ -11,8 +8,6 @@ before the moment that started it, so that neither a jump forward nor one back c
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import uuid
 from collections.abc import Mapping
@@ -20,21 +15,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
 from escalation.model import (
-    Action,
     ActionKind,
     Advice,
-    BlindEvidence,
-    DeviceOpenEvidence,
-    Evidence,
     Incident,
-    ListenerEvidence,
-    OomEvidence,
     Recommendation,
     RecommendationId,
-    SignalEvidence,
     State,
-    UnknownEvidence,
 )
+from escalation.server.binding import digest_of
 from escalation.server.desk import DeskError, Expired, Refused, Superseded
 
 MOVES: Final[Mapping[State, frozenset[State]]] = {
@@ -56,8 +44,6 @@ REASON_LIMIT: Final = 2000
 """How long a decision's reason may be, in characters."""
 
 _RECOMMENDATIONS: Final = uuid.UUID("6b0b5c1e-6f0a-5d0c-9c83-2f5a1f0f7a10")
-
-_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 _CLOCK_SLACK_NS: Final = 60_000_000_000
 """How far a clock may be set back (time synchronisation) before what it started counts as expired."""
@@ -129,23 +115,6 @@ class TimePassed:
 
 
 Event = Approve | Reject | MarkDone | CaseCleared | FaultReturned | Advised | TimePassed
-
-
-def digest_of(action: Action, incident: Incident) -> str:
-    """Return the SHA-256, in hex, of what an approval of `action` for `incident` is bound to."""
-    life = incident.incarnation
-    bound = {
-        "version": 1,
-        "incident": incident.id,
-        "case": incident.case_id,
-        "host": [action.host, incident.agent_id],
-        "fault": [incident.fault_class, incident.fault_number],
-        "subject": [incident.subject.kind, incident.subject.name],
-        "action": [action.kind, action.target.kind, action.target.name, list(action.command)],
-        "evidence": sorted({_identity(evidence) for evidence in incident.evidence}, key=repr),
-        "incarnation": [life.kernel_boot_id, life.container_id, life.pid, life.start_ticks],
-    }
-    return hashlib.sha256(_CANONICAL.encode(bound).encode()).hexdigest()
 
 
 def propose(
@@ -370,22 +339,3 @@ def _stated(reason: str) -> str:
     if len(stated) > REASON_LIMIT:
         raise Refused(f"the reason is longer than {REASON_LIMIT} characters")
     return stated
-
-
-def _identity(evidence: Evidence) -> tuple[object, ...]:
-    """Return what makes this piece of evidence the one it is, without how often and by whom."""
-    match evidence:
-        case DeviceOpenEvidence():
-            return ("device_open", evidence.device, evidence.minor, evidence.errno)
-        case OomEvidence():
-            return ("oom", evidence.scope, evidence.limit_bytes)
-        case SignalEvidence():
-            return ("signal", evidence.signal, evidence.code)
-        case ListenerEvidence():
-            return ("listener", evidence.address, evidence.port, evidence.reach)
-        case BlindEvidence():
-            return ("blind", evidence.sensor, evidence.reason)
-        case UnknownEvidence():
-            return ("unknown",)
-        case _:
-            assert_never(evidence)

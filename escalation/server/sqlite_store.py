@@ -14,10 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import fcntl
-import importlib.resources
 import os
-import re
 import sqlite3
 import threading
 import time
@@ -28,13 +25,11 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from escalation import failpoints
+from escalation.server import sqlite_file
 from escalation.server.sqlite_ledger import SqliteLedger
-from escalation.server.store import Ledger, StoreCorrupt, StoreError, StoreTooNew, StoreUnavailable
+from escalation.server.store import Ledger, StoreUnavailable
 
 T = TypeVar("T")
-
-APPLICATION_ID: Final = 0x6E616E6F
-"""SQLite's mark of whose file it is: "nano"."""
 
 _QUEUE_BYTES: Final = 2 * 1024 * 1024
 _GROUP_BYTES: Final = 1024 * 1024
@@ -45,20 +40,6 @@ _LINGER_S: Final = 0.002
 """How long the next group gathers after one of several pieces: it halves the commits of a busy stream."""
 
 _STOP_S: Final = 10.0
-
-_MIGRATION: Final = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
-_UNAVAILABLE: Final = frozenset(
-    {
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PERM,
-    }
-)
 
 
 @dataclass(slots=True)
@@ -84,19 +65,19 @@ class SqliteStore:
         Raises StoreTooNew, StoreCorrupt or StoreUnavailable, naming the file.
         """
         self._path = path
-        self._lock = _lock(path)
+        self._lock = sqlite_file.lock(path)
         try:
-            self._writer = _connect(path)
+            self._writer = sqlite_file.connect(path)
             try:
-                _migrate(self._writer, path)
-                self._reader = _connect(path)
+                sqlite_file.migrate(self._writer, path)
+                self._reader = sqlite_file.connect(path)
             except BaseException:
                 self._writer.close()
                 raise
         except BaseException as error:
             os.close(self._lock)
             if isinstance(error, sqlite3.Error):
-                raise _explained(error, "open", path) from error
+                raise sqlite_file.explained(error, "open", path) from error
             raise
         self._reader.execute("PRAGMA query_only = ON")
         self._queue_bytes = queue_bytes
@@ -220,7 +201,7 @@ class SqliteStore:
                 failpoints.reach("server.after_commit")
         except sqlite3.Error as error:
             self._undo()
-            failure = _explained(error, "write", self._path)
+            failure = sqlite_file.explained(error, "write", self._path)
             self._ready = False
             self.failures += 1
             return [_Outcome(piece, error=failure) for piece in group]
@@ -243,7 +224,7 @@ class SqliteStore:
 
     def _undo(self) -> None:
         self._write_ledger.forget()
-        _roll_back(self._writer)
+        sqlite_file.roll_back(self._writer)
 
     # On the reading thread ----------------------------------------------------------------------------
 
@@ -254,12 +235,12 @@ class SqliteStore:
                 self._reader.execute("BEGIN")
                 outcomes.append(_Outcome(piece, piece.work(self._read_ledger)))
             except sqlite3.Error as error:
-                outcomes.append(_Outcome(piece, error=_explained(error, "read", self._path)))
+                outcomes.append(_Outcome(piece, error=sqlite_file.explained(error, "read", self._path)))
             except Exception as error:  # noqa: BLE001 - handed to whoever asked
                 outcomes.append(_Outcome(piece, error=error))
             finally:
                 self._read_ledger.forget()
-                _roll_back(self._reader)
+                sqlite_file.roll_back(self._reader)
         self._tell(outcomes, is_write=False)
 
     def _tell(self, outcomes: Sequence[_Outcome], *, is_write: bool) -> None:
@@ -318,88 +299,3 @@ class _Worker:
                 gathered += piece.cost_bytes
                 group.append(piece)
             return group
-
-
-def _lock(path: Path) -> int:
-    """Hold the right to write beside the file: the ledger's cache allows for one process only."""
-    beside = path.with_name(path.name + ".lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreUnavailable(f"open {beside}: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise StoreUnavailable(f"open {path}: another orchestrator is using it") from error
-    return descriptor
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-    try:
-        connection.execute("PRAGMA page_size = 8192")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA journal_size_limit = 67108864")
-        connection.execute("PRAGMA trusted_schema = OFF")
-    except BaseException:
-        connection.close()
-        raise
-    path.chmod(0o600)
-    return connection
-
-
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    migrations = _migrations()
-    newest = len(migrations)
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    owner = int(connection.execute("PRAGMA application_id").fetchone()[0])
-    empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
-    if not empty and owner != APPLICATION_ID:
-        raise StoreCorrupt(f"open {path}: this is not an orchestrator's database")
-    if version > newest:
-        raise StoreTooNew(
-            f"open {path}: its schema is version {version}, and this program knows {newest} at most; "
-            "run the newer orchestrator that wrote it, or restore the copy made before the upgrade"
-        )
-    for number in range(version + 1, newest + 1):
-        script = migrations[number - 1]
-        connection.executescript(
-            f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID}; {script}\n"
-            f"PRAGMA user_version = {number}; COMMIT;"
-        )
-
-
-def _migrations() -> list[str]:
-    """Return the scripts in order; a hole in their numbers is a packaging fault."""
-    folder = importlib.resources.files("escalation.server") / "migrations"
-    found = {
-        int(matched[1]): each.read_text(encoding="utf-8")
-        for each in folder.iterdir()
-        if (matched := _MIGRATION.fullmatch(each.name))
-    }
-    numbers = sorted(found)
-    if numbers != list(range(1, len(numbers) + 1)):
-        raise StoreError(f"the migrations are not numbered without a hole: {numbers}")
-    return [found[number] for number in numbers]
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        try:
-            connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            # SQLite has undone the transaction by itself (disk full, I/O error): that is what was wanted.
-            return
-
-
-def _explained(error: sqlite3.Error, operation: str, path: Path) -> StoreError:
-    code = getattr(error, "sqlite_errorcode", None)
-    message = f"{operation} {path}: {error}"
-    if isinstance(code, int) and code & 0xFF in _UNAVAILABLE:
-        return StoreUnavailable(message)
-    if isinstance(code, int) and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return StoreCorrupt(message)
-    return StoreError(message)

@@ -25,7 +25,7 @@ from escalation.model import (
     State,
     UnknownBody,
 )
-from escalation.server import approvals, audit, coverage, incidents
+from escalation.server import approvals, audit, binding, coverage, incidents
 from escalation.server.desk import Entry, NotFound
 from escalation.server.playbook.registry import advise
 from escalation.server.store import Delivery, Ledger
@@ -241,7 +241,7 @@ class _Work:
             self._keep(newest, approvals.restate(newest, incident, advice), incident)
             self.changed.add(newest.id)
             return
-        digest = approvals.digest_of(advice.action, incident)
+        digest = binding.digest_of(advice.action, incident)
         if newest is not None and newest.state is State.APPROVED:
             newest = self.step(newest, incident, approvals.Advised(digest))
         if newest is not None:

@@ -23,7 +23,7 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import approvals, incidents
+from escalation.server import approvals, binding, incidents
 from escalation.server.approvals import MOVES, Approve, MarkDone, Policy, Reject, TimePassed
 from escalation.server.desk import DeskError, Expired, Refused, Superseded
 from escalation.server.playbook.registry import advise
@@ -98,7 +98,7 @@ def test_the_digest_tells_argument_lists_apart(command: tuple[str, ...]) -> None
     """An argument with a blank is not two arguments."""
     incident = _incident()
     action = replace(advise(incident).action, command=("docker", "restart", "x", "y", ""))
-    assert approvals.digest_of(replace(action, command=command), incident) != approvals.digest_of(
+    assert binding.digest_of(replace(action, command=command), incident) != binding.digest_of(
         action, incident
     )
 
@@ -113,7 +113,7 @@ def test_the_same_fault_seen_more_often_is_the_same_digest() -> None:
         evidence=(DeviceOpenEvidence(Device.CONTROL, 255, 1, 99, 11, "python3", 1),),
     )
     action = advise(incident).action
-    assert approvals.digest_of(action, incident) == approvals.digest_of(action, again)
+    assert binding.digest_of(action, incident) == binding.digest_of(action, again)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_what_a_person_must_do_by_judgement_is_never_approved() -> None:
     human = replace(
         human,
         advice=replace(human.advice, action=action),
-        digest=approvals.digest_of(action, incident),
+        digest=binding.digest_of(action, incident),
     )
     with pytest.raises(Refused, match="not approved"):
         _approve(human, incident)
@@ -265,7 +265,7 @@ def test_no_walk_breaks_the_rules(walk: list[tuple[str, int]], *, two_person: bo
             incident = replace(incident, open=False, cleared_ns=now_ns)
         if name == "reboot":
             incident = replace(incident, incarnation=Incarnation(kernel_boot_id=f"kernel-{number}"))
-        bound = approvals.digest_of(current.advice.action, incident)
+        bound = binding.digest_of(current.advice.action, incident)
         event: approvals.Event = {
             "approve": Approve(f"person-{number % 3}", "because", current.digest),
             "approve_stale": Approve("ada", "because", "0" * 64),

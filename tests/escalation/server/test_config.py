@@ -19,6 +19,7 @@ certificate = "/etc/nanobot/server.crt"
 key = "/etc/nanobot/server.key"
 clients_ca = "/etc/nanobot/ca.crt"
 """
+_DOCS = Path(__file__).parents[3] / "docs"
 _PERSON = '[[person]]\nname = "{}"\nrole = "{}"\ntoken_sha256 = "' + "a" * 64 + '"\n'
 
 
@@ -95,3 +96,19 @@ def test_check_config_reads_the_certificates_too(site: Site) -> None:
     assert missing.exit_code == 1
     assert "none.toml" in missing.output
     assert runner.invoke(main, ["serve"]).exit_code == 2
+
+
+def test_the_reference_shows_the_defaults() -> None:
+    """The page in the documentation is a file that can be used, and its values are the defaults."""
+    page = (_DOCS / "reference/orchestrator-toml.md").read_text(encoding="utf-8")
+    example = page.partition("```toml")[2].partition("```")[0]
+    shown = _parse(example.replace("<64 hexadecimal digits>", "a" * 64))
+    plain = _parse(_GRPC)
+    assert (shown.http, shown.store, shown.approvals, shown.hosts) == (
+        plain.http,
+        plain.store,
+        plain.approvals,
+        plain.hosts,
+    )
+    assert (shown.grpc.listen, shown.grpc.trust_domain) == (plain.grpc.listen, plain.grpc.trust_domain)
+    assert shown.grpc.limits() == plain.grpc.limits()

@@ -1,0 +1,62 @@
+"""What an approval is bound to: a digest over everything that makes an action what it is.
+
+The argument list, the kinds of evidence, the life of the target, the case and the host. Counts and times are
+left out on purpose: a fault that is seen once more is the same fault, and an approval that lapses with each
+repeat would teach people to approve without reading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Final, assert_never
+
+from escalation.model import (
+    Action,
+    BlindEvidence,
+    DeviceOpenEvidence,
+    Evidence,
+    Incident,
+    ListenerEvidence,
+    OomEvidence,
+    SignalEvidence,
+    UnknownEvidence,
+)
+
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def digest_of(action: Action, incident: Incident) -> str:
+    """Return the SHA-256, in hex, of what an approval of `action` for `incident` is bound to."""
+    life = incident.incarnation
+    bound = {
+        "version": 1,
+        "incident": incident.id,
+        "case": incident.case_id,
+        "host": [action.host, incident.agent_id],
+        "fault": [incident.fault_class, incident.fault_number],
+        "subject": [incident.subject.kind, incident.subject.name],
+        "action": [action.kind, action.target.kind, action.target.name, list(action.command)],
+        "evidence": sorted({_identity(evidence) for evidence in incident.evidence}, key=repr),
+        "incarnation": [life.kernel_boot_id, life.container_id, life.pid, life.start_ticks],
+    }
+    return hashlib.sha256(_CANONICAL.encode(bound).encode()).hexdigest()
+
+
+def _identity(evidence: Evidence) -> tuple[object, ...]:
+    """Return what makes this piece of evidence the one it is, without how often and by whom."""
+    match evidence:
+        case DeviceOpenEvidence():
+            return ("device_open", evidence.device, evidence.minor, evidence.errno)
+        case OomEvidence():
+            return ("oom", evidence.scope, evidence.limit_bytes)
+        case SignalEvidence():
+            return ("signal", evidence.signal, evidence.code)
+        case ListenerEvidence():
+            return ("listener", evidence.address, evidence.port, evidence.reach)
+        case BlindEvidence():
+            return ("blind", evidence.sensor, evidence.reason)
+        case UnknownEvidence():
+            return ("unknown",)
+        case _:
+            assert_never(evidence)
