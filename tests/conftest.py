@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,12 @@ def _no_ebpf() -> str | None:
         return "needs root to load eBPF programs"
     if not os.access("/usr/bin/python3", os.X_OK):
         return "needs the system's own Python at /usr/bin/python3"
+    try:
+        level = int(Path("/proc/sys/kernel/perf_event_paranoid").read_text())
+    except (OSError, ValueError):
+        return "needs a kernel with perf events"
+    if level > 2:
+        return "needs kernel.perf_event_paranoid at 2 or less, as installing an agent sets it"
     found = subprocess.run(
         ["/usr/bin/python3", "-I", "-c", "import bcc"], capture_output=True, check=False, timeout=60
     )

@@ -146,6 +146,8 @@ class DeviceOpenSensor:
     ) -> DeviceOpens:
         cgroup_id = CgroupId(key["cgroup_id"])
         device = _DEVICES[key["device"]] if key["device"] < len(_DEVICES) else NvidiaDevice.OTHER
+        # The kernel noted the successes before the last of these; the others of them are not before them.
+        own = count - 1 if key["error"] == 0 else 0
         return DeviceOpens(
             sensor=NAME,
             at=at_boot_ns(value["last_ns"], now),
@@ -159,7 +161,7 @@ class DeviceOpenSensor:
             minor=key["minor"] if key["minor"] >= 0 else None,
             errno=key["error"],
             count=count,
-            prior_successes=value["successes"],
+            prior_successes=max(0, value["successes"] - own),
         )
 
     def _write_notes(self) -> None:

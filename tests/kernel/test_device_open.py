@@ -120,6 +120,7 @@ def test_counts_a_revoked_device_after_its_successes(
     after = watching.during(0.3)
     assert _counted(before, group) == {(NvidiaDevice.GPU, 3, 0): 5}
     assert _counted(after, group) == {(NvidiaDevice.GPU, 3, errno.EPERM): 11}
+    assert _of(before, group)[0].prior_successes == 0
     assert {o.prior_successes for o in _of(after, group)} == {5}
 
 
