@@ -199,6 +199,11 @@ class SqliteStore:
             self._writer.execute("COMMIT")
             if changed:
                 failpoints.reach("server.after_commit")
+        except sqlite3.IntegrityError as error:
+            # One piece's values, not the disk: the others are not to suffer for it.
+            self._undo()
+            failure = sqlite_file.explained(error, "write", self._path)
+            return [_Outcome(group[0], error=failure)] if len(group) == 1 else None
         except sqlite3.Error as error:
             self._undo()
             failure = sqlite_file.explained(error, "write", self._path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import threading
@@ -18,7 +19,15 @@ from escalation.server.approvals import Policy
 from escalation.server.desk import Expired, NotFound
 from escalation.server.service import Service
 from escalation.server.sqlite_store import SqliteStore
-from escalation.server.store import Added, Delivery, Ledger, StoreCorrupt, StoreTooNew, StoreUnavailable
+from escalation.server.store import (
+    Added,
+    Delivery,
+    Ledger,
+    StoreCorrupt,
+    StoreError,
+    StoreTooNew,
+    StoreUnavailable,
+)
 from escalation.server.testing import START_NS, ManualClock, case_report, heartbeat
 
 _BOOT = BootId("boot-1")
@@ -76,6 +85,41 @@ async def test_what_one_piece_raises_undoes_only_that_piece(store: SqliteStore) 
     assert [isinstance(result, NotFound) for result in results] == [False, True, False]
     added = await store.write(lambda ledger: ledger.add_reports(_delivery(1, 2, 99), received_ns=1))
     assert added.count == 1, "1 and 2 were kept, 99 was not"
+
+
+async def test_what_the_schema_refuses_of_one_piece_hits_no_other(store: SqliteStore) -> None:
+    """A broken constraint is that piece's error; the store stays ready."""
+    gate = threading.Event()
+
+    def twice(ledger: Ledger) -> None:
+        first = audit.follow(None, at_ns=1, actor="a", verb="v", object_id="o", detail="d")
+        ledger.add_audit(first)
+        ledger.add_audit(first)
+
+    held = await store.submit(lambda _: gate.wait(5))
+    broken = await store.submit(twice)
+    whole = await store.submit(partial(_add, _delivery(1)))
+    gate.set()
+    await held
+    with pytest.raises(StoreError, match="UNIQUE"):
+        await broken
+    assert (await whole).count == 1
+    assert store.ready()
+
+
+async def test_nobody_else_can_read_the_files(tmp_path: Path) -> None:
+    """The database, its log and its index are the owner's alone, whatever the mask says."""
+    before = os.umask(0)
+    try:
+        store = SqliteStore(path=tmp_path / "state" / "orchestrator.db")
+    finally:
+        os.umask(before)
+    await store.write(partial(_add, _delivery(1)))
+    modes = {each.name: each.stat().st_mode & 0o777 for each in (tmp_path / "state").iterdir()}
+    await store.close()
+    assert modes == dict.fromkeys(
+        ("orchestrator.db", "orchestrator.db-shm", "orchestrator.db-wal", "orchestrator.db.lock"), 0o600
+    )
 
 
 async def test_whoever_comes_when_it_is_full_waits_in_line(tmp_path: Path) -> None:
@@ -197,9 +241,9 @@ def test_refuses_a_database_of_somebody_else(tmp_path: Path) -> None:
 
 
 def test_refuses_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    """The message names the file."""
+    """The message names what is in the way."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreUnavailable, match=r"file/orchestrator\.db"):
+    with pytest.raises(StoreUnavailable, match=r"/file: "):
         SqliteStore(path=tmp_path / "file" / "orchestrator.db")
 
 
