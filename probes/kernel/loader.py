@@ -8,6 +8,7 @@ attached blinds its own sensor, with the reason; the others go on.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sys
 import tempfile
@@ -92,6 +93,9 @@ def load(programs: Sequence[KernelProgram], *, disabled: frozenset[str] = frozen
 
 
 def _tracefs() -> Path:
+    if os.geteuid() != 0:  # tracefs and the agent's socket both ask for it
+        detail = "loading kernel programs needs root with CAP_BPF and CAP_PERFMON"
+        raise _Refused(BlindReason.NO_PRIVILEGE, detail)
     found = mount_privately()
     if found is None:
         detail = "tracefs is not mounted or not readable: mount -t tracefs tracefs /sys/kernel/tracing"
@@ -144,7 +148,7 @@ def _formats(program: KernelProgram, tracefs: Path) -> dict[str, Format]:
             found[attachment.tracepoint] = read_format(tracefs, attachment.tracepoint)
         except TracepointMissing as error:
             if attachment.required:
-                raise _Refused(BlindReason.NO_KERNEL_SUPPORT, str(error), 2) from error
+                raise _Refused(BlindReason.NO_KERNEL_SUPPORT, str(error), errno.ENOENT) from error
     return found
 
 
@@ -172,7 +176,7 @@ def _compile(programs: Sequence[KernelProgram], formats: dict[str, Format], head
         except Exception:  # noqa: BLE001 - bcc raises bare Exception for everything
             code = ctypes.get_errno() or None
             complaint = said().strip()
-    reason = BlindReason.NO_PRIVILEGE if code in (1, 13) else BlindReason.ATTACH_FAILED
+    reason = BlindReason.NO_PRIVILEGE if code in (errno.EPERM, errno.EACCES) else BlindReason.ATTACH_FAILED
     what = ", ".join(p.stem for p in programs)
     raise _Refused(reason, f"compile {what} with headers {headers.found}: {_last_words(complaint)}", code)
 
@@ -229,12 +233,17 @@ def _attach_function(module: Any, function: str, format_: Format) -> int:
         except Exception as error:  # bcc raises bare Exception for everything
             code = ctypes.get_errno() or None
             complaint = f"{error}; {_last_words(said())}"
-            reason = BlindReason.NO_PRIVILEGE if code in (1, 13) else BlindReason.ATTACH_FAILED
+            # EPERM is want of privilege; EACCES is how the verifier refuses a program.
+            reason = BlindReason.NO_PRIVILEGE if code == errno.EPERM else BlindReason.ATTACH_FAILED
             raise _Refused(reason, f"load {function}: {complaint}", code) from error
     try:
         return attach(program_fd, format_)
     except OSError as error:
-        reason = BlindReason.NO_PRIVILEGE if error.errno in (1, 13) else BlindReason.ATTACH_FAILED
+        reason = (
+            BlindReason.NO_PRIVILEGE
+            if error.errno in (errno.EPERM, errno.EACCES)
+            else BlindReason.ATTACH_FAILED
+        )
         raise _Refused(reason, str(error.strerror), error.errno) from error
 
 

@@ -88,6 +88,51 @@ def test_without_tracefs_the_mount_is_named() -> None:
     assert all("mount -t tracefs" in str(row["detail"]) for row in rows.values())
 
 
+def test_a_person_without_root_is_told_what_it_takes() -> None:
+    """Blind for want of privilege, not for a kernel that lacks something."""
+    status, rows = _check(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"])
+    assert status == 1
+    assert {row["reason"] for row in rows.values()} == {BlindReason.NO_PRIVILEGE.value}
+    assert all("CAP_BPF and CAP_PERFMON" in str(row["detail"]) for row in rows.values())
+
+
+_WITH_A_BROKEN_ONE = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from probes.kernel.loader import load
+from probes.kernel.programs import Attachment, KernelProgram
+from probes.registry import programs
+broken = KernelProgram("test.broken", sys.argv[2], (Attachment("broken", "oom:mark_victim"),), ("no_map",))
+manifest = load((broken, *programs())).manifest
+blind = [(e.sensor, e.blind) for e in manifest.sensors]
+print(json.dumps([[name, told and told.reason, told and told.detail] for name, told in blind]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("int broken(void *ctx) { return nonsense; }", "use of undeclared identifier 'nonsense'"),
+        ("int broken(u64 *ctx) { return *(int *)0; }", "load broken: "),
+        ("int other(void *ctx) { return 0; }", "load broken: Unknown program"),
+        ("int broken(void *ctx) { return 0; }", "the program has no map no_map"),
+    ],
+    ids=["does not compile", "is refused by the verifier", "has no such function", "has no such map"],
+)
+def test_one_broken_program_blinds_itself_only(tmp_path: Path, source: str, complaint: str) -> None:
+    """Whatever is wrong with one program, the others attach, and the reason is told."""
+    (tmp_path / "broken.bpf.c").write_text(source)
+    root = str(MAIN.parents[2])
+    arguments = ["/usr/bin/python3", "-I", "-c", _WITH_A_BROKEN_ONE, root, str(tmp_path / "broken")]
+    run = subprocess.run(
+        [*AS_IN_ITS_UNIT, *arguments], capture_output=True, text=True, check=True, timeout=50
+    )
+    first, *others = json.loads(run.stdout)
+    assert first[:2] == ["test.broken", BlindReason.ATTACH_FAILED.value]
+    assert complaint in first[2]
+    assert [name for name, reason, _ in others if reason is None] == _KERNEL_SENSORS
+
+
 def test_root_mounts_tracefs_for_itself_alone() -> None:
     """Unbounded root mounts it in a namespace of its own; the machine's mounts are as before."""
     before = Path("/proc/self/mounts").read_text()
