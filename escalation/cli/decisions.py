@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from escalation.cli.errors import CtlError, ExitCode
-from escalation.cli.session import JSON, Session, print_json, read, terminal_now
+from escalation.cli.session import JSON, Session, print_json, print_list, read, terminal_now
 
 if TYPE_CHECKING:
     from escalation.cli.client import Client
@@ -49,7 +49,7 @@ def queue(session: Session, *, state: str | None, limit: int, as_json: bool) -> 
     with session.client() as client:
         body = client.get("/api/v1/queue", **params)
     if as_json:
-        print_json(body)
+        print_list(body, "entries")
         return
     from escalation.cli.answers import QueueAnswer  # noqa: PLC0415
     from escalation.cli.tables import print_table, queue_table  # noqa: PLC0415

@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from escalation.cli.errors import CtlError, ExitCode
-from escalation.cli.session import JSON, Session, print_json, read, terminal_now
+from escalation.cli.session import JSON, Session, print_json, print_list, read, terminal_now
 
 _RETRY_S: Final = 2.0
 
@@ -28,7 +28,7 @@ def incidents(session: Session, *, limit: int, as_json: bool) -> None:
     with session.client() as client:
         body = client.get("/api/v1/incidents", limit=limit)
     if as_json:
-        print_json(body)
+        print_list(body, "incidents")
         return
     from escalation.cli.answers import IncidentsAnswer  # noqa: PLC0415
     from escalation.cli.tables import incident_table, print_table  # noqa: PLC0415
@@ -47,7 +47,7 @@ def hosts(session: Session, *, as_json: bool) -> None:
     with session.client() as client:
         body = client.get("/api/v1/hosts")
     if as_json:
-        print_json(body)
+        print_list(body, "hosts")
         return
     from escalation.cli.answers import HostsAnswer  # noqa: PLC0415
     from escalation.cli.tables import hosts_table, print_table  # noqa: PLC0415

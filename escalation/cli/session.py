@@ -1,11 +1,12 @@
 """What every command shares: how to reach the orchestrator, read what it sends, and print it.
 
 Everything heavier than click is imported when a command runs, not before: completion and usage errors stay
-fast, and `queue --json` prints the orchestrator's bytes without building views.
+fast, and `--json` prints what the orchestrator sent without building views.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,16 @@ def terminal_now() -> datetime | None:
 def print_json(body: bytes) -> None:
     """Print JSON as the orchestrator sent it, on one line."""
     click.echo(body.rstrip(b"\n").decode("ascii", errors="backslashreplace"))
+
+
+def print_list(body: bytes, name: str) -> None:
+    """Print the list `name` of an answer, alone; say on stderr when there is more of it."""
+    answer = json.loads(body)
+    rows = answer[name]
+    click.echo(json.dumps(rows, separators=(",", ":")))
+    total = answer.get("total", len(rows))
+    if total > len(rows):
+        click.echo(f"{len(rows)} of {total} shown; --limit shows more", err=True)
 
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")

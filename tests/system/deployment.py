@@ -97,21 +97,20 @@ class Deployment:
 
     def blind(self) -> list[str]:
         """Return the kernel sensors that do not see, or a word when nothing is known yet."""
-        hosts = [h for h in self.ask("hosts").get("hosts", []) if h["host"] == self.host.name]
+        hosts = [h for h in self.ask("hosts") if h["host"] == self.host.name]
         if not hosts:
             return ["nothing heard"]
         kernel = [row for row in hosts[0]["coverage"] if row["sensor"].startswith("kernel.")]
         return [row["sensor"] for row in kernel if not row["seeing"]] if kernel else ["no coverage yet"]
 
-    def ask(self, *words: str) -> dict[str, Any]:
-        """Return what `nanobotctl ... --json` prints, an empty answer where it fails."""
+    def ask(self, *words: str) -> list[dict[str, Any]]:
+        """Return the list that `nanobotctl ... --json` prints, an empty one where it fails."""
         done = self.host.run("nanobotctl", *words, "--json", check=False)
-        found = json.loads(done.output) if done.status == 0 else {}
-        return found if isinstance(found, dict) else {"entries": found}
+        return list(json.loads(done.output)) if done.status == 0 else []
 
     def queue(self, **wanted: str) -> list[dict[str, Any]]:
         """Return the entries of the queue, of any state, whose fields are as `wanted`."""
-        entries = self.ask("queue", "--state", "all").get("entries", [])
+        entries = self.ask("queue", "--state", "all")
         return [entry for entry in entries if all(entry[key] == value for key, value in wanted.items())]
 
     def until_entry(self, *, within_s: float = 20.0, **wanted: str) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def test_a_host_that_falls_silent_is_a_fault_of_its_own(deployment: Deployment) 
     deployment.settle()
 
     def heard() -> bool:
-        incidents = deployment.ask("incidents").get("incidents", [])
+        incidents = deployment.ask("incidents")
         silent = [i for i in incidents if i["fault_class"] == "monitor.blind" and i["subject"] == subject]
         return bool(silent) and not any(incident["open"] for incident in silent)
 

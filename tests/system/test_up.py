@@ -57,7 +57,7 @@ class Run:
             self._said += chunk
         return found.group()
 
-    def ctl(self, *words: str) -> dict[str, Any]:
+    def ctl(self, *words: str) -> list[dict[str, Any]]:
         """Return what the clone's own nanobotctl says, with no options but --json."""
         done = subprocess.run(
             [*self._prefix, str(self.clone / ".venv/bin/nanobotctl"), *words, "--json"],
@@ -65,7 +65,7 @@ class Run:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         answer = json.loads(done.stdout)
-        assert isinstance(answer, dict)
+        assert isinstance(answer, list)
         return answer
 
     def descendants(self) -> list[int]:
@@ -137,7 +137,7 @@ def _a_careless_server() -> socket.socket:
 
 def _is_told_of_it(run: Run) -> None:
     run.until(rf"exposure\.off_mesh_listener.*:{FAULT_PORT}")
-    entries = run.ctl("queue")["entries"]
+    entries = run.ctl("queue")
     ours = [entry for entry in entries if entry["subject"]["name"].find(f":{FAULT_PORT}") >= 0]
     assert [entry["fault_class"] for entry in ours] == ["exposure.off_mesh_listener"]
 
@@ -163,7 +163,7 @@ def test_root_in_a_private_home_gets_every_sensor_and_an_agent_without_capabilit
     mounts = _mounted()
     with running(0) as run:
         run.until(r"up: http://127\.0\.0\.1:")
-        assert run.ctl("queue")["entries"] is not None
+        assert run.ctl("queue") is not None
         run.until(r"^agent: running \(uid 65534, capabilities none\)")
         run.until(r"^orchestrator: running \(uid 1, capabilities none\)")
         run.until(r"^loader: done")

@@ -102,7 +102,7 @@ def test_a_decision_from_the_queue_to_done(ctl: Ctl, served: Any) -> None:
     entry = served.call(served.desk.opened())
     entry_id = entry.recommendation.id
     listed = ctl("queue", "--json").json
-    assert [each["id"] for each in listed["entries"]] == [entry_id]
+    assert [each["id"] for each in listed] == [entry_id]
     assert entry_id in ctl("queue").out
     shown = ctl("show", entry_id[:8])
     assert (shown.code, shown.err) == (0, "")
@@ -122,7 +122,7 @@ def test_a_rejection_keeps_its_reason(ctl: Ctl, served: Any) -> None:
     entry = served.call(served.desk.opened())
     assert "is now rejected" in ctl("reject", entry.recommendation.id, "--reason", "planned work").out
     assert ctl("queue").out == "Nothing waits for a decision.\n"
-    history = ctl("queue", "--state", "rejected", "--json").json["entries"]
+    history = ctl("queue", "--state", "rejected", "--json").json
     assert history[0]["decision_reason"] == "planned work"
 
 
@@ -236,7 +236,7 @@ def test_hosts_say_what_they_cannot_see(ctl: Ctl, served: Any) -> None:
     assert "1 of 2 sensors see" in out
     assert "no kernel headers are installed" in out
     assert "at least 17 events" in out
-    assert ctl("hosts", "--json").json["hosts"][0]["coverage"][1]["reason"] == "no_headers"
+    assert ctl("hosts", "--json").json[0]["coverage"][1]["reason"] == "no_headers"
 
 
 def test_incidents_are_listed(ctl: Ctl, served: Any) -> None:
@@ -244,7 +244,7 @@ def test_incidents_are_listed(ctl: Ctl, served: Any) -> None:
     entry = served.call(served.desk.opened())
     assert entry.incident.id in ctl("incidents").out
     assert entry.recommendation.id in ctl("show", entry.incident.id[:8]).out
-    assert ctl("incidents", "--json").json["incidents"][0]["open"] is True
+    assert ctl("incidents", "--json").json[0]["open"] is True
 
 
 def test_the_audit_log_verifies_online_and_offline(ctl: Ctl, served: Any, tmp_path: Path) -> None:
@@ -382,5 +382,5 @@ def test_a_reader_that_leaves_is_no_accident(ctl: Ctl, served: Any) -> None:
         served.call(served.desk.report(heartbeat(), host=f"host-{number}"))
     line = f"{sys.executable} -m escalation.cli hosts --json | head -c 10"
     finished = subprocess.run(["bash", "-c", line], capture_output=True, check=False, timeout=30)
-    assert finished.stdout == b'{"hosts":['
+    assert finished.stdout == b'[{"host":"'
     assert finished.stderr == b""

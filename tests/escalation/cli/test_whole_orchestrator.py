@@ -72,14 +72,14 @@ def test_from_nothing_to_a_decision_that_outlives_a_kill(
 
     with _serving(config):
         _report(grpc_port, pki, codec.join([wired(heartbeat(), 1), wired(case_report(), 2)]))
-        (entry,) = json.loads(ctl("queue", "--json"))["entries"]
+        (entry,) = json.loads(ctl("queue", "--json"))
         assert (entry["host"], entry["state"]) == ("spark-1", "proposed")
         ctl("approve", entry["id"], "--reason", "nobody is served now", "--digest", entry["digest"])
     with _serving(config):
         shown = json.loads(ctl("show", entry["id"], "--json"))
         assert (shown["state"], shown["decided_by"]) == ("approved", "kim")
         assert json.loads(ctl("done", entry["id"], "--json"))["state"] == "done"
-        assert json.loads(ctl("hosts", "--json"))["hosts"][0]["host"] == "spark-1"
+        assert json.loads(ctl("hosts", "--json"))[0]["host"] == "spark-1"
         assert json.loads(ctl("audit", "verify", "--json"))["whole"] is True
         export = tmp_path / "audit.jsonl"
         export.write_text(ctl("audit", "export"))
