@@ -108,10 +108,14 @@ class Advised:
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """Nothing happened but time. `trusted_ns` is a clock reading that no jump has moved forward."""
+    """Nothing happened but time.
+
+    `trusted_ns` is a clock reading that no jump has moved forward; `would_be_seen` is whether the host would
+    report the fault if it were there.
+    """
 
     trusted_ns: int
-    host_is_heard: bool
+    would_be_seen: bool
 
 
 Event = Approve | Reject | MarkDone | CaseCleared | FaultReturned | Advised | TimePassed
@@ -281,7 +285,7 @@ def _time_passed(
 def _verify(
     recommendation: Recommendation, incident: Incident, event: TimePassed, policy: Policy, now_ns: int
 ) -> Recommendation:
-    """Give credit only for time that certainly passed and while the host is heard: silence proves nothing."""
+    """Give credit only for time that certainly passed, to a host that can see: silence proves nothing."""
     proof = recommendation.advice.verification
     if incident.open:
         since_ns = recommendation.done_ns or now_ns
@@ -290,7 +294,7 @@ def _verify(
     quiet_from_ns = max(incident.cleared_ns or now_ns, recommendation.done_ns or 0)
     quiet_s = min(proof.quiet_s, policy.quiet_at_most_s)
     quiet = event.trusted_ns >= quiet_from_ns + int(quiet_s * 1e9)
-    if quiet and event.host_is_heard:
+    if quiet and event.would_be_seen:
         return _finish(recommendation, State.VERIFIED, now_ns)
     return recommendation
 

@@ -7,7 +7,7 @@ what it would have reported is unknown, and unknown is not healthy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -44,6 +44,30 @@ _LOSS_ACCOUNTS: Final = 64
 
 _SILENCE: Final = BootId("silence")
 """The numbering of what the orchestrator itself reports about a host; no agent's is called so."""
+
+
+_WITNESSES: Final[Mapping[FaultClass, frozenset[str]]] = {
+    FaultClass.GPU_ACCESS_REVOKED: frozenset({"kernel.device_open"}),
+    FaultClass.GPU_NEVER_GRANTED: frozenset({"kernel.device_open"}),
+    FaultClass.GPU_UVM_LOST: frozenset({"kernel.device_open"}),
+    FaultClass.MEMORY_CGROUP_OOM_KILL: frozenset({"kernel.oom_kill"}),
+    FaultClass.PROCESS_KILLED_BY_SIGNAL: frozenset({"kernel.fatal_signal"}),
+    FaultClass.EXPOSURE_OFF_MESH_LISTENER: frozenset({"kernel.listener", "host.listeners"}),
+}
+"""Which sensors would see a fault again; a class that is not here is judged without one."""
+
+
+def would_be_seen(host: HostState, fault_class: FaultClass) -> bool:
+    """Return whether `fault_class` would be reported by `host` if it came back now.
+
+    Not while the host is silent, nor while each of its sensors for this fault says that it is blind. A host
+    that does not speak of these sensors at all is believed: another version may call them otherwise.
+    """
+    if host.silent:
+        return False
+    witnesses = _WITNESSES.get(fault_class, frozenset())
+    sight = [each.blind is None for each in host.coverage if each.sensor in witnesses]
+    return any(sight) or not sight
 
 
 def first_heard(agent_id: AgentId, now_ns: int) -> HostState:

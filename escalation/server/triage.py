@@ -102,7 +102,8 @@ def pass_time(
     for recommendation in ledger.in_states(approvals.UNFINISHED, limit=None):
         incident = _incident_of(ledger, recommendation)
         host = ledger.host(incident.agent_id)
-        event = approvals.TimePassed(trusted_ns, host_is_heard=host is not None and not host.silent)
+        seen = host is not None and coverage.would_be_seen(host, incident.fault_class)
+        event = approvals.TimePassed(trusted_ns, would_be_seen=seen)
         if work.step(recommendation, incident, event) is not recommendation:
             work.follow(incident)
     return frozenset(work.changed)

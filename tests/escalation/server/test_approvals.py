@@ -138,7 +138,7 @@ def test_the_time_to_approve_ends_whichever_way_the_clock_is_set(late_ns: int) -
     with pytest.raises(Expired):
         _approve(recommendation, incident, now_ns=START_NS + late_ns)
     passed = approvals.step(
-        recommendation, incident, TimePassed(START_NS, host_is_heard=True), policy=_POLICY,
+        recommendation, incident, TimePassed(START_NS, would_be_seen=True), policy=_POLICY,
         now_ns=START_NS + late_ns,
     )  # fmt: skip
     assert passed.state is State.EXPIRED
@@ -152,7 +152,7 @@ def test_an_approval_lapses_when_it_is_not_carried_out_in_time() -> None:
     approved = _approve(_proposed(incident), incident)
     with pytest.raises(Expired):
         approvals.step(approved, incident, MarkDone("ada"), policy=_POLICY, now_ns=START_NS + 1 + _HOUR)
-    passed = TimePassed(START_NS, host_is_heard=True)
+    passed = TimePassed(START_NS, would_be_seen=True)
     lapsed = approvals.step(approved, incident, passed, policy=_POLICY, now_ns=START_NS + 2 * _HOUR)
     assert lapsed.state is State.LAPSED
 
@@ -222,7 +222,7 @@ def test_is_verified_only_after_quiet_time_on_a_host_that_is_heard() -> None:
     quiet_ns = START_NS + 10 + int(done.advice.verification.quiet_s * 1e9)
 
     def after(trusted_ns: int, *, heard: bool) -> State:
-        event = TimePassed(trusted_ns, host_is_heard=heard)
+        event = TimePassed(trusted_ns, would_be_seen=heard)
         return approvals.step(done, closed, event, policy=_POLICY, now_ns=quiet_ns + _HOUR).state
 
     assert after(quiet_ns - 1, heard=True) is State.DONE
@@ -242,7 +242,7 @@ def test_is_not_cured_when_the_case_stays_open_too_long() -> None:
     )
     within_ns = START_NS + 2 + int(done.advice.verification.within_s * 1e9)
     for trusted_ns, state in ((within_ns - 1, State.DONE), (within_ns, State.NOT_CURED)):
-        event = TimePassed(trusted_ns, host_is_heard=True)
+        event = TimePassed(trusted_ns, would_be_seen=True)
         assert approvals.step(done, incident, event, policy=_POLICY, now_ns=within_ns).state is state
 
 
@@ -275,7 +275,7 @@ def test_no_walk_breaks_the_rules(walk: list[tuple[str, int]], *, two_person: bo
             "clear": approvals.CaseCleared(),
             "returned": approvals.FaultReturned(),
             "reboot": approvals.Advised(bound),
-            "time": TimePassed(now_ns, host_is_heard=number % 2 == 0),
+            "time": TimePassed(now_ns, would_be_seen=number % 2 == 0),
         }[name]
         before = current
         try:

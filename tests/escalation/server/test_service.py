@@ -9,11 +9,13 @@ import pytest
 
 from escalation.model import (
     ActionKind,
+    BlindReason,
     CasePhase,
     FaultClass,
     Incarnation,
     Loss,
     LossKind,
+    SensorCoverage,
     State,
     SubjectKind,
 )
@@ -101,6 +103,20 @@ async def test_silence_while_waiting_for_proof_proves_nothing() -> None:
     await desk.report(heartbeat())
     await desk.advance(1)
     assert (await desk.entry(entry.recommendation.id)).recommendation.state is State.VERIFIED
+
+
+@pytest.mark.parametrize(("blind", "state"), [(BlindReason.READ_FAILED, State.DONE), (None, State.VERIFIED)])
+async def test_a_blind_sensor_proves_nothing(blind: BlindReason | None, state: State) -> None:
+    """Quiet counts only while the sensor that would see the fault again says that it sees."""
+    desk = FakeDesk()
+    entry = await desk.opened()
+    await _approve(desk, entry)
+    await desk.cleared()
+    coverage = (SensorCoverage("kernel.device_open", blind), SensorCoverage("kernel.oom_kill", None))
+    for _ in range(62):
+        await desk.report(heartbeat(coverage=coverage))
+        await desk.advance(10)
+    assert (await desk.entry(entry.recommendation.id)).recommendation.state is state
 
 
 async def test_an_open_fault_is_proposed_again_when_its_proposal_expires() -> None:
