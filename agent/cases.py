@@ -288,12 +288,22 @@ class CaseBook:
 
 
 def _merged(note: CaseNote, finding: Finding) -> CaseNote:
-    """Return the case after one more sighting. Severity only rises while a case is open."""
+    """Return the case after one more sighting. Severity only rises while a case is open.
+
+    A state that merely goes on (it counts nothing) keeps the evidence of the event that began it, which knew
+    more than an inventory does.
+    """
     worse = SEVERITY_ORDER.index(finding.severity) > SEVERITY_ORDER.index(note.severity)
+    if not finding.count and not worse:
+        return replace(
+            note,
+            last_seen_ns=max(note.last_seen_ns, finding.at.unix_ns),
+            last_boot_ns=max(note.last_boot_ns, finding.at.boot_ns),
+        )
     return replace(
         note,
         severity=finding.severity if worse else note.severity,
-        incarnation=finding.incarnation or note.incarnation,
+        incarnation=_lived_on(note.incarnation, finding.incarnation),
         target=finding.target or note.target,
         place=finding.place or note.place,
         last_seen_ns=max(note.last_seen_ns, finding.at.unix_ns),
@@ -302,6 +312,17 @@ def _merged(note: CaseNote, finding: Finding) -> CaseNote:
         reasons=finding.reasons[:KEPT_REASONS],
         evidence=_latest(note.evidence, finding.evidence),
     )
+
+
+def _lived_on(old: Incarnation, new: Incarnation | None) -> Incarnation:
+    """Return the newer incarnation, but not one that is only known less well: that is no restart."""
+    if new is None or (
+        new.pid is None
+        and new.kernel_boot_id == old.kernel_boot_id
+        and new.container_id in {None, old.container_id}
+    ):
+        return old
+    return new
 
 
 def _latest(old: tuple[Evidence, ...], new: tuple[Evidence, ...]) -> tuple[Evidence, ...]:

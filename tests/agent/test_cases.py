@@ -163,6 +163,22 @@ def test_a_state_that_goes_on_says_nothing_new() -> None:
     assert [step(cases, second, seen(second, count=0)) for second in range(30, 9000, 30)] == [[]] * 299
 
 
+def test_an_inventory_that_knows_less_is_not_another_life() -> None:
+    """Who listens is known from the event; a table without processes does not change that."""
+    cases = book()
+    step(cases, 0, seen(0))
+    vague = replace(seen(60), incarnation=Incarnation(kernel_boot_id=KERNEL_BOOT))
+    for finding in (vague, replace(vague, count=0, evidence=())):
+        cases.judge([finding], at(60))
+        (raw,) = cases.notes().values()
+        note = decode(raw)
+        assert note is not None
+        assert note.incarnation.pid == 7
+        assert note.evidence == seen(0).evidence
+    other = replace(seen(120), incarnation=Incarnation(kernel_boot_id=KERNEL_BOOT, pid=8))
+    assert step(cases, 120, other) == [CasePhase.UPDATED]
+
+
 def test_flapping_makes_one_pair_of_reports_per_hold() -> None:
     """A fault that comes and goes each second for an hour stays one case."""
     cases = book()
