@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probes.kernel.handover import Field, Layout, Manifest, MapEntry, SensorEntry, kernel_boot_id
+from probes.kernel.handover import Manifest, MapEntry, SensorEntry, kernel_boot_id
 from probes.kernel.headers import Headers, HeadersMissing, find_headers, running_machine
+from probes.kernel.layouts import layout_of
 from probes.kernel.programs import KernelProgram, shared_source
 from probes.kernel.tracepoints import (
     Format,
@@ -33,20 +34,6 @@ from probes.kernel.tracepoints import (
 from probes.observation import Blind, BlindReason
 
 _MAP_KINDS = {1: "hash", 2: "array", 5: "percpu_hash", 6: "percpu_array", 9: "lru_hash", 27: "ringbuf"}
-_CODES: dict[Any, str] = {
-    ctypes.c_bool: "B",
-    ctypes.c_char: "b",
-    ctypes.c_byte: "b",
-    ctypes.c_ubyte: "B",
-    ctypes.c_short: "h",
-    ctypes.c_ushort: "H",
-    ctypes.c_int: "i",
-    ctypes.c_uint: "I",
-    ctypes.c_long: "q",
-    ctypes.c_ulong: "Q",
-    ctypes.c_longlong: "q",
-    ctypes.c_ulonglong: "Q",
-}
 _COMPLAINT_BYTES = 2000
 
 
@@ -257,26 +244,13 @@ def _map(module: Any, name: str) -> tuple[MapEntry, int]:
     if kind == "ringbuf":
         # bcc knows a ring's record from the call that submits it, and tells no other way.
         table.event(ctypes.create_string_buffer(4096))
-        key, value = None, _layout(table._event_class)  # noqa: SLF001
+        key, value = None, layout_of(table._event_class)  # noqa: SLF001
         key_size = value_size = 0
     else:
         one_cpu = getattr(table, "sLeaf", table.Leaf)
-        key, value = _layout(table.Key), _layout(one_cpu)
+        key, value = layout_of(table.Key), layout_of(one_cpu)
         key_size, value_size = ctypes.sizeof(table.Key), ctypes.sizeof(one_cpu)
     return MapEntry(name, kind, -1, key_size, value_size, table.max_entries, key, value), table.map_fd
-
-
-def _layout(kind: Any) -> Layout:
-    """Return the layout of a ctypes type that bcc derived from the program's C."""
-    if kind in _CODES:
-        size = ctypes.sizeof(kind)
-        return Layout(size, (Field("value", _CODES[kind], 0, size),))
-    fields = []
-    for name, member, *_ in kind._fields_:
-        place = getattr(kind, name)
-        code = _CODES.get(member) or f"{ctypes.sizeof(member)}s"
-        fields.append(Field(str(name), code, place.offset, place.size))
-    return Layout(ctypes.sizeof(kind), tuple(fields))
 
 
 @contextmanager
