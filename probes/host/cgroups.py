@@ -31,8 +31,11 @@ class CgroupMounts:
 
 
 def find_mounts(mounts: str | None = None) -> CgroupMounts:
-    """Read where cgroup hierarchies are mounted, from /proc/self/mounts."""
-    text = Path("/proc/self/mounts").read_text(errors="replace") if mounts is None else mounts
+    """Read where cgroup hierarchies are mounted, from /proc/self/mounts; a system without it has none."""
+    try:
+        text = Path("/proc/self/mounts").read_text(errors="replace") if mounts is None else mounts
+    except OSError:
+        text = ""
     unified: Path | None = None
     v1: dict[str, Path] = {}
     for line in text.splitlines():
