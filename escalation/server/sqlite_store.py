@@ -31,7 +31,7 @@ from escalation.server.store import Ledger, StoreUnavailable
 
 T = TypeVar("T")
 
-_QUEUE_BYTES: Final = 2 * 1024 * 1024
+_QUEUE_BYTES: Final = 1536 * 1024
 _GROUP_BYTES: Final = 1024 * 1024
 _PIECE_BYTES: Final = 512
 """What a waiting piece of work costs beyond what it says it holds."""

@@ -225,6 +225,11 @@ class _Work:
                 self.step(done, _incident_of(ledger, done), approvals.FaultReturned())
         if folding.closed:
             self.note("incident.cleared", folding.incident.id, "")
+        if known is not None and _same_ground(known, folding.incident):
+            newest = ledger.recommendations(known.id)[-1:]
+            if newest and newest[0].state in approvals.UNFINISHED:
+                self.changed.add(newest[0].id)
+                return True
         if folding.incident.open or folding.closed:
             self.follow(folding.incident)
         return True
@@ -288,6 +293,18 @@ def _verb(before: Recommendation | None, after: Recommendation) -> str | None:
     if after.digest != before.digest:
         return "recommendation.restated"
     return None
+
+
+def _same_ground(before: Incident, after: Incident) -> bool:
+    """Return whether nothing changed that an advice or its digest depends on, as with most updates."""
+    return (
+        before.open
+        and after.open
+        and before.case_id == after.case_id
+        and before.incarnation == after.incarnation
+        and before.target == after.target
+        and before.evidence == after.evidence
+    )
 
 
 def _incident_of(ledger: Ledger, recommendation: Recommendation) -> Incident:
