@@ -49,7 +49,7 @@ class QueueRow:
     subject: str
     count: int
     state: str
-    summary: str
+    headline: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Lines:
             for s in snapshot.sensors
         }
         for q in snapshot.queue:
-            what = f"{q.state}, {q.severity}, {q.fault_class}, {q.subject}, seen {q.count}: {q.summary}"
+            what = f"{q.state}, {q.severity}, {q.fault_class}, {q.subject}, seen {q.count}: {q.headline}"
             now[f"queue {q.id}"] = f"queue {q.id}: {what}"
         if snapshot.trouble:
             now["trouble"] = snapshot.trouble
@@ -143,7 +143,7 @@ def ask(api: Api, *, host: str) -> tuple[tuple[SensorRow, ...], tuple[QueueRow, 
             subject=guarded(f"{entry['subject']['kind']} {entry['subject']['name']}"),
             count=int(entry["count"]),
             state=str(entry["state"]),
-            summary=guarded(str(entry["summary"])),
+            headline=guarded(str(entry.get("headline") or entry["summary"])),
         )
         for entry in entries
     )
@@ -159,9 +159,9 @@ def render(snapshot: Snapshot) -> RenderableType:
     for sensor in snapshot.sensors:
         sees = Text("seeing", style="green") if sensor.seeing else Text("blind", style="yellow")
         sensors.add_row(sensor.name, sees, Text(sensor.reason))
-    queue = _table("id", "severity", "fault", "subject", "seen", "state", "summary")
+    queue = _table("id", "severity", "fault", "subject", "seen", "state", "what")
     for row in snapshot.queue:
-        cells = (row.id, row.severity, row.fault_class, row.subject, str(row.count), row.state, row.summary)
+        cells = (row.id, row.severity, row.fault_class, row.subject, str(row.count), row.state, row.headline)
         queue.add_row(*(Text(cell) for cell in cells))
     waiting = queue if snapshot.queue else Text("nothing waits for a person", style="dim")
     notes: Sequence[str] = (
@@ -181,5 +181,5 @@ def render(snapshot: Snapshot) -> RenderableType:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, expand=True)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "id")
     return table

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,15 @@ def _loader_runs(deployment: Deployment) -> str:
     return deployment.host.show(LOADER, "ExecMainStartTimestampMonotonic")
 
 
+def _kernel_objects(pid: int) -> set[str]:
+    """Return which maps and programs of the kernel the process holds, by the kernel's own ids."""
+    found = set()
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        words = info.read_text().split()
+        found |= {f"{key}{value}" for key, value in pairwise(words) if key in {"map_id:", "prog_id:"}}
+    return found
+
+
 def _restarts(deployment: Deployment, unit: str) -> int:
     return int(deployment.host.show(unit, "NRestarts"))
 
@@ -50,18 +60,22 @@ def _crash(deployment: Deployment, name: str) -> None:
         "/opt/crash.py",
         "import os, sys\nopen('/proc/self/comm', 'w').write(sys.argv[1])\nos.kill(os.getpid(), 11)\n",
     )
-    host.shell(f"ulimit -c 0; /usr/bin/python3 /opt/crash.py {name} || true")
+    host.shell(f"ulimit -c 0; /usr/bin/python3 /opt/crash.py {name} || test $? = 139")
 
 
-def _told_once(deployment: Deployment, name: str) -> None:
-    """The crash of `name` arrived, in one entry, counted once."""
+def _told_once(deployment: Deployment, *names: str) -> None:
+    """Each of the crashes arrived, in an entry of its own, counted once."""
 
-    def entries() -> list[dict[str, Any]]:
-        crashes = deployment.queue(fault_class="process.killed_by_signal")
-        return [e for e in crashes if any(item["process_name"] == name for item in e["evidence"])]
+    def told() -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {name: [] for name in names}
+        for entry in deployment.queue(fault_class="process.killed_by_signal"):
+            for name in names:
+                if entry["subject"] == {"kind": "process", "name": name}:
+                    found[name].append(entry["count"])
+        return found
 
-    deployment.host.wait(f"the crash of {name} in the queue", lambda: bool(entries()))
-    assert [(entry["subject"]["name"], entry["count"]) for entry in entries()] == [(name, 1)]
+    deployment.host.wait(f"the crashes of {names} in the queue", lambda: all(told().values()))
+    assert told() == {name: [1] for name in names}
 
 
 def test_a_killed_agent_goes_on_with_the_descriptors_it_had(deployment: Deployment) -> None:
@@ -72,7 +86,8 @@ def test_a_killed_agent_goes_on_with_the_descriptors_it_had(deployment: Deployme
         host.show(AGENT, "NFileDescriptorStore"),
         _restarts(deployment, AGENT),
     )
-    assert int(kept) > 1
+    held = _kernel_objects(deployment.main_pid(AGENT))
+    assert int(kept) > len(held) > 1
     with serving(host) as workload:
         os.kill(deployment.main_pid(AGENT), signal.SIGKILL)
         _until_restarted(deployment, AGENT, before)
@@ -82,6 +97,18 @@ def test_a_killed_agent_goes_on_with_the_descriptors_it_had(deployment: Deployme
         workload.restore()
     assert _loader_runs(deployment) == loaded
     assert host.show(AGENT, "NFileDescriptorStore") == kept
+    assert _kernel_objects(deployment.main_pid(AGENT)) == held
+
+
+def test_events_after_a_kill_are_counted_exactly(deployment: Deployment) -> None:
+    """The next agent reads on where the dead one stopped: a prime number of crashes, each counted once."""
+    before = _restarts(deployment, AGENT)
+    os.kill(deployment.main_pid(AGENT), signal.SIGKILL)
+    names = [f"died-{number}" for number in range(13)]
+    for name in names:
+        _crash(deployment, name)
+    _until_restarted(deployment, AGENT, before)
+    _told_once(deployment, *names)
 
 
 def test_events_while_the_agent_is_dead_are_judged_by_the_next_one(deployment: Deployment) -> None:
