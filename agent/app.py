@@ -31,6 +31,7 @@ from agent.detector import Detector, Surroundings
 from agent.detectors.registry import DETECTORS
 from agent.judge import Judge, hysteresis_of
 from agent.loop import WorkLoop
+from agent.memory import trimmer
 from agent.metrics import AgentCollector, MetricsPage, Snapshot
 from agent.pipeline import Pipeline
 from agent.privileges import Standing
@@ -86,6 +87,7 @@ class Agent:
         self._kept = 0
         self._woken = asyncio.Event()
         self._stop = asyncio.Event()
+        self._give_back = trimmer()
         self._pipeline = Pipeline(capacity=settings.pipeline.capacity)
         self._sensing = Sensing(pipeline=self._pipeline, clock=ports.clock, woken=self._woken.set)
         self._spooling = Spooling(open_spool=lambda: ports.open_spool(self._settings, agent_id))
@@ -284,7 +286,7 @@ class Agent:
         return told
 
     def _lived(self) -> None:
-        """Write the status file and the service manager's status line, once per heartbeat."""
+        """Write the status file and the manager's status line, and give memory back: once per heartbeat."""
         folder = Path(self._settings.sensors.socket).parent
         with contextlib.suppress(OSError):  # a convenience for `doctor`, which says when it is missing
             statusfile.write(folder / statusfile.NAME, self._status())
@@ -293,6 +295,7 @@ class Agent:
         self._ports.supervisor.tell(
             f"STATUS={seeing} of {len(self._sensing.coverage)} sensors see, {cases} open cases"
         )
+        self._give_back()
 
     def _status(self) -> statusfile.Status:
         link = self._delivery.status()

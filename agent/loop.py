@@ -109,6 +109,8 @@ class WorkLoop:
             self._observe(now)
             self._tick(now)
             await self._commit(now)
+            if not (self.backlog or len(self._pipeline) or self._lost.total()):
+                self._sensing.settle()
             await self._beat(now)
         self._feed(now)
         return min(next_ns, self._next_tick_ns)

@@ -85,6 +85,18 @@ class Sensing:
             if slot.slow and slot.due_ns > 0:
                 slot.due_ns = 0
 
+    def settle(self) -> None:
+        """Tell the sensors that all they ever said is judged and on disk."""
+        for slot in self._slots.values():
+            if slot.sensor is None or slot.slow:
+                continue
+            try:
+                slot.sensor.settle()
+            except SensorBlind as error:
+                now = self._clock()
+                self._blinded(slot, now)
+                self._say(slot, error.blind, now)
+
     async def assemble(
         self, builders: Mapping[SensorName, Callable[[], Sensor]], *, disabled: frozenset[str]
     ) -> None:

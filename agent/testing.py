@@ -232,6 +232,7 @@ class ScriptedSensor:
     opened: int = 0
     closed: int = 0
     reads: int = 0
+    settled: int = 0
     wakeup: int | None = None
 
     def open(self) -> None:
@@ -254,6 +255,10 @@ class ScriptedSensor:
             with contextlib.suppress(BlockingIOError):
                 os.read(self.wakeup, 4096)
         return said
+
+    def settle(self) -> None:
+        """Count it."""
+        self.settled += 1
 
     def wakeup_fd(self) -> int | None:
         """Return the descriptor that a test writes to the other end of."""

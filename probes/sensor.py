@@ -44,6 +44,13 @@ class Sensor(Protocol):
     def read(self, now: Instant) -> Sequence[Observation]:
         """Return what happened since the last read, losses as a Gap; raise SensorBlind when sight is gone."""
 
+    def settle(self) -> None:
+        """Take note, for a successor of this process, that all that `read` returned is judged and on disk.
+
+        What was read and not settled when a process dies is told by its successor: again where the kernel's
+        own tables still know it, else as a Gap with its count.
+        """
+
     def wakeup_fd(self) -> int | None:
         """A descriptor that becomes readable when `read` should not wait, or None."""
 

@@ -40,6 +40,7 @@ class ScriptedSensor:
         self.blind = blind
         self.opened = 0
         self.closed = 0
+        self.settled = 0
         self._batches: deque[Sequence[Observation]] = deque(batches)
         self._is_open = False
         self._wakes = wakes
@@ -84,6 +85,10 @@ class ScriptedSensor:
         if self._pipe is not None:
             self._quieten(self._pipe[0])
         return self._batches.popleft() if self._batches else ()
+
+    def settle(self) -> None:
+        """Count how often everything was settled."""
+        self.settled += 1
 
     def wakeup_fd(self) -> int | None:
         """The descriptor that `wake` makes readable."""

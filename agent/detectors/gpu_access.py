@@ -262,7 +262,10 @@ class GpuAccess:
             place=place_of(opens.origin),
             lifebound=True,
             count=opens.count,
-            reasons=(Reason(code, count=opens.count, threshold=float(self._config.open_after)),),
+            reasons=(
+                Reason(code, count=opens.count, threshold=float(self._config.open_after)),
+                Reason(ReasonCode.SECOND_LAYER_UNKNOWN),
+            ),
             evidence=(_evidence(opens),),
         )
 

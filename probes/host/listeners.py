@@ -48,6 +48,9 @@ class HostListeners:
         )
         return [ListenerInventory(sensor=NAME, at=now, listeners=listeners, host_addresses=self._addresses())]
 
+    def settle(self) -> None:
+        """Nothing to note: every inventory is whole."""
+
     def wakeup_fd(self) -> int | None:
         """An inventory waits for its turn."""
         return None

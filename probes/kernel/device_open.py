@@ -2,8 +2,7 @@
 
 The ring only says which counters move: the first open of a (cgroup, device, errno) in each second. The counts
 come from the kernel's own table, so they are exact however many opens that second had. What has been reported
-is noted in a table beside it, which outlives this process: its successor reports the rest, and after a crash
-rather twice than never (the note is written at the read after).
+and is on disk is noted in a table beside it, which outlives this process: its successor reports the rest.
 
 Seen are paths that begin with `/dev/nvidia`; a link elsewhere to the same node, a path relative to /dev, a
 32-bit program's call and io_uring are not.
@@ -70,7 +69,7 @@ class DeviceOpenSensor:
     period_s = 0.25
 
     def __init__(self, *, handover: Handover | None, identifier: Identifier, cgroups: CgroupPaths) -> None:
-        self._program = HandedProgram(sensor=NAME, stem=PROGRAM.stem, handover=handover)
+        self._program = HandedProgram(sensor=NAME, stem=PROGRAM.stem, handover=handover, ring_is_a_hint=True)
         self._identifier = identifier
         self._cgroups = cgroups
         self._moving: dict[bytes, int] = {}
@@ -96,7 +95,6 @@ class DeviceOpenSensor:
     def read(self, now: Instant) -> Sequence[Observation]:
         """Return one observation for every counter that moved since the last read."""
         try:
-            self._write_notes()
             for event in self._program.records():
                 key = self._key_fields.pack(
                     event["cgroup_id"], event["device"], event["minor"], event["error"], event["unused"]
@@ -110,6 +108,14 @@ class DeviceOpenSensor:
         except OSError as error:
             raise SensorBlind(BlindReason.READ_FAILED, str(error.strerror)) from error
         return [*found, *losses]
+
+    def settle(self) -> None:
+        """Note what was reported, by count: what the ring said of it no longer matters."""
+        try:
+            self._write_notes()
+        except OSError as error:
+            raise SensorBlind(BlindReason.READ_FAILED, str(error.strerror)) from error
+        self._program.settle()
 
     def wakeup_fd(self) -> int | None:
         """A refused open is told at once."""

@@ -52,6 +52,10 @@ class FatalSignalSensor:
         ]
         return found + list(self._program.losses(now))
 
+    def settle(self) -> None:
+        """Note how far the ring is judged and on disk."""
+        self._program.settle()
+
     def wakeup_fd(self) -> int | None:
         """A storm wakes its reader before the ring is full."""
         return self._program.wakeup_fd()

@@ -1,11 +1,16 @@
 """What a kernel sensor does with its handed-over descriptors: its ring, its maps, its count of losses.
 
+A record leaves the ring when it is read, and reaches the disk a moment later. A process that is killed in
+between takes it along, so the reader notes in the kernel how far everything is settled; its successor
+compares that with the ring's own position and tells the difference as lost.
+
 Composed by every kernel sensor rather than inherited: opening, the lost-events account and the translation of
 errors into SensorBlind are the same for all, what a record means is not.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +22,8 @@ from probes.sensor import SensorBlind
 
 _LOST = 0  # ring.bpf.h
 _TOLD = 2
+_SETTLED = 3
+_HEADER_BYTES = 8  # of a record in the ring, linux/bpf.h
 _BACKLOG = 100_000
 _GATHER_EVERY = 1000
 
@@ -24,14 +31,22 @@ _GATHER_EVERY = 1000
 class HandedProgram:
     """One attached program's descriptors, opened for reading."""
 
-    def __init__(self, *, sensor: SensorName, stem: str, handover: Handover | None) -> None:
+    def __init__(
+        self, *, sensor: SensorName, stem: str, handover: Handover | None, ring_is_a_hint: bool = False
+    ) -> None:
+        """`ring_is_a_hint`: what a lost record said stands in a table too, so it is no loss."""
         self._sensor = sensor
         self._stem = stem
         self._handover = handover
+        self._ring_is_a_hint = ring_is_a_hint
         self._libbpf: Libbpf | None = None
         self._ring: Ring | None = None
         self._ledger: Map | None = None
         self._told = 0
+        self._told_noted = 0
+        self._settled = 0
+        self._unsettled = 0
+        self._record_bytes = _HEADER_BYTES
         self._read_record: Callable[[bytes], dict[str, Any]] | None = None
         self._unreadable = 0
         self._backlog: deque[bytes] = deque()
@@ -59,8 +74,12 @@ class HandedProgram:
                 )
             self._read_record = events.entry.value.reader()
             self._ledger = self.map("ledger")
-            self._told = self._ledger.total(_TOLD)
+            self._told = self._told_noted = self._ledger.total(_TOLD)
             self._ring = Ring(libbpf=self._libbpf, fd=events.fd)
+            self._record_bytes = _HEADER_BYTES + (events.entry.value.size + 7) // 8 * 8
+            self._settled = self._ledger.total(_SETTLED)
+            if not self._ring_is_a_hint:
+                self._unsettled = max(0, self._ring.position() - self._settled) // self._record_bytes
         except LibraryMissing as error:
             raise SensorBlind(BlindReason.NO_LIBRARY, str(error)) from error
         except OSError as error:
@@ -102,14 +121,27 @@ class HandedProgram:
             return []
         try:
             lost = self._ledger.total(_LOST)
-            if lost <= self._told and not self._unreadable:
-                return []
-            missed = max(0, lost - self._told) + self._unreadable
-            self._ledger.note(_TOLD, lost)
         except OSError as error:
             raise SensorBlind(BlindReason.READ_FAILED, str(error.strerror)) from error
-        self._told, self._unreadable = lost, 0
+        missed = max(0, lost - self._told) + self._unreadable + self._unsettled
+        if not missed:
+            return []
+        self._told, self._unreadable, self._unsettled = max(lost, self._told), 0, 0
         return [Gap(sensor=self._sensor, at=now, coverage=Seeing(), lost=missed)]
+
+    def settle(self) -> None:
+        """Note with the ring how far it is judged and on disk; raise SensorBlind when that fails."""
+        if self._ring is None or self._ledger is None:
+            return
+        position = self._ring.position() - len(self._backlog) * self._record_bytes
+        try:
+            if position != self._settled:
+                self._ledger.note(_SETTLED, position)
+            if self._told != self._told_noted:
+                self._ledger.note(_TOLD, self._told)
+        except OSError as error:
+            raise SensorBlind(BlindReason.READ_FAILED, str(error.strerror)) from error
+        self._settled, self._told_noted = position, self._told
 
     def map(self, suffix: str) -> Map:
         """Return the sensor's map whose name ends so."""
@@ -137,8 +169,14 @@ class HandedProgram:
         return self._ring.wakeup_fd if self._ring is not None else None
 
     def close(self) -> None:
-        """Unmap the ring. The descriptors stay open: they belong to the handover."""
+        """Unmap the ring. The descriptors stay open: they belong to the handover.
+
+        What was read is this process's to lose; what was only gathered is told by the next to open the ring.
+        """
         if self._ring is not None:
+            with contextlib.suppress(SensorBlind):  # then it is told as lost, which is the safe mistake
+                self.settle()
+            self._backlog.clear()
             self._ring.close()
         self._ring = self._ledger = self._libbpf = None
 

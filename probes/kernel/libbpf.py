@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import sys
 from collections.abc import Iterator
@@ -63,11 +64,17 @@ class Ring:
         if not self._ring:
             code = ctypes.get_errno()
             raise OSError(code, f"map ring buffer: {os.strerror(code)}")
+        # Its first page begins with the consumer's position (linux/bpf.h); libbpf tells it only from 1.3 on.
+        self._consumer = mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
 
     @property
     def wakeup_fd(self) -> int:
         """A descriptor that becomes readable when the kernel side forces a wakeup."""
         return int(self._library.ring_buffer__epoll_fd(self._ring))
+
+    def position(self) -> int:
+        """How many bytes of records were ever taken out; the kernel keeps it with the ring."""
+        return int.from_bytes(self._consumer[:8], sys.byteorder)
 
     def drain(self, limit: int = 100_000) -> list[bytes]:
         """Take out up to `limit` records, oldest first; the rest stays for the next time."""
@@ -81,6 +88,7 @@ class Ring:
     def close(self) -> None:
         """Unmap the ring; calling it again does nothing."""
         if self._ring:
+            self._consumer.close()
             self._library.ring_buffer__free(self._ring)
             self._ring = None
 

@@ -50,6 +50,10 @@ class OomKillSensor:
         found: list[Observation] = [self._observation(event, now) for event in self._program.records()]
         return found + list(self._program.losses(now))
 
+    def settle(self) -> None:
+        """Note how far the ring is judged and on disk."""
+        self._program.settle()
+
     def wakeup_fd(self) -> int | None:
         """Every kill is told at once."""
         return self._program.wakeup_fd()

@@ -11,9 +11,11 @@
 /* A ring's size is a power of two and whole pages of the running kernel, which has up to 64 KiB. */
 #define RING_PAGES(bytes) ((bytes) > PAGE_SIZE ? (bytes) / PAGE_SIZE : 1)
 
-/* A ledger, per CPU: [LOST] events that did not fit, [SENT] events submitted, [TOLD] the reader's own note of
- * how many losses it has reported, which outlives it. */
+/* A ledger, per CPU: [LOST] events that did not fit, [SENT] events submitted. The rest are the reader's own notes,
+ * which outlive it: [TOLD] how many losses it has reported, [SETTLED] up to which position of the ring everything
+ * is judged and on disk. */
 #define LOST 0
 #define SENT 1
 #define TOLD 2
-#define LEDGER 3
+#define SETTLED 3
+#define LEDGER 4

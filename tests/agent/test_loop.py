@@ -144,6 +144,21 @@ async def test_open_case_is_known_after_a_crash(tmp_path: Path) -> None:
         ) == 1
 
 
+async def test_settles_only_what_is_on_disk(tmp_path: Path) -> None:
+    """Sensors hear that all is settled after the commit, and not while anything waits for the disk."""
+    async with Host(tmp_path) as host:
+        await host.live(1)
+        settled = host.sensor.settled
+        assert settled > 0
+        host.disk.broken = True
+        host.name(1)
+        await host.live(2)
+        assert host.sensor.settled == settled
+        host.disk.broken = False
+        await host.live(2)
+        assert host.sensor.settled > settled
+
+
 async def test_full_disk_loses_nothing_that_fits_in_memory(tmp_path: Path) -> None:
     """While the disk takes nothing, judging goes on; when it does again, everything arrives in order."""
     async with Host(tmp_path) as host:
