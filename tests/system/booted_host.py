@@ -21,6 +21,12 @@ from pathlib import Path
 BOOT_S = 90.0
 _TOOLS = ("systemd-nspawn", "nsenter", "mount", "umount", "chroot")
 
+# Join the control groups that come before `--`, then become what comes after it.
+_ENTER = (
+    "sh", "-euc",
+    'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done; shift; exec "$@"', "sh",
+)  # fmt: skip
+
 
 class HostError(Exception):
     """The host could not be booted, or a command in it failed; the message names it and holds its output."""
@@ -169,12 +175,15 @@ class BootedHost:
             "--register=no", "--keep-unit", "--private-network", "--console=pipe",
             "--capability=all", "--system-call-filter=bpf perf_event_open @keyring",
         ]  # fmt: skip
-        before = _cgroups()
+        groups = _groups_for(self.name, undo)
         with console.open("wb") as log:
             nspawn = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                [*_ENTER, *groups, "--", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
-        undo.callback(_remove_new_cgroups, before)
         undo.callback(_end, nspawn)
         while not (leader := _leader_of(nspawn.pid)):
             if nspawn.poll() is not None or time.monotonic() - started > BOOT_S:
@@ -295,15 +304,13 @@ def _end(nspawn: subprocess.Popen[bytes]) -> None:
         nspawn.wait()
 
 
-def _cgroups() -> set[Path]:
-    """Return the control groups next to our own, of every hierarchy."""
-    return {child for group in _own_cgroups() for child in group.iterdir() if child.is_dir()}
-
-
 def _own_cgroups() -> Iterator[Path]:
+    """Yield the control groups that we are in, in the hierarchies that a service manager uses."""
     top = Path("/sys/fs/cgroup")
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
+        if controllers not in {"", "name=systemd"}:
+            continue
         names = [controllers.removeprefix("name=")] if controllers else ["unified", ""]
         for name in names:
             group = top / name / path.lstrip("/")
@@ -311,8 +318,18 @@ def _own_cgroups() -> Iterator[Path]:
                 yield group
 
 
-def _remove_new_cgroups(before: set[Path]) -> None:
-    for group in _cgroups() - before:
-        for folder, _, _ in os.walk(group, topdown=False):
-            with contextlib.suppress(OSError):
-                Path(folder).rmdir()
+def _groups_for(host: str, undo: contextlib.ExitStack) -> list[str]:
+    """Make control groups for one host below our own, so that two hosts at a time share none."""
+    made = []
+    for own in _own_cgroups():
+        group = own / f"{host}-{os.getpid()}"
+        group.mkdir(exist_ok=True)
+        undo.callback(_remove_groups, group)
+        made.append(str(group))
+    return made
+
+
+def _remove_groups(top: Path) -> None:
+    for folder, _, _ in os.walk(top, topdown=False):
+        with contextlib.suppress(OSError):
+            Path(folder).rmdir()

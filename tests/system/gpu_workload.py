@@ -8,6 +8,7 @@ kernel's device control group, told by a line as a service manager writes it whe
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def serving(host: BootedHost, *, unit: str = "model-server.service") -> Iterator
     """Run the server as a unit of `host`; skips loudly where the device control group cannot be told."""
     if not (DEVICES / "devices.deny").exists() and not (DEVICES / "devices.list").exists():
         pytest.skip("needs the v1 hierarchy of device control groups at /sys/fs/cgroup/devices")
-    group = DEVICES / f"{host.name}-{unit.removesuffix('.service')}"
+    group = DEVICES / f"{host.name}-{os.getpid()}"
     host.shell("test -e /dev/nvidiactl || mknod -m 666 /dev/nvidiactl c 1 3")
     host.write("/opt/server.py", _SERVER)
     host.write(f"/etc/systemd/system/{unit}", "[Service]\nExecStart=/usr/bin/python3 /opt/server.py\n")

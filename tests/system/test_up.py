@@ -23,8 +23,8 @@ import pytest
 
 from tests.system import private_clone
 
-FIRST_PORT = 29735
-FAULT_PORT = 29777
+FIRST_PORT = 21000 + os.getpid() % 2000 * 4  # two runs of the tests on one machine do not meet
+FAULT_PORT = FIRST_PORT + 3
 
 pytestmark = [
     pytest.mark.slow,
