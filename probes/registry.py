@@ -61,7 +61,9 @@ def _fatal_signal(host: Surroundings) -> Sensor:
 
 
 def _host_listeners(host: Surroundings) -> Sensor:
-    return listeners.HostListeners(identifier=host.identifier)
+    # It is read on a thread of its own, so it has a memory of cgroups of its own.
+    cgroups = CgroupPaths(root=host.mounts.unified, monotonic=time.monotonic)
+    return listeners.HostListeners(identifier=Identifier(cgroups=cgroups))
 
 
 def _listener(host: Surroundings) -> Sensor:

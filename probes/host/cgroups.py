@@ -16,6 +16,7 @@ from pathlib import Path
 from probes.observation import CgroupId
 
 _MAX_FOLDERS = 50_000
+_WARM_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class CgroupPaths:
         self._walks_left = float(burst)
         self._known: OrderedDict[int, str] = OrderedDict()
         self._refilled_at = monotonic()
+        self._walked_at: float | None = None
 
     def __repr__(self) -> str:
         return f"CgroupPaths(root={self._root}, known={len(self._known)})"
@@ -104,8 +106,18 @@ class CgroupPaths:
         self._remember(inode, path)
         return CgroupId(inode)
 
+    def keep_warm(self) -> None:
+        """Look at the whole hierarchy if that was long ago.
+
+        A service's cgroup is removed with its last process, often before the death can be read about; its
+        path is known then only because it was seen in life.
+        """
+        if self._walked_at is None or self._monotonic() - self._walked_at >= _WARM_S:
+            self.walk()
+
     def walk(self) -> None:
         """Look at the whole hierarchy now."""
+        self._walked_at = self._monotonic()
         if self._root is None:
             return
         root = str(self._root)

@@ -128,6 +128,10 @@ class Identifier:
         self._cgroups = cgroups
         self._proc = proc
 
+    def keep_warm(self) -> None:
+        """Learn the cgroups that there are, now and then, so that those of the dead are known."""
+        self._cgroups.keep_warm()
+
     def origin(
         self,
         *,

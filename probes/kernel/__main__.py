@@ -45,29 +45,48 @@ class LoaderConfig:
 def read_config(path: Path) -> LoaderConfig:
     """Read `[sensors]`; raise ConfigInvalid for what is not understood. Other tables are the agent's."""
     try:
-        table = tomllib.loads(path.read_text()).get("sensors", {})
+        text = path.read_text()
+        table = tomllib.loads(text).get("sensors", {})
     except OSError as error:
         raise ConfigInvalid(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ConfigInvalid(f"{path}: is not valid TOML: {error}") from error
+
+    def refuse(key: str, why: str) -> ConfigInvalid:
+        dotted = f"sensors.{key}" if key else "sensors"
+        return ConfigInvalid(f"{path}:{_line_of(key, text)}: {dotted}: {why}")
+
     if not isinstance(table, dict):
-        raise ConfigInvalid(f"{path}: sensors: is no table")
+        raise refuse("", "is no table")
     known = {str(spec.name) for spec in SENSORS}
     disabled = table.get("disabled", [])
     if not isinstance(disabled, list) or not all(isinstance(name, str) for name in disabled):
-        raise ConfigInvalid(f"{path}: sensors.disabled: expected a list of sensor names")
+        raise refuse("disabled", "expected a list of sensor names")
     for name in disabled:
         if name not in known:
-            raise ConfigInvalid(
-                f"{path}: sensors.disabled: no sensor {name!r}; there are {', '.join(sorted(known))}"
-            )
+            raise refuse("disabled", f"no sensor {name!r}; there are {', '.join(sorted(known))}")
     socket = table.get("socket", _DEFAULT_SOCKET)
     if not isinstance(socket, str) or not socket.startswith("/") or "\0" in socket:
-        raise ConfigInvalid(f"{path}: sensors.socket: expected an absolute path")
+        raise refuse("socket", "expected an absolute path")
     unknown = sorted(set(table) - {"disabled", "socket"})
     if unknown:
-        raise ConfigInvalid(f"{path}: sensors.{unknown[0]}: unknown key")
+        raise refuse(unknown[0], "unknown key")
     return LoaderConfig(frozenset(disabled), Path(socket))
+
+
+def _line_of(key: str, text: str) -> int:
+    """Return the line that sets `key` of `[sensors]`, or the table's own; tomllib keeps no positions."""
+    found, inside = 1, False
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.strip()
+        if stripped.startswith("["):
+            inside = stripped.strip("[] ") == "sensors"
+            found = number if inside else found
+        elif stripped.startswith("sensors"):
+            found = number
+        elif inside and key and stripped.partition("=")[0].strip(" \"'") == key:
+            return number
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

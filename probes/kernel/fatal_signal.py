@@ -39,6 +39,7 @@ class FatalSignalSensor:
 
     def read(self, now: Instant) -> Sequence[Observation]:
         """Return the deaths since the last read."""
+        self._identifier.keep_warm()
         origins = self._identifier.batch()
         found: list[Observation] = [
             FatalSignal(

@@ -47,6 +47,7 @@ class OomKillSensor:
 
     def read(self, now: Instant) -> Sequence[Observation]:
         """Return the kills since the last read."""
+        self._identifier.keep_warm()
         found: list[Observation] = [self._observation(event, now) for event in self._program.records()]
         return found + list(self._program.losses(now))
 

@@ -183,18 +183,18 @@ def test_a_disabled_sensor_is_not_loaded(tmp_path: Path) -> None:
     [
         (
             'disabled = ["kernel.lisener"]',
-            "sensors.disabled: no sensor 'kernel.lisener'; there are",
+            ":4: sensors.disabled: no sensor 'kernel.lisener'; there are",
         ),
-        ("disabled = 3", "sensors.disabled: expected a list of sensor names"),
-        ('socket = "relative"', "sensors.socket: expected an absolute path"),
-        ("colour = 1", "sensors.colour: unknown key"),
-        ("disabled = [", "is not valid TOML"),
+        ("disabled = 3", ":4: sensors.disabled: expected a list of sensor names"),
+        ('socket = "relative"', ":4: sensors.socket: expected an absolute path"),
+        ("colour = 1", ":4: sensors.colour: unknown key"),
+        ("disabled = [", ": is not valid TOML"),
     ],
 )
 def test_a_broken_configuration_is_named(tmp_path: Path, config: str, complaint: str) -> None:
-    """File and key, exit status 2, nothing loaded."""
+    """File, line and key, exit status 2, nothing loaded."""
     path = tmp_path / "agent.toml"
-    path.write_text(f"[sensors]\n{config}\n")
+    path.write_text(f"[agent]\ncolour = 2\n[sensors]\n{config}\n")
     run = subprocess.run(
         ["/usr/bin/python3", "-I", str(MAIN), "load", "--config", str(path), "--agent-user", "0"],
         capture_output=True,
@@ -203,7 +203,7 @@ def test_a_broken_configuration_is_named(tmp_path: Path, config: str, complaint:
         timeout=50,
     )
     assert run.returncode == 2
-    assert run.stderr.startswith(f"nanobot-probes: {path}: ")
+    assert run.stderr.startswith(f"nanobot-probes: {path}:")
     assert complaint in run.stderr
 
 

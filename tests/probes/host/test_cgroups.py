@@ -52,6 +52,23 @@ def test_unknown_ids_walk_a_few_times_and_then_once_a_second(tmp_path: Path) -> 
     assert paths.path(wanted) == "/newer"
 
 
+def test_kept_warm_it_knows_what_was_never_asked_about(tmp_path: Path) -> None:
+    """A service's cgroup that goes with its last process is known, because it was seen in life."""
+    clock = Clock()
+    paths = CgroupPaths(root=tmp_path, monotonic=clock, burst=0)
+    paths.keep_warm()
+    folder = tmp_path / "system.slice" / "b.service"
+    folder.mkdir(parents=True)
+    wanted = _id(folder)
+    clock.at += 59
+    paths.keep_warm()
+    assert paths.path(wanted) is None
+    clock.at += 1
+    paths.keep_warm()
+    folder.rmdir()
+    assert paths.path(wanted) == "/system.slice/b.service"
+
+
 def test_keeps_no_more_than_its_capacity(tmp_path: Path) -> None:
     """The table is bounded; the ones asked for last stay."""
     for number in range(50):
