@@ -147,6 +147,29 @@ def test_a_death_at_a_named_point_loses_and_doubles_nothing(
     _told_once(deployment, name)
 
 
+def test_a_death_between_reading_and_committing_is_accounted_for(deployment: Deployment) -> None:
+    """What the dead agent had read and not committed is told by the next one, or counted as lost."""
+    before = _restarts(deployment, AGENT)
+    deployment.environment(AGENT, {"NANOBOT_FAILPOINT": "agent.before_commit"})
+    os.kill(deployment.main_pid(AGENT), signal.SIGKILL)
+    _crash(deployment, "a.before_commit")
+    deployment.host.wait(
+        "dead before a commit", lambda: _restarts(deployment, AGENT) > before + 1, within_s=40
+    )
+    deployment.environment(AGENT, {})
+    deployment.host.run("systemctl", "restart", AGENT)
+    deployment.settle()
+
+    def accounted() -> int:
+        told = deployment.queue(fault_class="process.killed_by_signal")
+        told = [entry for entry in told if entry["subject"]["name"] == "a.before_commit"]
+        losses = [loss for host in deployment.ask("hosts") for loss in host["losses"]]
+        lost = [loss for loss in losses if loss["sensor"] == "kernel.fatal_signal"]
+        return sum(row["count"] for row in (*told, *lost))
+
+    deployment.host.wait("the crash told or counted as lost", lambda: accounted() >= 1)
+
+
 def test_a_hung_work_loop_is_restarted_by_the_watchdog(deployment: Deployment) -> None:
     """A process that lives and does nothing is not taken for a healthy one."""
     host = deployment.host
