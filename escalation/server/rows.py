@@ -51,7 +51,7 @@ def dump_incident(incident: Incident) -> str:
     fields = msgspec.to_builtins(incident)
     for plain, piece in zip(fields["evidence"], incident.evidence, strict=True):
         plain["kind"] = _KIND_OF[type(piece)]
-    return json.dumps(fields, separators=(",", ":"))
+    return msgspec.json.encode(fields).decode()
 
 
 def load_incident(text: str) -> Incident:

@@ -55,7 +55,7 @@ BPF_TABLE("hash", struct device_open_key, struct device_open_value, device_open_
 BPF_TABLE("hash", struct device_open_key, u64, device_open_reported, 4096); /* the reader's own notes */
 BPF_TABLE("hash", u64, u64, device_open_successes, 2048);
 BPF_RINGBUF_OUTPUT(device_open_events, RING_PAGES(65536));
-BPF_TABLE("percpu_array", int, u64, device_open_ledger, LEDGER);
+LEDGER_MAP(device_open_ledger);
 
 static void *(*device_open_task)(void) = (void *)BPF_FUNC_get_current_task_btf;
 static u64 *(*device_open_registers)(void *) = (void *)BPF_FUNC_task_pt_regs;
@@ -65,7 +65,7 @@ static __always_inline void device_open_count_lost(void)
     int index = LOST;
     u64 *lost = device_open_ledger.lookup(&index);
     if (lost)
-        *lost += 1;
+        __sync_fetch_and_add(lost, 1);
 }
 
 static __always_inline void device_open_classify(const char *name, struct device_open_key *key)

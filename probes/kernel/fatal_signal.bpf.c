@@ -18,7 +18,7 @@ struct fatal_signal_event {
 
 BPF_TABLE("lru_hash", u32, u64, fatal_signal_told, 1024);
 BPF_RINGBUF_OUTPUT(fatal_signal_events, RING_PAGES(262144));
-BPF_TABLE("percpu_array", int, u64, fatal_signal_ledger, LEDGER);
+LEDGER_MAP(fatal_signal_ledger);
 
 static __always_inline void fatal_signal_submit(struct fatal_signal_event *event)
 {
@@ -26,10 +26,10 @@ static __always_inline void fatal_signal_submit(struct fatal_signal_event *event
     u64 *lost = fatal_signal_ledger.lookup(&lost_index), *sent = fatal_signal_ledger.lookup(&sent_index);
     if (!lost || !sent)
         return;
-    *sent += 1;
+    __sync_fetch_and_add(sent, 1);
     u64 flags = *sent % WAKE_EVERY ? NO_WAKEUP : FORCE_WAKEUP;
     if (fatal_signal_events.ringbuf_output(event, sizeof(*event), flags))
-        *lost += 1;
+        __sync_fetch_and_add(lost, 1);
 }
 
 #ifdef HAS_signal_signal_deliver_sa_handler

@@ -10,13 +10,12 @@ errors into SensorBlind are the same for all, what a record means is not.
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from probes.kernel.handover import HandedMap, Handover
-from probes.kernel.libbpf import Libbpf, LibraryMissing, Map, Ring
+from probes.kernel.libbpf import Ledger, Libbpf, LibraryMissing, Map, Ring
 from probes.observation import BlindReason, Gap, Instant, Seeing, SensorName
 from probes.sensor import SensorBlind
 
@@ -41,10 +40,8 @@ class HandedProgram:
         self._ring_is_a_hint = ring_is_a_hint
         self._libbpf: Libbpf | None = None
         self._ring: Ring | None = None
-        self._ledger: Map | None = None
+        self._ledger: Ledger | None = None
         self._told = 0
-        self._told_noted = 0
-        self._settled = 0
         self._unsettled = 0
         self._record_bytes = _HEADER_BYTES
         self._read_record: Callable[[bytes], dict[str, Any]] | None = None
@@ -73,13 +70,13 @@ class HandedProgram:
                     BlindReason.READ_FAILED, f"the manifest has no layout for {events.entry.name}"
                 )
             self._read_record = events.entry.value.reader()
-            self._ledger = self.map("ledger")
-            self._told = self._told_noted = self._ledger.total(_TOLD)
+            self._ledger = Ledger(fd=self._handed("ledger").fd)
+            self._told = self._ledger.count(_TOLD)
             self._ring = Ring(libbpf=self._libbpf, fd=events.fd)
             self._record_bytes = _HEADER_BYTES + (events.entry.value.size + 7) // 8 * 8
-            self._settled = self._ledger.total(_SETTLED)
             if not self._ring_is_a_hint:
-                self._unsettled = max(0, self._ring.position() - self._settled) // self._record_bytes
+                taken = self._ring.position() - self._ledger.count(_SETTLED)
+                self._unsettled = max(0, taken) // self._record_bytes
         except LibraryMissing as error:
             raise SensorBlind(BlindReason.NO_LIBRARY, str(error)) from error
         except OSError as error:
@@ -119,10 +116,7 @@ class HandedProgram:
         """Return a Gap when events were lost that no reader has told of, be it an earlier process."""
         if self._ledger is None:
             return []
-        try:
-            lost = self._ledger.total(_LOST)
-        except OSError as error:
-            raise SensorBlind(BlindReason.READ_FAILED, str(error.strerror)) from error
+        lost = self._ledger.count(_LOST)
         missed = max(0, lost - self._told) + self._unreadable + self._unsettled
         if not missed:
             return []
@@ -130,18 +124,12 @@ class HandedProgram:
         return [Gap(sensor=self._sensor, at=now, coverage=Seeing(), lost=missed)]
 
     def settle(self) -> None:
-        """Note with the ring how far it is judged and on disk; raise SensorBlind when that fails."""
+        """Note with the ring how far it is judged and on disk."""
         if self._ring is None or self._ledger is None:
             return
         position = self._ring.position() - len(self._backlog) * self._record_bytes
-        try:
-            if position != self._settled:
-                self._ledger.note(_SETTLED, position)
-            if self._told != self._told_noted:
-                self._ledger.note(_TOLD, self._told)
-        except OSError as error:
-            raise SensorBlind(BlindReason.READ_FAILED, str(error.strerror)) from error
-        self._settled, self._told_noted = position, self._told
+        self._ledger.note(_SETTLED, position)
+        self._ledger.note(_TOLD, self._told)
 
     def map(self, suffix: str) -> Map:
         """Return the sensor's map whose name ends so."""
@@ -152,7 +140,6 @@ class HandedProgram:
             fd=handed.fd,
             key_size=handed.entry.key_size,
             value_size=handed.entry.value_size,
-            per_cpu=handed.entry.kind.startswith("percpu"),
         )
 
     def layout_of(
@@ -174,10 +161,11 @@ class HandedProgram:
         What was read is this process's to lose; what was only gathered is told by the next to open the ring.
         """
         if self._ring is not None:
-            with contextlib.suppress(SensorBlind):  # then it is told as lost, which is the safe mistake
-                self.settle()
+            self.settle()
             self._backlog.clear()
             self._ring.close()
+        if self._ledger is not None:
+            self._ledger.close()
         self._ring = self._ledger = self._libbpf = None
 
     def _handed(self, suffix: str) -> HandedMap:

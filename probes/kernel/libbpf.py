@@ -11,12 +11,14 @@ import ctypes
 import errno
 import mmap
 import os
+import struct
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 _SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 _SONAME = "libbpf.so.1"
+_COUNTER = struct.Struct("@Q")  # native, so that a counter is read in one piece
 _STOPPED = -125  # ECANCELED, from our own callback
 
 
@@ -43,12 +45,10 @@ class Libbpf:
             getattr(library, name).argtypes = [integer, pointer, pointer]
         library.bpf_map_update_elem.argtypes = [integer, pointer, pointer, ctypes.c_uint64]
         library.bpf_map_delete_elem.argtypes = [integer, pointer]
-        library.libbpf_num_possible_cpus.argtypes = []
         library.libbpf_set_print.argtypes = [pointer]
         library.libbpf_set_print.restype = pointer
         library.libbpf_set_print(None)  # it prints to stderr; our errors carry the errno
         self.library: Any = library
-        self.cpus = max(1, library.libbpf_num_possible_cpus())
 
 
 class Ring:
@@ -97,19 +97,41 @@ class Ring:
         return 0 if len(self._records) < self._limit else _STOPPED
 
 
-class Map:
-    """One hash or array map by its descriptor; keys and values are bytes."""
+class Ledger:
+    """A small array of 64-bit counters that a program shares with its reader, in this process's own memory.
 
-    def __init__(
-        self, *, libbpf: Libbpf, fd: int, key_size: int, value_size: int, per_cpu: bool = False
-    ) -> None:
+    A system call on a map switches the tracepoint programs of its CPU off meanwhile, and for longer when its
+    caller is preempted (`bpf_disable_instrumentation`); what a reader does four times a second must not.
+    """
+
+    def __init__(self, *, fd: int) -> None:
+        self._memory = mmap.mmap(fd, mmap.PAGESIZE)
+
+    def count(self, index: int) -> int:
+        """Return one counter."""
+        number: int = _COUNTER.unpack_from(self._memory, index * _COUNTER.size)[0]
+        return number
+
+    def note(self, index: int, number: int) -> None:
+        """Set one counter; only for those that the kernel never writes."""
+        _COUNTER.pack_into(self._memory, index * _COUNTER.size, number)
+
+    def close(self) -> None:
+        """Unmap it."""
+        self._memory.close()
+
+
+class Map:
+    """One hash map by its descriptor; keys and values are bytes."""
+
+    def __init__(self, *, libbpf: Libbpf, fd: int, key_size: int, value_size: int) -> None:
         self._library = libbpf.library
         self._fd = fd
         self._key_size = key_size
-        self._value_size = value_size if not per_cpu else (value_size + 7) // 8 * 8 * libbpf.cpus
+        self._value_size = value_size
 
     def lookup(self, key: bytes) -> bytes | None:
-        """Return the value of a key, or None; per-CPU values one after another."""
+        """Return the value of a key, or None."""
         value = ctypes.create_string_buffer(self._value_size)
         if self._check(self._library.bpf_map_lookup_elem(self._fd, key, value), "look up in map"):
             return value.raw
@@ -133,16 +155,6 @@ class Map:
                 return
             key = following.raw
             yield key
-
-    def total(self, index: int) -> int:
-        """Return the sum over the CPUs of one counter in a per-CPU array of 64-bit numbers."""
-        raw = self.lookup(index.to_bytes(4, sys.byteorder)) or b""
-        return sum(int.from_bytes(raw[i : i + 8], sys.byteorder) for i in range(0, len(raw), 8))
-
-    def note(self, index: int, total: int) -> None:
-        """Make one counter of a per-CPU array add up to `total`; only for what the kernel never writes."""
-        value = total.to_bytes(8, sys.byteorder).ljust(self._value_size, b"\0")
-        self.update(index.to_bytes(4, sys.byteorder), value)
 
     def _check(self, outcome: int, doing: str) -> bool:
         if outcome == 0:

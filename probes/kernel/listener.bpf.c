@@ -21,7 +21,7 @@ struct listener_event {
 };
 
 BPF_RINGBUF_OUTPUT(listener_events, RING_PAGES(1048576));
-BPF_TABLE("percpu_array", int, u64, listener_ledger, LEDGER);
+LEDGER_MAP(listener_ledger);
 
 static __always_inline void listener_submit(struct listener_event *event)
 {
@@ -29,10 +29,10 @@ static __always_inline void listener_submit(struct listener_event *event)
     u64 *lost = listener_ledger.lookup(&lost_index), *sent = listener_ledger.lookup(&sent_index);
     if (!lost || !sent)
         return;
-    *sent += 1;
+    __sync_fetch_and_add(sent, 1);
     u64 flags = *sent % WAKE_EVERY ? NO_WAKEUP : FORCE_WAKEUP;
     if (listener_events.ringbuf_output(event, sizeof(*event), flags))
-        *lost += 1;
+        __sync_fetch_and_add(lost, 1);
 }
 
 #ifdef HAS_sock_inet_sock_set_state_newstate

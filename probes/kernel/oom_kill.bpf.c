@@ -34,7 +34,7 @@ struct oom_kill_event {
 BPF_TABLE("lru_hash", u32, struct oom_kill_mark, oom_kill_marked, 256);
 BPF_TABLE("lru_hash", u32, struct oom_kill_death, oom_kill_killed, 1024);
 BPF_RINGBUF_OUTPUT(oom_kill_events, RING_PAGES(65536));
-BPF_TABLE("percpu_array", int, u64, oom_kill_ledger, LEDGER);
+LEDGER_MAP(oom_kill_ledger);
 
 static __always_inline void oom_kill_tell(u32 thread, struct oom_kill_mark *mark, struct oom_kill_death *death)
 {
@@ -50,7 +50,7 @@ static __always_inline void oom_kill_tell(u32 thread, struct oom_kill_mark *mark
         int index = LOST;
         u64 *lost = oom_kill_ledger.lookup(&index);
         if (lost)
-            *lost += 1;
+            __sync_fetch_and_add(lost, 1);
     }
 }
 
