@@ -75,6 +75,7 @@ class WorkLoop:
         self._next_loss_ns = 0
         self._next_try_ns = 0
         self._next_feed_ns = 0
+        self._alarm: asyncio.TimerHandle | None = None
         self._restored = False
         self._failing = False
         self.backlog = Backlog()
@@ -116,15 +117,29 @@ class WorkLoop:
         return min(next_ns, self._next_tick_ns)
 
     async def _sleep(self, until_ns: int) -> None:
-        delay_s = (until_ns - self._clock().boot_ns) / 1e9
-        if delay_s <= 0 or self._woken.is_set():
+        if self._woken.is_set() or until_ns <= self._clock().boot_ns:
             await asyncio.sleep(0)
             return
-        alarm = asyncio.get_running_loop().call_later(min(delay_s, 1.0), self._woken.set)
+        self._set_alarm(until_ns)
         try:
             await self._woken.wait()
         finally:
-            alarm.cancel()
+            if self._alarm is not None:
+                self._alarm.cancel()
+
+    def _set_alarm(self, until_ns: int) -> None:
+        delay_s = max(0.0, (until_ns - self._clock().boot_ns) / 1e9)
+        self._alarm = asyncio.get_running_loop().call_later(min(delay_s, 1.0), self._ring)
+
+    def _ring(self) -> None:
+        """Wake the task if there is work; else sleep on, without a step: most of an agent's life is this."""
+        now = self._clock()
+        idle_ns = self._sensing.idle_until(Instant(now.boot_ns + _SLACK_NS, now.unix_ns))
+        next_ns = min(idle_ns or 0, self._next_tick_ns)
+        if next_ns <= now.boot_ns + _SLACK_NS:
+            self._woken.set()
+        else:
+            self._set_alarm(next_ns)
 
     async def _restore(self, now: Instant) -> None:
         """Open the spool and take up the cases that were open; until then nothing is judged.

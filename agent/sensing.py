@@ -24,6 +24,7 @@ from probes.observation import Blind, BlindReason, Coverage, Gap, Instant, Obser
 from probes.sensor import Sensor, SensorBlind
 
 REOPEN_S: Final = 30.0
+CHORES_S: Final = 10.0
 _THREAD_FROM_S: Final = 1.0
 _DISABLED: Final = Blind(BlindReason.DISABLED, "switched off in the configuration")
 _BUILT: Final = Blind(BlindReason.NOT_HANDED_OVER, "not opened yet")
@@ -40,6 +41,7 @@ class _Slot:
     sensor: Sensor | None = None
     due_ns: int = 0
     period_ns: int = 0
+    read_ns: int = 0
     wakeup: int | None = None
     reading: asyncio.Task[None] | None = None
     slow: bool = field(default=False)
@@ -129,6 +131,24 @@ class Sensing:
                 next_ns = min(next_ns, slot.due_ns)
         return next_ns
 
+    def idle_until(self, now: Instant) -> int | None:
+        """Return how long nothing has to be read (boot-clock ns), or None when something has to be, now.
+
+        What is read often is only asked whether anything waits, which costs a few memory reads; once in
+        `CHORES_S` it is read all the same, for its own chores.
+        """
+        until_ns = now.boot_ns + 1_000_000_000
+        for slot in self._slots.values():
+            if slot.due_ns < 0:
+                continue
+            if slot.due_ns <= now.boot_ns:
+                rested_s = (now.boot_ns - slot.read_ns) / 1e9
+                if slot.sensor is None or slot.slow or rested_s >= CHORES_S or slot.sensor.waiting():
+                    return None
+                slot.due_ns = now.boot_ns + slot.period_ns
+            until_ns = min(until_ns, slot.due_ns)
+        return until_ns
+
     async def _due(self, slot: _Slot, now: Instant) -> None:
         if slot.sensor is None:
             await self._open(slot, now)
@@ -169,6 +189,7 @@ class Sensing:
 
     def _read(self, slot: _Slot, now: Instant) -> None:
         assert slot.sensor is not None
+        slot.read_ns = now.boot_ns
         try:
             self._pipeline.put(slot.sensor.read(now))
         except SensorBlind as error:

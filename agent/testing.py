@@ -256,6 +256,10 @@ class ScriptedSensor:
                 os.read(self.wakeup, 4096)
         return said
 
+    def waiting(self) -> bool:
+        """Whether a test put anything in."""
+        return bool(self.says)
+
     def settle(self) -> None:
         """Count it."""
         self.settled += 1

@@ -124,6 +124,7 @@ def _first_seen_ns(server: Orchestrator, incident_id: str) -> int:
 def _watching(server: Orchestrator) -> Iterator[queue.Queue[_Arrival]]:
     arrivals: queue.Queue[_Arrival] = queue.Queue()
     with server.client() as client, client.stream("GET", "/api/v1/watch", timeout=None) as stream:
+        known: set[str] = set()
 
         def follow() -> None:
             with contextlib.suppress(Exception):  # the stream ends with the orchestrator
@@ -131,7 +132,9 @@ def _watching(server: Orchestrator) -> Iterator[queue.Queue[_Arrival]]:
                     at_ns = time.time_ns()
                     if line.startswith("data:"):
                         entry = json.loads(line.removeprefix("data:"))
-                        arrivals.put(_Arrival(at_ns, entry["fault_class"], entry["incident_id"]))
+                        if entry["incident_id"] not in known:  # later news of a row is not its arrival
+                            known.add(entry["incident_id"])
+                            arrivals.put(_Arrival(at_ns, entry["fault_class"], entry["incident_id"]))
 
         threading.Thread(target=follow, daemon=True).start()
         yield arrivals

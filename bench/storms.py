@@ -27,7 +27,22 @@ PEERS = {
     "open": ("libbpf-tools opensnoop", ("/usr/sbin/opensnoop",)),
     "tcp": ("bcc tcpstates", ("/usr/sbin/tcpstates-bpfcc",)),
 }
-_PEER_ATTACHES_S = 4.0
+_PEER_ATTACHES_S = 6.0
+# In a mount namespace of their own the peers find what they look for on any machine: tracefs, debugfs and
+# kernel headers of whatever version under the running kernel's name.
+_PEER_WORLD = """
+set -e
+mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug
+mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing
+if [ ! -e /lib/modules/$(uname -r)/build ]; then
+  newest=$(ls -d /lib/modules/*/build | tail -n 1)
+  mount --bind /lib/modules "$1"
+  mount -t tmpfs tmpfs /lib/modules
+  ln -s "$1/$(basename "${newest%/build}")" /lib/modules/$(uname -r)
+fi
+shift
+exec "$@"
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +111,16 @@ def _cpu_us(storm: Path, name: str) -> float:
 def _peer(command: tuple[str, ...]) -> Iterator[None]:
     if not Path(command[0]).exists():
         raise Unavailable(f"{command[0]} is not installed")
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        time.sleep(_PEER_ATTACHES_S)
-        if process.poll() is not None:
-            raise Unavailable(f"{command[0]} ended with {process.returncode}")
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
+        world = ["unshare", "--mount", "sh", "-c", _PEER_WORLD, "sh", folder]
+        process = subprocess.Popen([*world, *command], stdout=subprocess.DEVNULL, stderr=said)
+        try:
+            time.sleep(_PEER_ATTACHES_S)
+            if process.poll() is not None:
+                said.seek(0)
+                words = said.read().decode(errors="replace").strip()[-200:]
+                raise Unavailable(f"{command[0]} ended with {process.returncode}: {words}")
+            yield
+        finally:
+            process.terminate()
+            process.wait(10)

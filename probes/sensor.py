@@ -44,6 +44,9 @@ class Sensor(Protocol):
     def read(self, now: Instant) -> Sequence[Observation]:
         """Return what happened since the last read, losses as a Gap; raise SensorBlind when sight is gone."""
 
+    def waiting(self) -> bool:
+        """Whether a read would find something now; cheap, and asked far more often than `read`."""
+
     def settle(self) -> None:
         """Take note, for a successor of this process, that all that `read` returned is judged and on disk.
 

@@ -86,6 +86,10 @@ class ScriptedSensor:
             self._quieten(self._pipe[0])
         return self._batches.popleft() if self._batches else ()
 
+    def waiting(self) -> bool:
+        """Whether the script goes on, or blindness has to be told."""
+        return bool(self._batches) or self.blind is not None
+
     def settle(self) -> None:
         """Count how often everything was settled."""
         self.settled += 1
@@ -123,6 +127,10 @@ class ReplaySensor(ScriptedSensor):
         super().__init__(name=name, period_s=period_s)
         seen = [o for o in recording.read(lines) if o.sensor == name]
         self._due = deque(sorted(seen, key=lambda o: o.at.boot_ns))
+
+    def waiting(self) -> bool:
+        """Whether the recording goes on; the clock decides at the read."""
+        return bool(self._due) or super().waiting()
 
     def read(self, now: Instant) -> Sequence[Observation]:
         """Return what was seen up to `now`."""

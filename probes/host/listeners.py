@@ -48,6 +48,10 @@ class HostListeners:
         )
         return [ListenerInventory(sensor=NAME, at=now, listeners=listeners, host_addresses=self._addresses())]
 
+    def waiting(self) -> bool:
+        """There is always an inventory."""
+        return True
+
     def settle(self) -> None:
         """Nothing to note: every inventory is whole."""
 

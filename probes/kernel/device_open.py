@@ -109,6 +109,10 @@ class DeviceOpenSensor:
             raise SensorBlind(BlindReason.READ_FAILED, str(error.strerror)) from error
         return [*found, *losses]
 
+    def waiting(self) -> bool:
+        """Whether there are events, or counters that moved a moment ago and may move again."""
+        return bool(self._moving) or self._program.waiting()
+
     def settle(self) -> None:
         """Note what was reported, by count: what the ring said of it no longer matters."""
         try:

@@ -123,6 +123,14 @@ class HandedProgram:
         self._told, self._unreadable, self._unsettled = max(lost, self._told), 0, 0
         return [Gap(sensor=self._sensor, at=now, coverage=Seeing(), lost=missed)]
 
+    def waiting(self) -> bool:
+        """Whether there are records or losses to tell, at the price of a few memory reads."""
+        if self._ring is None or self._ledger is None:
+            return False
+        return bool(
+            self._backlog or self._unsettled or self._ring.waiting() or self._ledger.count(_LOST) > self._told
+        )
+
     def settle(self) -> None:
         """Note with the ring how far it is judged and on disk."""
         if self._ring is None or self._ledger is None:

@@ -12,7 +12,6 @@ import errno
 import mmap
 import os
 import struct
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,8 +63,10 @@ class Ring:
         if not self._ring:
             code = ctypes.get_errno()
             raise OSError(code, f"map ring buffer: {os.strerror(code)}")
-        # Its first page begins with the consumer's position (linux/bpf.h); libbpf tells it only from 1.3 on.
+        # Its first two pages begin with the consumer's and the producer's position (linux/bpf.h); libbpf
+        # tells them only from 1.3 on.
         self._consumer = mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._producer = mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ, offset=mmap.PAGESIZE)
 
     @property
     def wakeup_fd(self) -> int:
@@ -74,7 +75,12 @@ class Ring:
 
     def position(self) -> int:
         """How many bytes of records were ever taken out; the kernel keeps it with the ring."""
-        return int.from_bytes(self._consumer[:8], sys.byteorder)
+        position: int = _COUNTER.unpack_from(self._consumer)[0]
+        return position
+
+    def waiting(self) -> bool:
+        """Whether there are records, as far as a glance tells."""
+        return self._consumer[:8] != self._producer[:8]
 
     def drain(self, limit: int = 100_000) -> list[bytes]:
         """Take out up to `limit` records, oldest first; the rest stays for the next time."""
@@ -89,6 +95,7 @@ class Ring:
         """Unmap the ring; calling it again does nothing."""
         if self._ring:
             self._consumer.close()
+            self._producer.close()
             self._library.ring_buffer__free(self._ring)
             self._ring = None
 

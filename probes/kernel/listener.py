@@ -71,6 +71,10 @@ class ListenerSensor:
         ]
         return found + list(self._program.losses(now))
 
+    def waiting(self) -> bool:
+        """Whether there are events."""
+        return self._program.waiting()
+
     def settle(self) -> None:
         """Note how far the ring is judged and on disk."""
         self._program.settle()

@@ -51,6 +51,10 @@ class OomKillSensor:
         found: list[Observation] = [self._observation(event, now) for event in self._program.records()]
         return found + list(self._program.losses(now))
 
+    def waiting(self) -> bool:
+        """Whether there are events."""
+        return self._program.waiting()
+
     def settle(self) -> None:
         """Note how far the ring is judged and on disk."""
         self._program.settle()
