@@ -47,14 +47,14 @@ class Libbpf:
         library.libbpf_set_print.argtypes = [pointer]
         library.libbpf_set_print.restype = pointer
         library.libbpf_set_print(None)  # it prints to stderr; our errors carry the errno
-        self.library: Any = library
+        self.functions: Any = library
 
 
 class Ring:
     """One ring buffer, read by this process alone."""
 
     def __init__(self, *, libbpf: Libbpf, fd: int) -> None:
-        self._library = libbpf.library
+        self._library = libbpf.functions
         self._records: list[bytes] = []
         self._limit = 0
         self._callback = _SAMPLE(self._keep)  # held: C calls it for as long as the ring lives
@@ -132,7 +132,7 @@ class Map:
     """One hash map by its descriptor; keys and values are bytes."""
 
     def __init__(self, *, libbpf: Libbpf, fd: int, key_size: int, value_size: int) -> None:
-        self._library = libbpf.library
+        self._library = libbpf.functions
         self._fd = fd
         self._key_size = key_size
         self._value_size = value_size
