@@ -141,6 +141,38 @@ def test_one_broken_program_blinds_itself_only(tmp_path: Path, source: str, comp
     assert [name for name, reason, _ in others if reason is None] == _KERNEL_SENSORS
 
 
+_AS_THE_PAGE_SAYS = """
+import json, mmap, sys
+sys.path.insert(0, sys.argv[1])
+from probes.kernel.loader import load
+from probes.kernel.programs import Attachment, KernelProgram
+at = (Attachment("task_hang_found", "sched:sched_process_hang"),)
+loaded = load((KernelProgram("kernel.task_hang", sys.argv[2], at, ("task_hang_events", "task_hang_ledger")),))
+(entry,) = loaded.manifest.sensors
+for each in entry.maps:
+    mmap.mmap(loaded.descriptors[each.fd], mmap.PAGESIZE).close()
+print(json.dumps([entry.blind and entry.blind.detail, [each.name for each in entry.maps]]))
+"""
+
+
+def test_the_program_of_the_page_on_adding_a_sensor_can_be_read(tmp_path: Path) -> None:
+    """What docs/adding-a-sensor.md shows compiles, attaches, and has a ring and an account to map."""
+    page = (MAIN.parents[2] / "docs/adding-a-sensor.md").read_text()
+    (tmp_path / "task_hang.bpf.c").write_text(page.partition("```c\n")[2].partition("```")[0])
+    arguments = ["-c", _AS_THE_PAGE_SAYS, str(MAIN.parents[2]), str(tmp_path / "task_hang")]
+    run = subprocess.run(
+        [*AS_IN_ITS_UNIT, "/usr/bin/python3", "-I", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert run.returncode == 0, run.stderr
+    blind, maps = json.loads(run.stdout)
+    assert blind is None
+    assert maps == ["task_hang_events", "task_hang_ledger"]
+
+
 def test_root_mounts_tracefs_for_itself_alone() -> None:
     """Unbounded root mounts it in a namespace of its own; the machine's mounts are as before."""
     before = Path("/proc/self/mounts").read_text()
