@@ -1,8 +1,9 @@
 """The work loop: read what is due, judge it, commit it, and only then feed the watchdog.
 
 One task does all of it in turn, so nothing of judgement needs a lock, and a stuck step starves the watchdog.
-It sleeps until the next sensor is due or a grave event wakes it. While the disk takes nothing it goes on
-judging; what is judged waits in the backlog, and the next commit that works tells what was lost meanwhile.
+It sleeps until there is something to do: while idle, an alarm glances at the rings and sleeps on, and a grave
+event wakes it at once. While the disk takes nothing it goes on judging; what is judged waits in the backlog,
+and the next commit that works tells what was lost meanwhile.
 
 Durations are boot time. Wall time only labels what people read.
 """

@@ -11,6 +11,7 @@ do not notice. One that raises something that is no SensorBlind has a defect, wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -107,6 +108,7 @@ class Sensing:
             for slot in self._slots.values():
                 if slot.sensor is not None and not slot.slow:
                     self._read(slot, self._clock())
+                    self._hand_on(slot)
             told = {name: slot.told for name, slot in self._slots.items()}
             await self._close_all()
             self._slots = {name: _Slot(name, build, told=told.get(name)) for name, build in builders.items()}
@@ -214,8 +216,15 @@ class Sensing:
         self._woken()
 
     def _blinded(self, slot: _Slot, now: Instant) -> None:
+        self._hand_on(slot)
         self._close(slot)
         slot.due_ns = now.boot_ns + int(REOPEN_S * 1e9)
+
+    def _hand_on(self, slot: _Slot) -> None:
+        """Settle before a sensor is opened again by this process, which still has what was read."""
+        if slot.sensor is not None and not slot.slow:
+            with contextlib.suppress(SensorBlind):  # then it is told once more, or as lost
+                slot.sensor.settle()
 
     def _defect(self, slot: _Slot, error: Exception, now: Instant) -> None:
         self.defects[slot.name] += 1

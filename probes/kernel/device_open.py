@@ -126,12 +126,7 @@ class DeviceOpenSensor:
         return self._program.wakeup_fd()
 
     def close(self) -> None:
-        """Note what was reported and let go of the ring."""
-        try:
-            if self._program.wakeup_fd() is not None:
-                self._write_notes()
-        except OSError:
-            pass  # the notes only save a repeated report
+        """Let go of the ring."""
         self._program.close()
 
     def _news(self, key: bytes, now: Instant) -> list[DeviceOpens]:

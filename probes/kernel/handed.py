@@ -166,10 +166,9 @@ class HandedProgram:
     def close(self) -> None:
         """Unmap the ring. The descriptors stay open: they belong to the handover.
 
-        What was read is this process's to lose; what was only gathered is told by the next to open the ring.
+        Whatever was taken out and not settled is told as lost by the next to open the ring.
         """
         if self._ring is not None:
-            self.settle()
             self._backlog.clear()
             self._ring.close()
         if self._ledger is not None:

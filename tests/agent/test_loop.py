@@ -157,6 +157,10 @@ async def test_settles_only_what_is_on_disk(tmp_path: Path) -> None:
         host.disk.broken = False
         await host.live(2)
         assert host.sensor.settled > settled
+        settled, host.disk.broken = host.sensor.settled, True
+        host.name(2)
+        await host.live(2)
+    assert (host.sensor.settled, host.sensor.closed) == (settled, 1), "ending in order settles nothing either"
 
 
 async def test_full_disk_loses_nothing_that_fits_in_memory(tmp_path: Path) -> None:

@@ -204,6 +204,7 @@ def test_a_successor_reports_only_the_rest(
     first = watch("kernel.device_open")
     group.python(_OPEN.format(times=19, path="/dev/nvidia91"))
     assert _counted(first.during(0.3), group) == {(NvidiaDevice.GPU, 91, errno.ENOENT): 19}
+    first.sensor.settle()
     first.sensor.close()
     group.python(_OPEN.format(times=23, path="/dev/nvidia91"))
     successor = build(registry.surroundings(loaded.handover))

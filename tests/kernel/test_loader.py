@@ -334,6 +334,7 @@ def test_a_ring_that_overflows_counts_every_loss(
     records = sum(1 for o in found if not isinstance(o, Gap))
     others = 2 * lost * (records - seen) // max(1, records)
     assert made - made // 1000 <= seen + lost <= made + made // 1000 + records - seen + others
+    watching.sensor.settle()
     watching.sensor.close()
     again = HandedProgram(sensor=SensorName("kernel.listener"), stem="listener", handover=loaded.handover)
     again.open()

@@ -52,6 +52,19 @@ def test_tells_what_a_dead_reader_took_along(
     assert lost(list(successor("kernel.fatal_signal").read(now()))) == len(taken)
 
 
+def test_closing_settles_nothing(
+    watch: Callable[[str], Watch], successor: Callable[[str], Sensor], cgroups: Callable[..., Cgroups]
+) -> None:
+    """An agent that ends in order while its disk takes nothing has not kept what it read: that is told."""
+    first, group = watch("kernel.fatal_signal"), cgroups()
+    first.sensor.settle()
+    for _ in range(3):
+        group.python(_CRASH)
+    taken = [o for o in first.during(0.3) if isinstance(o, FatalSignal)]
+    first.sensor.close()
+    assert lost(list(successor("kernel.fatal_signal").read(now()))) == len(taken) >= 3
+
+
 def test_tells_nothing_of_what_is_settled(
     watch: Callable[[str], Watch], successor: Callable[[str], Sensor], cgroups: Callable[..., Cgroups]
 ) -> None:
