@@ -11,6 +11,8 @@ import enum
 from dataclasses import dataclass
 from typing import NewType
 
+from probes.http.facts import ExchangeFacts, FlightFacts, UnobservedFacts
+
 SensorName = NewType("SensorName", str)
 """A sensor's stable name in coverage, metrics and configuration, e.g. ``kernel.device_open``."""
 
@@ -173,6 +175,36 @@ class ListenerInventory:
     host_addresses: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request to a model route has ended, with or without an answer. `origin` is who served it."""
+
+    sensor: SensorName
+    at: Instant
+    origin: Origin
+    facts: ExchangeFacts
+
+
+@dataclass(frozen=True, slots=True)
+class RequestsInFlight:
+    """Requests to one route that wait for (the rest of) their answer; told every few seconds meanwhile."""
+
+    sensor: SensorName
+    at: Instant
+    origin: Origin
+    facts: FlightFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Unobserved:
+    """Traffic of a watched port that could not be judged: neither healthy nor faulty."""
+
+    sensor: SensorName
+    at: Instant
+    origin: Origin
+    facts: UnobservedFacts
+
+
 class BlindReason(enum.StrEnum):
     """Why a sensor cannot see."""
 
@@ -216,4 +248,15 @@ class Gap:
     lost: int = 0
 
 
-Observation = DeviceOpens | OomKill | FatalSignal | ListenerOpened | ListenerClosed | ListenerInventory | Gap
+Observation = (
+    DeviceOpens
+    | OomKill
+    | FatalSignal
+    | ListenerOpened
+    | ListenerClosed
+    | ListenerInventory
+    | Exchange
+    | RequestsInFlight
+    | Unobserved
+    | Gap
+)

@@ -1,1 +1,1 @@
-"""The room for the passive route observer: packets, streams, exchanges, facts about an answer."""
+"""The passive route observer: segments of TCP become streams, exchanges, and facts about answers."""
