@@ -35,6 +35,7 @@ from agent.memory import trimmer
 from agent.metrics import AgentCollector, MetricsPage, Snapshot
 from agent.pipeline import Pipeline
 from agent.privileges import Standing
+from agent.route_tally import RouteTally
 from agent.sensing import Sensing
 from agent.spooling import Spool, Spooling
 from agent.supervisor import Supervisor
@@ -90,6 +91,7 @@ class Agent:
         self._give_back = trimmer()
         self._pipeline = Pipeline(capacity=settings.pipeline.capacity)
         self._sensing = Sensing(pipeline=self._pipeline, clock=ports.clock, woken=self._woken.set)
+        self._tally = RouteTally()
         self._spooling = Spooling(open_spool=lambda: ports.open_spool(self._settings, agent_id))
         detectors = self._detectors(settings)
         book = CaseBook(
@@ -109,6 +111,7 @@ class Agent:
             heartbeat=self._heartbeat,
             committed=self._delivery.wake,
             lived=self._lived,
+            seen=self._tally.take,
         )
 
     def __repr__(self) -> str:
@@ -188,6 +191,8 @@ class Agent:
             connected=link.connected,
             last_ack_unix_s=None if link.last_ack_ns is None else link.last_ack_ns / 1e9,
             handovers_refused=self._reception.refused,
+            routes=self._tally.copy(),
+            unobserved=dict(self._tally.unobserved),
         )
 
     def _detectors(self, settings: AgentSettings) -> tuple[Detector, ...]:
@@ -208,6 +213,8 @@ class Agent:
         later = [name for name in _NEEDS_RESTART if getattr(old, name) != getattr(fresh, name)]
         if later or old.sensors.socket != fresh.sensors.socket:
             log.warning("reload_needs_restart", tables=later or ["sensors"])
+        if old.http != fresh.http:
+            log.warning("reload_needs_loader", tables=["http"], command="systemctl restart nanobot-probes")
         logs.set_up(level=fresh.agent.log_level)
         self._judge.retune(self._detectors(fresh), self._sensing.sight(self._ports.clock()))
         self._sensing.hurry()

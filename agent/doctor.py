@@ -10,7 +10,7 @@ import enum
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from agent.remedies import remedy
 from agent.statusfile import NAME, Status, read
 from agent.supervisor import speaks_systemd
 from escalation.inert import guarded
+from probes.host import model_servers
+from probes.host.model_servers import ModelServer
 from probes.observation import BlindReason
 
 
@@ -52,6 +54,7 @@ def examine(settings: AgentSettings, *, sensors: tuple[str, ...], now_unix_s: fl
     return (
         *_agent(status, folder),
         *_sensors(status, settings, sensors),
+        *_routes(settings, model_servers.running()),
         *_uplink(status, settings),
         *_certificates(settings, now_unix_s),
         *_spool(status, settings),
@@ -131,6 +134,25 @@ def _sensors(status: Status | None, settings: AgentSettings, known: tuple[str, .
             continue
         health = Health.NOTE if reason is BlindReason.DISABLED else Health.BAD
         yield Check(sensor.name, health, f"blind: {reason.value}: {sensor.detail}", remedy(reason))
+
+
+def _routes(settings: AgentSettings, servers: Sequence[ModelServer]) -> Iterator[Check]:
+    """Suggest what to watch: model servers that run here, and whether their port is on the list."""
+    if "http.routes" in settings.sensors.disabled:
+        return
+    watched = set(settings.http.ports)
+    for server in servers:
+        says = f"{server.kind.value} (pid {server.pid}) seems to serve on port {server.port}"
+        if server.port in watched:
+            yield Check("model server", Health.GOOD, f"{says}, which is watched")
+        else:
+            ports = ", ".join(map(str, (*settings.http.ports, server.port)))
+            yield Check(
+                "model server",
+                Health.NOTE,
+                f"{says}, which is not watched",
+                f"if it does: set http.ports = [{ports}] and restart nanobot-probes",
+            )
 
 
 def _uplink(status: Status | None, settings: AgentSettings) -> Iterator[Check]:

@@ -28,7 +28,7 @@ from agent.supervisor import Supervisor
 from agent.witness import Witness
 from escalation.model import BootId, CasePhase, CaseReport, Heartbeat, LossKind, Report
 from escalation.outbox import OutboxError, OutboxFull
-from probes.observation import Gap, Instant
+from probes.observation import Gap, Instant, Observation
 
 _BATCH: Final = 500
 _TICK_NS: Final = 1_000_000_000
@@ -56,7 +56,9 @@ class WorkLoop:
         heartbeat: Callable[[], Heartbeat],
         committed: Callable[[], None],
         lived: Callable[[], None],
+        seen: Callable[[Sequence[Observation]], None] = lambda _: None,
     ) -> None:
+        """`seen` is shown every observation before it is judged."""
         self._sensing = sensing
         self._pipeline = pipeline
         self._judge = judge
@@ -68,6 +70,7 @@ class WorkLoop:
         self._heartbeat = heartbeat
         self._committed = committed
         self._lived = lived
+        self._seen = seen
         self._lost: Counter[tuple[LossKind, str]] = Counter()
         self._turned_away = 0
         self._boot_id: BootId | None = None
@@ -180,6 +183,7 @@ class WorkLoop:
                     self.lost_total[observation.sensor] += observation.lost
                 else:
                     self._next_beat_ns = 0
+        self._seen(observations)
         self._keep(self._judge.observe(observations, now))
 
     def _tick(self, now: Instant) -> None:

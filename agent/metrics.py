@@ -1,8 +1,8 @@
 """The agent as Prometheus sees it: read at scrape time from one snapshot, with bounded labels.
 
-Labels are names of sensors, detectors, fault classes and kinds of loss, which are all ours; no text of the
-host ever becomes a label. A collector reads a snapshot instead of keeping counters, so that the work loop
-pays nothing for being measured.
+Labels are names of sensors, detectors, fault classes and kinds of loss, which are all ours. The one exception
+is the model of a route: made inert, and only so many of them (`agent/route_tally.py`). A collector reads a
+snapshot instead of keeping counters, so that the work loop pays nothing for being measured.
 """
 
 from __future__ import annotations
@@ -14,8 +14,19 @@ from typing import Self
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
+
+from agent.route_tally import FIRST_TOKEN_BOUNDS_S, Labels, RouteCounts, Spread
+from probes.http.facts import GAP_BOUNDS_S
+
+_ROUTE = ("port", "route", "model")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +55,8 @@ class Snapshot:
     connected: bool = False
     last_ack_unix_s: float | None = None
     handovers_refused: int = 0
+    routes: Mapping[Labels, RouteCounts] = field(default_factory=dict)
+    unobserved: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 class AgentCollector(Collector):
@@ -79,6 +92,13 @@ class AgentCollector(Collector):
         yield _gauge("uplink_connected", "Whether a stream to the orchestrator is up.", float(now.connected))
         yield _gauge("last_ack_seconds", "When the orchestrator last acknowledged.", now.last_ack_unix_s)
         yield _counter("handovers_refused", "Handovers of descriptors refused.", now.handovers_refused)
+        yield from _of_routes(now.routes)
+        unobserved = CounterMetricFamily(
+            "nanobot_route_unobserved", "Traffic that could not be judged.", labels=("port", "reason")
+        )
+        for labels, count in now.unobserved.items():
+            unobserved.add_metric(labels, count)
+        yield unobserved
 
 
 class MetricsPage:
@@ -102,6 +122,49 @@ class MetricsPage:
             self._server.server_close()
             self._thread.join(timeout=5)
             self._server = self._thread = None
+
+
+def _of_routes(routes: Mapping[Labels, RouteCounts]) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "nanobot_route_requests", "Requests that ended, by class of status.", labels=(*_ROUTE, "status")
+    )
+    counted = {
+        "empty": CounterMetricFamily(
+            "nanobot_route_empty", "Whole answers with status 200 and nothing in them.", labels=_ROUTE
+        ),
+        "budget_exhausted": CounterMetricFamily(
+            "nanobot_route_budget_exhausted", "Answers whose tokens ran out before any text.", labels=_ROUTE
+        ),
+        "cut": CounterMetricFamily("nanobot_route_cut", "Answers without their proper end.", labels=_ROUTE),
+        "errors_in_answers": CounterMetricFamily(
+            "nanobot_route_errors_in_answers", "Errors inside an answer with a good status.", labels=_ROUTE
+        ),
+    }
+    first = HistogramMetricFamily(
+        "nanobot_route_first_token_seconds", "From a request to the first token.", labels=_ROUTE
+    )
+    between = HistogramMetricFamily(
+        "nanobot_route_between_tokens_seconds", "Between two chunks of a stream.", labels=_ROUTE
+    )
+    for labels, counts in routes.items():
+        for status, count in list(counts.requests.items()):
+            requests.add_metric((*labels, status), count)
+        for name, family in counted.items():
+            family.add_metric(labels, getattr(counts, name))
+        _spread(first, labels, counts.first_token, FIRST_TOKEN_BOUNDS_S)
+        _spread(between, labels, counts.between_tokens, GAP_BOUNDS_S)
+    yield from (requests, *counted.values(), first, between)
+
+
+def _spread(
+    family: HistogramMetricFamily, labels: Labels, spread: Spread, bounds_s: tuple[float, ...]
+) -> None:
+    below, buckets = 0, []
+    for bound, count in zip((*map(str, bounds_s), "+Inf"), spread.buckets, strict=True):
+        below += count
+        buckets.append((bound, float(below)))
+    if below:
+        family.add_metric(labels, buckets, spread.total_s)
 
 
 def _gauge(name: str, about: str, value: float | None) -> Metric:

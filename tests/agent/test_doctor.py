@@ -15,12 +15,13 @@ import pytest
 
 from agent import doctor, statusfile
 from agent.command import main
-from agent.config import AgentSettings
+from agent.config import AgentSettings, Sensors
 from agent.doctor import Check, Health, as_json, as_text, examine, healthy
 from agent.remedies import remedy
 from escalation.failpoints import POINTS, Failpoints
 from escalation.settings import parse
-from probes.observation import BlindReason
+from probes.host.model_servers import ModelServer
+from probes.observation import BlindReason, ServerKind
 
 NOW = 1_790_000_000.0
 GOOD = statusfile.Status(
@@ -189,3 +190,18 @@ def test_unknown_failpoint_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"unknown point 'agent\.nowhere'"):
         Failpoints(wanted="agent.nowhere")
     Failpoints(wanted="").reach("agent.before_commit")
+
+
+def test_a_model_server_on_another_port_is_suggested(tmp_path: Path) -> None:
+    """What serves where nobody looks is a note with the setting that would change it."""
+    servers = (ModelServer(ServerKind.VLLM, 7, 8000), ModelServer(ServerKind.VLLM, 8, 8123))
+    watched, unwatched = doctor._routes(settings(tmp_path), servers)
+    assert watched.health is Health.GOOD
+    assert unwatched.health is Health.NOTE
+    assert "http.ports = [8000, 4000, 11434, 8080, 8123]" in unwatched.remedy
+
+
+def test_nothing_is_suggested_when_routes_are_not_watched(tmp_path: Path) -> None:
+    """Who switched the sensor off does not want to hear about it."""
+    off = msgspec.structs.replace(settings(tmp_path), sensors=Sensors(disabled=("http.routes",)))
+    assert list(doctor._routes(off, (ModelServer(ServerKind.VLLM, 8, 8123),))) == []

@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import urllib.request
+from collections import Counter
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from agent.metrics import AgentCollector, MetricsPage, Snapshot
+from agent.route_tally import RouteCounts
 
 FULL = Snapshot(
     version="1.2.3",
@@ -24,6 +26,8 @@ FULL = Snapshot(
     connected=True,
     last_ack_unix_s=8.0,
     committed=11,
+    routes={("8000", "chat_completions", "qwen3"): RouteCounts(requests=Counter({"2xx": 3}))},
+    unobserved={("8000", "tls"): 2},
 )
 
 
@@ -62,9 +66,15 @@ def test_every_name_is_ours() -> None:
     for line in page(FULL).splitlines():
         if line.startswith("#"):
             continue
-        found = re.fullmatch(r"nanobot_agent_[a-z_]+(\{(\w+)=\"[^\"]*\"\})? \S+", line)
+        found = re.fullmatch(r"nanobot_(agent|route)_[a-z_]+(\{(?P<labels>[^}]*)\})? \S+", line)
         assert found is not None, line
-        assert found[2] in {None, "sensor", "detector", "fault_class", "version"}
+        names = tuple(sorted(re.findall(r"(\w+)=\"[^\"]*\"", found["labels"] or "")))
+        one = {(), ("sensor",), ("detector",), ("fault_class",), ("version",)}
+        assert names in one | {
+            ("model", "port", "route"),
+            ("model", "port", "route", "status"),
+            ("port", "reason"),
+        }
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (package prometheus)")
