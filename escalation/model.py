@@ -37,6 +37,19 @@ class FaultClass(enum.StrEnum):
     PROCESS_KILLED_BY_SIGNAL = "process.killed_by_signal"
     EXPOSURE_OFF_MESH_LISTENER = "exposure.off_mesh_listener"
     MONITOR_BLIND = "monitor.blind"
+    ROUTE_EMPTY_COMPLETION = "route.empty_completion"
+    ROUTE_REASONING_BUDGET_EXHAUSTED = "route.reasoning_budget_exhausted"
+    ROUTE_ANSWER_MISROUTED = "route.answer_misrouted"
+    ROUTE_BROKEN_STREAM = "route.broken_stream"
+    ROUTE_DEGENERATE_OUTPUT = "route.degenerate_output"
+    ROUTE_CONTEXT_OVERFLOW = "route.context_overflow"
+    ROUTE_ENGINE_STALLED = "route.engine_stalled"
+    ROUTE_ROUTER_COOLDOWN = "route.router_cooldown"
+    ROUTE_SATURATED = "route.saturated"
+    ROUTE_FAILS_REAL_TRAFFIC = "route.fails_real_traffic"
+    ROUTE_ERRORS_RISING = "route.errors_rising"
+    ROUTE_LATENCY_RISING = "route.latency_rising"
+    DISTRIBUTED_RANK_STALL = "distributed.rank_stall"
 
 
 class Severity(enum.StrEnum):
@@ -112,6 +125,35 @@ class ReasonCode(enum.StrEnum):
     HOST_SILENT = "host_silent"
     HOST_HEARD_AGAIN = "host_heard_again"
     SECOND_LAYER_UNKNOWN = "second_layer_unknown"
+    ANSWERS_EMPTY = "answers_empty"
+    USAGE_AGREES = "usage_agrees"
+    BUDGET_SPENT_ON_REASONING = "budget_spent_on_reasoning"
+    ANSWER_IN_REASONING_FIELD = "answer_in_reasoning_field"
+    REASONING_MARKS_IN_CONTENT = "reasoning_marks_in_content"
+    STREAMS_CUT = "streams_cut"
+    STREAMS_WITHOUT_END = "streams_without_end"
+    ERRORS_IN_ANSWERS = "errors_in_answers"
+    TEXT_REPEATS = "text_repeats"
+    TEXT_IS_ONE_CHARACTER = "text_is_one_character"
+    TEXT_IS_BLANK = "text_is_blank"
+    TEXT_UNDECODABLE = "text_undecodable"
+    PROMPTS_TOO_LONG = "prompts_too_long"
+    PROMPTS_CUT_SILENTLY = "prompts_cut_silently"
+    NO_BYTES_WHILE_IN_FLIGHT = "no_bytes_while_in_flight"
+    DEPLOYMENTS_COOLING = "deployments_cooling"
+    REFUSED_AS_BUSY = "refused_as_busy"
+    REQUESTS_QUEUE = "requests_queue"
+    ERRORS_ABOVE_BASELINE = "errors_above_baseline"
+    FIRST_TOKEN_ABOVE_BASELINE = "first_token_above_baseline"
+    PACE_BELOW_BASELINE = "pace_below_baseline"
+    LARGE_PROMPTS_FAIL = "large_prompts_fail"
+    SMALL_PROMPTS_SUCCEED = "small_prompts_succeed"
+    TWO_HOSTS_AGREE = "two_hosts_agree"
+    BOTH_STREAMED_AND_WHOLE = "both_streamed_and_whole"
+    ANSWERS_GOOD_AGAIN = "answers_good_again"
+    ENGINE_ANSWERS_AGAIN = "engine_answers_again"
+    BACK_AT_BASELINE = "back_at_baseline"
+    ROUTE_UNUSED = "route_unused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +266,96 @@ class BlindEvidence:
     silent_s: float
 
 
+class ServerKind(enum.StrEnum):
+    """Which software answers a route."""
+
+    UNKNOWN = "unknown"
+    VLLM = "vllm"
+    TENSORRT_LLM = "tensorrt_llm"
+    OLLAMA = "ollama"
+    LLAMA_CPP = "llama_cpp"
+    LITELLM = "litellm"
+    OPEN_WEBUI = "open_webui"
+    RAY = "ray"
+    WHISPER = "whisper"
+    POSTGRESQL = "postgresql"
+    OTHER = "other"
+
+
+class RouteKind(enum.StrEnum):
+    """Which endpoint of a model server; paths that are none of them are OTHER."""
+
+    UNKNOWN = "unknown"
+    CHAT_COMPLETIONS = "chat_completions"
+    COMPLETIONS = "completions"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    EMBEDDINGS = "embeddings"
+    RERANK = "rerank"
+    TRANSCRIPTIONS = "transcriptions"
+    SPEECH = "speech"
+    OLLAMA_CHAT = "ollama_chat"
+    OLLAMA_GENERATE = "ollama_generate"
+    OLLAMA_EMBED = "ollama_embed"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteId:
+    """One endpoint and model behind one port. `model` is a name from outside, empty where none was given."""
+
+    port: int
+    route: RouteKind
+    model: str
+    server: ServerKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteEvidence:
+    """Exchanges of one route in a window: how many, how many of them affected, how many could not be judged.
+
+    Medians are of the affected: tokens generated and allowed, seconds to the first token; `baseline` is what
+    is usual on this route for whatever the case is about (a share, or seconds), `measured` what it is now.
+    """
+
+    id: RouteId
+    window_s: float
+    exchanges: int
+    affected: int
+    affected_streamed: int
+    unobserved: int
+    completion_tokens: int | None = None
+    max_tokens: int | None = None
+    measured: float | None = None
+    baseline: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlightEvidence:
+    """Requests of one route that are under way while nothing comes back; `patience_s` is what was allowed."""
+
+    id: RouteId
+    requests: int
+    waiting: int
+    oldest_s: float
+    silent_s: float
+    patience_s: float
+    largest_request_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptSizeEvidence:
+    """How exchanges ended by the size of their request: below `split_bytes` and from there on."""
+
+    id: RouteId
+    window_s: float
+    split_bytes: int
+    small: int
+    small_failed: int
+    large: int
+    large_failed: int
+
+
 @dataclass(frozen=True, slots=True)
 class UnknownEvidence:
     """Evidence of a kind that a newer agent sends; kept as its bytes' size, never dropped silently."""
@@ -232,7 +364,15 @@ class UnknownEvidence:
 
 
 Evidence = (
-    DeviceOpenEvidence | OomEvidence | SignalEvidence | ListenerEvidence | BlindEvidence | UnknownEvidence
+    DeviceOpenEvidence
+    | OomEvidence
+    | SignalEvidence
+    | ListenerEvidence
+    | BlindEvidence
+    | RouteEvidence
+    | FlightEvidence
+    | PromptSizeEvidence
+    | UnknownEvidence
 )
 
 
@@ -340,6 +480,7 @@ class ActionKind(enum.StrEnum):
 
     RESTART_UNIT = "restart_unit"
     RESTART_CONTAINER = "restart_container"
+    REMOVE_ROUTE = "remove_route"
     CHANGE_SETTING = "change_setting"
     INSPECT = "inspect"
     HUMAN = "human"
