@@ -23,6 +23,7 @@ from escalation.model import (
     Device,
     DeviceOpenEvidence,
     FaultClass,
+    FlightEvidence,
     Heartbeat,
     Incarnation,
     ListenerEvidence,
@@ -30,11 +31,16 @@ from escalation.model import (
     LossKind,
     OomEvidence,
     OomScope,
+    PromptSizeEvidence,
     Reach,
     Reason,
     ReasonCode,
     Report,
+    RouteEvidence,
+    RouteId,
+    RouteKind,
     SensorCoverage,
+    ServerKind,
     Severity,
     SignalEvidence,
     Subject,
@@ -45,6 +51,7 @@ from escalation.wire.codec import encode, join
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests/golden/descriptors"
 BOOT = BootId("0b5e9c1e-8f43-5a53-9d2e-6f0a86f0e4a1")
+ROUTE = RouteId(8000, RouteKind.CHAT_COMPLETIONS, "qwen3-32b", ServerKind.VLLM)
 BODIES: tuple[Body, ...] = (
     CaseReport(
         phase=CasePhase.OPENED,
@@ -67,6 +74,36 @@ BODIES: tuple[Body, ...] = (
             SignalEvidence(11, -6, "vllm", None),
             ListenerEvidence("0.0.0.0", 8000, Reach.ALL_INTERFACES, "vllm", confirmed=True),
             BlindEvidence("kernel.listener", BlindReason.ATTACH_FAILED, 2.5),
+            RouteEvidence(
+                id=ROUTE,
+                window_s=300.0,
+                exchanges=29,
+                affected=17,
+                affected_streamed=12,
+                unobserved=3,
+                completion_tokens=512,
+                max_tokens=1024,
+                measured=0.25,
+                baseline=0.0,
+            ),
+            FlightEvidence(
+                id=ROUTE,
+                requests=7,
+                waiting=5,
+                oldest_s=200.0,
+                silent_s=190.0,
+                patience_s=120.0,
+                largest_request_bytes=65_536,
+            ),
+            PromptSizeEvidence(
+                id=ROUTE,
+                window_s=900.0,
+                split_bytes=131_072,
+                small=41,
+                small_failed=1,
+                large=11,
+                large_failed=10,
+            ),
         ),
     ),
     Heartbeat(

@@ -2,7 +2,8 @@
 
 Values only: nothing here reads a clock, a file or a socket. No field holds prompt or answer text, and no
 field is prose: reasons are codes with numbers, worded where people read them (`wording.py`). Times are
-Unix nanoseconds, UTC (`*_ns`); durations are seconds (`*_s`).
+Unix nanoseconds, UTC (`*_ns`); durations are seconds (`*_s`). Longer than other modules because it is one
+vocabulary: each word is defined once and imported from one place, on the host and on the orchestrator.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ class ReasonCode(enum.StrEnum):
     REFUSED_AS_BUSY = "refused_as_busy"
     REQUESTS_QUEUE = "requests_queue"
     ERRORS_ABOVE_BASELINE = "errors_above_baseline"
-    FIRST_TOKEN_ABOVE_BASELINE = "first_token_above_baseline"
+    FIRST_TOKEN_ABOVE_BASELINE = "first_token_above_baseline"  # noqa: S105 -- a token of a model
     PACE_BELOW_BASELINE = "pace_below_baseline"
     LARGE_PROMPTS_FAIL = "large_prompts_fail"
     SMALL_PROMPTS_SUCCEED = "small_prompts_succeed"
@@ -314,8 +315,8 @@ class RouteId:
 class RouteEvidence:
     """Exchanges of one route in a window: how many, how many of them affected, how many could not be judged.
 
-    Medians are of the affected: tokens generated and allowed, seconds to the first token; `baseline` is what
-    is usual on this route for whatever the case is about (a share, or seconds), `measured` what it is now.
+    The numbers of tokens, generated and allowed, are medians of the affected. `baseline` is what is usual on
+    this route for whatever the case is about (a share, or seconds), `measured` what it is now.
     """
 
     id: RouteId

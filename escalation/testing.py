@@ -14,17 +14,23 @@ from escalation.model import (
     DeviceOpenEvidence,
     Evidence,
     FaultClass,
+    FlightEvidence,
     Incarnation,
     Incident,
     IncidentId,
     ListenerEvidence,
     OomEvidence,
     OomScope,
+    PromptSizeEvidence,
     Reach,
     Reason,
     ReasonCode,
     Recommendation,
     RecommendationId,
+    RouteEvidence,
+    RouteId,
+    RouteKind,
+    ServerKind,
     Severity,
     SignalEvidence,
     State,
@@ -41,6 +47,12 @@ A_MOMENT_NS: Final = 1_795_000_000_000_000_000
 _MINUTE_NS: Final = 60_000_000_000
 _HOST: Final = AgentId("spark-a")
 _CONTAINER: Final = Subject(SubjectKind.CONTAINER, "4f" * 32)
+_ENGINE: Final = RouteId(8000, RouteKind.CHAT_COMPLETIONS, "qwen3-32b", ServerKind.VLLM)
+_ROUTER: Final = RouteId(4000, RouteKind.CHAT_COMPLETIONS, "qwen3-32b", ServerKind.LITELLM)
+_OLLAMA: Final = RouteId(11434, RouteKind.OLLAMA_CHAT, "gemma3:12b", ServerKind.OLLAMA)
+_LITELLM_UNIT: Final = Subject(SubjectKind.UNIT, "litellm.service")
+_OLLAMA_UNIT: Final = Subject(SubjectKind.UNIT, "ollama.service")
+_WINDOW_S: Final = 600.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +63,52 @@ class _Example:
     evidence: tuple[Evidence, ...]
     target: Subject | None = None
 
+
+def _route(
+    id_: RouteId,
+    affected: int,
+    *,
+    completion_tokens: int | None = None,
+    max_tokens: int | None = None,
+    measured: float | None = None,
+    baseline: float | None = None,
+) -> RouteEvidence:
+    return RouteEvidence(
+        id=id_,
+        window_s=_WINDOW_S,
+        exchanges=40,
+        affected=affected,
+        affected_streamed=affected * 3 // 4,
+        unobserved=2,
+        completion_tokens=completion_tokens,
+        max_tokens=max_tokens,
+        measured=measured,
+        baseline=baseline,
+    )
+
+
+def _on(id_: RouteId) -> Subject:
+    return Subject(SubjectKind.ROUTE, f"{id_.port}/{id_.route} {id_.model}")
+
+
+_SILENT: Final = FlightEvidence(
+    id=_ENGINE,
+    requests=3,
+    waiting=2,
+    oldest_s=412.0,
+    silent_s=305.0,
+    patience_s=180.0,
+    largest_request_bytes=311_296,
+)
+_BY_SIZE: Final = PromptSizeEvidence(
+    id=_ENGINE,
+    window_s=1800.0,
+    split_bytes=131_072,
+    small=55,
+    small_failed=0,
+    large=9,
+    large_failed=8,
+)
 
 _EXAMPLES: Final = {
     FaultClass.GPU_ACCESS_REVOKED: _Example(
@@ -107,6 +165,113 @@ _EXAMPLES: Final = {
         subject=Subject(SubjectKind.SENSOR, "kernel.device_open"),
         reasons=(Reason(ReasonCode.SENSOR_BLIND, window_s=420),),
         evidence=(BlindEvidence("kernel.device_open", BlindReason.NOT_HANDED_OVER, 420.0),),
+    ),
+    FaultClass.ROUTE_EMPTY_COMPLETION: _Example(
+        severity=Severity.HIGH,
+        subject=_on(_ROUTER),
+        target=_LITELLM_UNIT,
+        reasons=(
+            Reason(ReasonCode.ANSWERS_EMPTY, count=12, threshold=0.2, window_s=_WINDOW_S),
+            Reason(ReasonCode.USAGE_AGREES),
+            Reason(ReasonCode.BOTH_STREAMED_AND_WHOLE),
+        ),
+        evidence=(_route(_ROUTER, 12, completion_tokens=0),),
+    ),
+    FaultClass.ROUTE_REASONING_BUDGET_EXHAUSTED: _Example(
+        severity=Severity.MEDIUM,
+        subject=_on(_ENGINE),
+        target=_CONTAINER,
+        reasons=(Reason(ReasonCode.BUDGET_SPENT_ON_REASONING, count=9, threshold=0.2, window_s=_WINDOW_S),),
+        evidence=(_route(_ENGINE, 9, completion_tokens=1024, max_tokens=1024),),
+    ),
+    FaultClass.ROUTE_ANSWER_MISROUTED: _Example(
+        severity=Severity.HIGH,
+        subject=_on(_ENGINE),
+        target=_CONTAINER,
+        reasons=(Reason(ReasonCode.ANSWER_IN_REASONING_FIELD, count=11, threshold=0.2, window_s=_WINDOW_S),),
+        evidence=(_route(_ENGINE, 11, completion_tokens=318),),
+    ),
+    FaultClass.ROUTE_BROKEN_STREAM: _Example(
+        severity=Severity.HIGH,
+        subject=_on(_ROUTER),
+        target=_LITELLM_UNIT,
+        reasons=(
+            Reason(ReasonCode.STREAMS_WITHOUT_END, count=7, threshold=0.1, window_s=_WINDOW_S),
+            Reason(ReasonCode.ERRORS_IN_ANSWERS, count=2),
+        ),
+        evidence=(_route(_ROUTER, 9),),
+    ),
+    FaultClass.ROUTE_DEGENERATE_OUTPUT: _Example(
+        severity=Severity.CRITICAL,
+        subject=_on(_ENGINE),
+        target=_CONTAINER,
+        reasons=(
+            Reason(ReasonCode.TEXT_IS_ONE_CHARACTER, count=8, threshold=0.2, window_s=_WINDOW_S),
+            Reason(ReasonCode.BOTH_STREAMED_AND_WHOLE),
+        ),
+        evidence=(_route(_ENGINE, 8, completion_tokens=2048, max_tokens=2048),),
+    ),
+    FaultClass.ROUTE_CONTEXT_OVERFLOW: _Example(
+        severity=Severity.MEDIUM,
+        subject=_on(_OLLAMA),
+        target=_OLLAMA_UNIT,
+        reasons=(Reason(ReasonCode.PROMPTS_CUT_SILENTLY, count=6, threshold=3, window_s=_WINDOW_S),),
+        evidence=(_route(_OLLAMA, 6),),
+    ),
+    FaultClass.ROUTE_ENGINE_STALLED: _Example(
+        severity=Severity.CRITICAL,
+        subject=_on(_ENGINE),
+        target=_CONTAINER,
+        reasons=(Reason(ReasonCode.NO_BYTES_WHILE_IN_FLIGHT, count=3, threshold=180, window_s=305),),
+        evidence=(_SILENT,),
+    ),
+    FaultClass.ROUTE_ROUTER_COOLDOWN: _Example(
+        severity=Severity.MEDIUM,
+        subject=_on(_ROUTER),
+        target=_LITELLM_UNIT,
+        reasons=(Reason(ReasonCode.DEPLOYMENTS_COOLING, count=14, threshold=3, window_s=_WINDOW_S),),
+        evidence=(_route(_ROUTER, 14),),
+    ),
+    FaultClass.ROUTE_SATURATED: _Example(
+        severity=Severity.MEDIUM,
+        subject=_on(_OLLAMA),
+        target=_OLLAMA_UNIT,
+        reasons=(
+            Reason(ReasonCode.REFUSED_AS_BUSY, count=10, threshold=3, window_s=_WINDOW_S),
+            Reason(ReasonCode.REQUESTS_QUEUE, count=21),
+        ),
+        evidence=(_route(_OLLAMA, 10),),
+    ),
+    FaultClass.ROUTE_FAILS_REAL_TRAFFIC: _Example(
+        severity=Severity.HIGH,
+        subject=_on(_ENGINE),
+        target=_CONTAINER,
+        reasons=(
+            Reason(ReasonCode.LARGE_PROMPTS_FAIL, count=8, threshold=0.5, window_s=1800),
+            Reason(ReasonCode.SMALL_PROMPTS_SUCCEED, count=55, window_s=1800),
+        ),
+        evidence=(_BY_SIZE,),
+    ),
+    FaultClass.ROUTE_ERRORS_RISING: _Example(
+        severity=Severity.MEDIUM,
+        subject=_on(_ENGINE),
+        target=_CONTAINER,
+        reasons=(Reason(ReasonCode.ERRORS_ABOVE_BASELINE, count=10, window_s=_WINDOW_S),),
+        evidence=(_route(_ENGINE, 10, measured=0.25, baseline=0.004),),
+    ),
+    FaultClass.ROUTE_LATENCY_RISING: _Example(
+        severity=Severity.MEDIUM,
+        subject=_on(_ENGINE),
+        target=_CONTAINER,
+        reasons=(Reason(ReasonCode.FIRST_TOKEN_ABOVE_BASELINE, count=31, window_s=_WINDOW_S),),
+        evidence=(_route(_ENGINE, 31, measured=6.4, baseline=0.82),),
+    ),
+    FaultClass.DISTRIBUTED_RANK_STALL: _Example(
+        severity=Severity.CRITICAL,
+        subject=Subject(SubjectKind.MODEL, _ENGINE.model),
+        target=_CONTAINER,
+        reasons=(Reason(ReasonCode.TWO_HOSTS_AGREE, count=2, window_s=600),),
+        evidence=(_SILENT, _BY_SIZE),
     ),
     FaultClass.UNKNOWN: _Example(
         severity=Severity.UNKNOWN,

@@ -13,25 +13,29 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, assert_never
 
+from escalation.evidence_wording import fact
 from escalation.inert import harmless, shown
 from escalation.model import (
     Action,
     BlindEvidence,
     DeviceOpenEvidence,
     Evidence,
+    FlightEvidence,
     Incident,
     ListenerEvidence,
     OomEvidence,
+    PromptSizeEvidence,
+    RouteEvidence,
+    RouteId,
     SignalEvidence,
     State,
     Subject,
     UnknownEvidence,
 )
+from escalation.quantities import LABEL_LIMIT
 from escalation.server.desk import AuditEntry, Entry, HostState
 from escalation.wording import (
-    LABEL_LIMIT,
     coverage_words,
-    fact,
     headline,
     loss_words,
     sentence,
@@ -263,9 +267,16 @@ def evidence_view(evidence: Evidence) -> dict[str, Scalar]:
     view: dict[str, Scalar] = {"kind": _evidence_kind(evidence)}
     for item in dataclasses.fields(evidence):
         value = getattr(evidence, item.name)
-        view[item.name] = shown(value) if isinstance(value, str) else value
+        if isinstance(value, RouteId):  # said flat, as everything else of a piece of evidence
+            view |= {each.name: _scalar(getattr(value, each.name)) for each in dataclasses.fields(value)}
+        else:
+            view[item.name] = _scalar(value)
     view["fact"] = fact(evidence)
     return view
+
+
+def _scalar(value: Scalar) -> Scalar:
+    return shown(value) if isinstance(value, str) else value
 
 
 def incident_view(incident: Incident) -> IncidentView:
@@ -356,6 +367,12 @@ def _evidence_kind(evidence: Evidence) -> str:
             return "listener"
         case BlindEvidence():
             return "blind"
+        case RouteEvidence():
+            return "route"
+        case FlightEvidence():
+            return "flight"
+        case PromptSizeEvidence():
+            return "prompt_size"
         case UnknownEvidence():
             return "unknown"
         case _:

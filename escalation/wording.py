@@ -1,74 +1,34 @@
 """Codes and numbers put into the words that an operator reads at three in the morning.
 
-One place for all prose: nothing that crosses the wire is a sentence, so nothing that crosses it can be a
-lie in good English. Every name of a host that enters a sentence passes `shown` first. Longer than other
-modules because it is one table of words per enum, each checked complete by the type checker.
+All prose is in this module and in `evidence_wording.py`: nothing that crosses the wire is a sentence, so
+nothing that crosses it can be a lie in good English. Every name of a host that enters a sentence passes
+`shown` first. Longer than other modules because it is one table of words per enum, each checked complete by
+the type checker.
 """
 
 from __future__ import annotations
 
-import errno
-from typing import Final, assert_never
+from typing import assert_never
 
 from escalation.inert import shown
 from escalation.model import (
     ActionKind,
-    BlindEvidence,
     BlindReason,
-    Device,
-    DeviceOpenEvidence,
-    Evidence,
     FaultClass,
-    ListenerEvidence,
     Loss,
     LossKind,
-    OomEvidence,
-    OomScope,
-    Reach,
     Reason,
     ReasonCode,
     SensorCoverage,
     Severity,
-    SignalEvidence,
     State,
-    UnknownEvidence,
 )
-
-LABEL_LIMIT: Final = 120
-"""Characters of a host's name that a sentence or a table shows; an action is never cut."""
-
-_LONGEST_S: Final = 1e11
-"""Three thousand years: what is longer came from no clock."""
-
-# Numbers are Linux's (signal(7), errno(3)), whatever the orchestrator runs on: they come from a watched host.
-_SIGNALS: Final = {
-    1: "SIGHUP",
-    2: "SIGINT",
-    3: "SIGQUIT",
-    4: "SIGILL (illegal instruction)",
-    5: "SIGTRAP (breakpoint)",
-    6: "SIGABRT (the process gave up)",
-    7: "SIGBUS (bus error)",
-    8: "SIGFPE (arithmetic error)",
-    9: "SIGKILL",
-    11: "SIGSEGV (bad memory access)",
-    13: "SIGPIPE",
-    15: "SIGTERM",
-    24: "SIGXCPU",
-    25: "SIGXFSZ",
-    31: "SIGSYS (forbidden system call)",
-}
-_ERRNOS: Final = {number: name for number, name in errno.errorcode.items() if number < 35} | {
-    11: "EAGAIN",
-    36: "ENAMETOOLONG",
-    38: "ENOSYS",
-    40: "ELOOP",
-    95: "EOPNOTSUPP",
-    110: "ETIMEDOUT",
-}
+from escalation.quantities import LABEL_LIMIT, duration, error_name, times
 
 
-def headline(fault_class: FaultClass, fault_number: int | None = None) -> str:
+def headline(  # noqa: C901, PLR0912 -- one case per class, checked complete
+    fault_class: FaultClass, fault_number: int | None = None
+) -> str:
     """Return what a fault class means, as a headline."""
     match fault_class:
         case FaultClass.GPU_ACCESS_REVOKED:
@@ -85,6 +45,32 @@ def headline(fault_class: FaultClass, fault_number: int | None = None) -> str:
             return "A service listens outside the mesh"
         case FaultClass.MONITOR_BLIND:
             return "Monitoring is blind here"
+        case FaultClass.ROUTE_EMPTY_COMPLETION:
+            return "A model route answers 200 with nothing in it"
+        case FaultClass.ROUTE_REASONING_BUDGET_EXHAUSTED:
+            return "Thinking uses up the tokens, and no answer is left"
+        case FaultClass.ROUTE_ANSWER_MISROUTED:
+            return "The answer arrives in the wrong field"
+        case FaultClass.ROUTE_BROKEN_STREAM:
+            return "Answers of a model route break off under a status 200"
+        case FaultClass.ROUTE_DEGENERATE_OUTPUT:
+            return "A model route answers with loops or garbage"
+        case FaultClass.ROUTE_CONTEXT_OVERFLOW:
+            return "Prompts do not fit into the context of the model"
+        case FaultClass.ROUTE_ENGINE_STALLED:
+            return "A model server has requests and sends nothing"
+        case FaultClass.ROUTE_ROUTER_COOLDOWN:
+            return "The router has no deployment left for a model"
+        case FaultClass.ROUTE_SATURATED:
+            return "A model route has more requests than it can take"
+        case FaultClass.ROUTE_FAILS_REAL_TRAFFIC:
+            return "A model route answers small prompts and fails large ones"
+        case FaultClass.ROUTE_ERRORS_RISING:
+            return "A model route fails more often than is usual for it"
+        case FaultClass.ROUTE_LATENCY_RISING:
+            return "A model route is slower than is usual for it"
+        case FaultClass.DISTRIBUTED_RANK_STALL:
+            return "A model that runs over two hosts has stalled on both"
         case FaultClass.UNKNOWN:
             number = "" if fault_number is None else f" (number {fault_number})"
             return f"A fault class that this orchestrator does not know{number}; the agent is newer"
@@ -142,6 +128,7 @@ def why_not_approvable(kind: ActionKind) -> str | None:
         case (
             ActionKind.RESTART_UNIT
             | ActionKind.RESTART_CONTAINER
+            | ActionKind.REMOVE_ROUTE
             | ActionKind.CHANGE_SETTING
             | ActionKind.INSPECT
         ):
@@ -157,6 +144,8 @@ def action_headline(kind: ActionKind) -> str:
             return "restart the unit"
         case ActionKind.RESTART_CONTAINER:
             return "restart the container"
+        case ActionKind.REMOVE_ROUTE:
+            return "take the route out"
         case ActionKind.CHANGE_SETTING:
             return "change a setting"
         case ActionKind.INSPECT:
@@ -167,7 +156,7 @@ def action_headline(kind: ActionKind) -> str:
             assert_never(kind)
 
 
-def sentence(reason: Reason) -> str:  # noqa: C901, PLR0912 -- one case per code, checked complete by the type checker
+def sentence(reason: Reason) -> str:  # noqa: C901, PLR0912, PLR0915 -- one case per code, checked complete
     """Return why a case was opened, kept open or cleared, as a sentence."""
     match reason.code:
         case ReasonCode.OPEN_REFUSED_AFTER_SUCCESS:
@@ -214,6 +203,64 @@ def sentence(reason: Reason) -> str:  # noqa: C901, PLR0912 -- one case per code
             text = "The host is heard again"
         case ReasonCode.SECOND_LAYER_UNKNOWN:
             text = "A second, independent sign is missing: treat the cause as likely, not as certain"
+        case ReasonCode.ANSWERS_EMPTY:
+            text = "Answers had no text, no reasoning and no tool call in them"
+        case ReasonCode.USAGE_AGREES:
+            text = "The server's own token count agrees"
+        case ReasonCode.BUDGET_SPENT_ON_REASONING:
+            text = "All tokens were spent on thinking: the answers end for their length with nothing to read"
+        case ReasonCode.ANSWER_IN_REASONING_FIELD:
+            text = "The answer was finished, but it stands in the reasoning field and the content is empty"
+        case ReasonCode.REASONING_MARKS_IN_CONTENT:
+            text = "Marks of thinking (<think>, <|channel|>) stand in the answer: no parser took them out"
+        case ReasonCode.STREAMS_CUT:
+            text = "The server closed the connection in the middle of its answer"
+        case ReasonCode.STREAMS_WITHOUT_END:
+            text = "Streams ended without saying that they were done"
+        case ReasonCode.ERRORS_IN_ANSWERS:
+            text = "Answers with status 200 had an error in them"
+        case ReasonCode.TEXT_REPEATS:
+            text = "The text repeats itself far more than language does"
+        case ReasonCode.TEXT_IS_ONE_CHARACTER:
+            text = "The text is one character over and over"
+        case ReasonCode.TEXT_IS_BLANK:
+            text = "The text is blank: spaces and line breaks only"
+        case ReasonCode.TEXT_UNDECODABLE:
+            text = "The text is full of characters that could not be decoded"
+        case ReasonCode.PROMPTS_TOO_LONG:
+            text = "The server refused prompts as too long for its context"
+        case ReasonCode.PROMPTS_CUT_SILENTLY:
+            text = "The server read far fewer tokens than were sent: it cuts prompts without saying so"
+        case ReasonCode.NO_BYTES_WHILE_IN_FLIGHT:
+            text = "Requests were under way and not one byte came back, longer than their size explains"
+        case ReasonCode.DEPLOYMENTS_COOLING:
+            text = "The router answered that every deployment of the model is cooling down"
+        case ReasonCode.REFUSED_AS_BUSY:
+            text = "The server refused requests because it is busy"
+        case ReasonCode.REQUESTS_QUEUE:
+            text = "Requests wait longer and longer for their first byte"
+        case ReasonCode.ERRORS_ABOVE_BASELINE:
+            text = "More requests fail than is usual on this route"
+        case ReasonCode.FIRST_TOKEN_ABOVE_BASELINE:
+            text = "The first token takes longer than is usual on this route"
+        case ReasonCode.PACE_BELOW_BASELINE:
+            text = "Tokens come more slowly than is usual on this route"
+        case ReasonCode.LARGE_PROMPTS_FAIL:
+            text = "Requests with large prompts failed"
+        case ReasonCode.SMALL_PROMPTS_SUCCEED:
+            text = "Requests with small prompts succeeded at the same time"
+        case ReasonCode.TWO_HOSTS_AGREE:
+            text = "Two hosts saw it of the same model at the same time"
+        case ReasonCode.BOTH_STREAMED_AND_WHOLE:
+            text = "Both streamed and whole answers were affected"
+        case ReasonCode.ANSWERS_GOOD_AGAIN:
+            text = "Answers are good again"
+        case ReasonCode.ENGINE_ANSWERS_AGAIN:
+            text = "The engine answers again"
+        case ReasonCode.BACK_AT_BASELINE:
+            text = "It is back at what is usual on this route"
+        case ReasonCode.ROUTE_UNUSED:
+            text = "Nobody used the route any more: whether it works is not known"
         case ReasonCode.UNKNOWN:
             text = "A reason that this orchestrator does not know; the agent is newer"
         case _:
@@ -230,70 +277,6 @@ def _numbers(reason: Reason) -> str:
     if reason.threshold:
         parts.append(f"threshold {reason.threshold:g}")
     return f" ({', '.join(parts)})" if parts else ""
-
-
-def fact(evidence: Evidence) -> str:
-    """Return one piece of evidence as a short fact."""
-    match evidence:
-        case DeviceOpenEvidence():
-            numbered = evidence.device is Device.GPU and evidence.minor is not None
-            node = f"{device_name(evidence.device)}{evidence.minor if numbered else ''}"
-            return (
-                f"{process(evidence.process_name, evidence.pid)} was refused {node}: "
-                f"{error_name(evidence.errno)}, {times(evidence.failures)}; "
-                f"{times(evidence.prior_successes) if evidence.prior_successes else 'never'} opened before"
-            )
-        case OomEvidence():
-            return _oom_fact(evidence)
-        case SignalEvidence():
-            origin = "raised by the kernel" if evidence.code > 0 else "sent by a process"
-            who = process(evidence.process_name, evidence.pid)
-            return f"{who} died by {signal_name(evidence.signal)}, {origin}"
-        case ListenerEvidence():
-            return _listener_fact(evidence)
-        case BlindEvidence():
-            since = f" for {duration(evidence.silent_s)}" if evidence.silent_s else ""
-            sensor = shown(evidence.sensor, limit=LABEL_LIMIT)
-            return f"{sensor} sees nothing{since}: {blindness(evidence.reason)}"
-        case UnknownEvidence():
-            return f"evidence of a kind that this orchestrator does not know ({evidence.size_bytes} bytes)"
-        case _:
-            assert_never(evidence)
-
-
-def _oom_fact(evidence: OomEvidence) -> str:
-    match evidence.scope:
-        case OomScope.CGROUP:
-            whose = "its memory limit was reached"
-        case OomScope.HOST:
-            whose = "the whole host was out of memory"
-        case OomScope.UNKNOWN:
-            whose = "whether its limit or the host's memory was reached is unknown"
-        case _:
-            assert_never(evidence.scope)
-    parts = [f"{process(evidence.process_name, evidence.pid)} was killed: {whose}"]
-    if evidence.anon_rss_bytes is not None:
-        parts.append(f"it held {size(evidence.anon_rss_bytes)}")
-    if evidence.limit_bytes is not None:
-        parts.append(f"limit {size(evidence.limit_bytes)}")
-    if evidence.kills_in_cgroup is not None:
-        parts.append(f"{evidence.kills_in_cgroup} kills counted by the cgroup")
-    else:
-        parts.append("the cgroup's counter could not be read")
-    return ", ".join(parts)
-
-
-def _listener_fact(evidence: ListenerEvidence) -> str:
-    address = shown(evidence.address, limit=LABEL_LIMIT)
-    address = f"[{address}]" if ":" in address else address
-    if evidence.confirmed is None:
-        witness = "the socket table could not be read"
-    elif evidence.confirmed:
-        witness = "the socket table agrees"
-    else:
-        witness = "the socket table no longer shows it"
-    who = process(evidence.process_name, None)
-    return f"{who} listens on {address}:{evidence.port}, {reach_words(evidence.reach)}; {witness}"
 
 
 def blindness(reason: BlindReason) -> str:
@@ -353,80 +336,3 @@ def loss_words(loss: Loss) -> str:
             assert_never(loss.kind)
     sensor = f" ({shown(loss.sensor, limit=LABEL_LIMIT)})" if loss.sensor else ""
     return f"{'' if loss.exact else 'at least '}{loss.count} {where}{sensor}"
-
-
-def device_name(device: Device) -> str:
-    """Return the path of a device node; a GPU's number is appended by the caller."""
-    match device:
-        case Device.CONTROL | Device.GPU | Device.UVM | Device.UVM_TOOLS | Device.MODESET:
-            return f"/dev/{device.value}"
-        case Device.OTHER:
-            return "another NVIDIA device"
-        case Device.UNKNOWN:
-            return "a device that this orchestrator does not know"
-        case _:
-            assert_never(device)
-
-
-def reach_words(reach: Reach) -> str:
-    """Return from where a listener can be reached."""
-    match reach:
-        case Reach.ALL_INTERFACES:
-            return "which is every interface of the host"
-        case Reach.PUBLIC:
-            return "a public address"
-        case Reach.PRIVATE_NETWORK:
-            return "a private network outside the mesh"
-        case Reach.UNKNOWN:
-            return "whose reach is unknown"
-        case _:
-            assert_never(reach)
-
-
-def process(name: str, pid: int | None) -> str:
-    """Return a process's name, made inert, with its pid where it is known."""
-    label = shown(name, limit=LABEL_LIMIT) or "a process without a name"
-    return label if pid is None else f"{label} (pid {pid})"
-
-
-def error_name(number: int) -> str:
-    """Return an errno's name."""
-    return _ERRNOS.get(number, f"errno {number}")
-
-
-def signal_name(number: int) -> str:
-    """Return a signal's name, and what it means where it names a defect."""
-    return _SIGNALS.get(number, f"signal {number}")
-
-
-def times(count: int) -> str:
-    """Return a count as a number of times."""
-    return "once" if count == 1 else f"{count} times"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in its two largest units; what is no duration is said to be unknown."""
-    if not 0 <= seconds < _LONGEST_S:
-        return "an unknown time"
-    whole = round(seconds)
-    if whole < 1:
-        return f"{seconds * 1000:.0f} ms"
-    parts = []
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        if whole >= length:
-            parts.append(f"{whole // length} {unit}")
-            whole %= length
-    return " ".join(parts[:2])
-
-
-def size(count_bytes: int) -> str:
-    """Return a size in binary units."""
-    unit, bits = "bytes", 0
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if count_bytes < 1024 << bits:
-            break
-        unit, bits = larger, bits + 10
-    if not bits:
-        return f"{count_bytes} bytes"
-    tenths = (count_bytes * 10) >> bits
-    return f"{tenths // 10}.{tenths % 10} {unit}"

@@ -18,8 +18,8 @@ import click
 
 from escalation.cli.text import STYLES, on_terminal, severity_words, wants_colour
 from escalation.inert import guarded
+from escalation.quantities import duration
 from escalation.view import EntryView, HostView, IncidentView, SubjectView
-from escalation.wording import duration
 
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 _SHORT_ID: Final = 8

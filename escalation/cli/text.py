@@ -14,8 +14,9 @@ from typing import Final
 
 from escalation.inert import guarded
 from escalation.model import ActionKind, Severity
+from escalation.quantities import times
 from escalation.view import EntryView
-from escalation.wording import action_headline, severity_symbol, times
+from escalation.wording import action_headline, severity_symbol
 
 Paint = Callable[[str, str], str]
 """Takes text and a style's name, returns the text so styled."""

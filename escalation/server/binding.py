@@ -16,9 +16,13 @@ from escalation.model import (
     BlindEvidence,
     DeviceOpenEvidence,
     Evidence,
+    FlightEvidence,
     Incident,
     ListenerEvidence,
     OomEvidence,
+    PromptSizeEvidence,
+    RouteEvidence,
+    RouteId,
     SignalEvidence,
     UnknownEvidence,
 )
@@ -56,7 +60,17 @@ def _identity(evidence: Evidence) -> tuple[object, ...]:
             return ("listener", evidence.address, evidence.port, evidence.reach)
         case BlindEvidence():
             return ("blind", evidence.sensor, evidence.reason)
+        case RouteEvidence():
+            return ("route", *_route(evidence.id))
+        case FlightEvidence():
+            return ("flight", *_route(evidence.id))
+        case PromptSizeEvidence():
+            return ("prompt_size", *_route(evidence.id))
         case UnknownEvidence():
             return ("unknown",)
         case _:
             assert_never(evidence)
+
+
+def _route(route: RouteId) -> tuple[object, ...]:
+    return (route.port, route.route, route.model, route.server)

@@ -53,6 +53,19 @@ _WITNESSES: Final[Mapping[FaultClass, frozenset[str]]] = {
     FaultClass.MEMORY_CGROUP_OOM_KILL: frozenset({"kernel.oom_kill"}),
     FaultClass.PROCESS_KILLED_BY_SIGNAL: frozenset({"kernel.fatal_signal"}),
     FaultClass.EXPOSURE_OFF_MESH_LISTENER: frozenset({"kernel.listener", "host.listeners"}),
+    FaultClass.DISTRIBUTED_RANK_STALL: frozenset({"http.routes"}),
+    FaultClass.ROUTE_EMPTY_COMPLETION: frozenset({"http.routes"}),
+    FaultClass.ROUTE_REASONING_BUDGET_EXHAUSTED: frozenset({"http.routes"}),
+    FaultClass.ROUTE_ANSWER_MISROUTED: frozenset({"http.routes"}),
+    FaultClass.ROUTE_BROKEN_STREAM: frozenset({"http.routes"}),
+    FaultClass.ROUTE_DEGENERATE_OUTPUT: frozenset({"http.routes"}),
+    FaultClass.ROUTE_CONTEXT_OVERFLOW: frozenset({"http.routes"}),
+    FaultClass.ROUTE_ENGINE_STALLED: frozenset({"http.routes"}),
+    FaultClass.ROUTE_ROUTER_COOLDOWN: frozenset({"http.routes"}),
+    FaultClass.ROUTE_SATURATED: frozenset({"http.routes"}),
+    FaultClass.ROUTE_FAILS_REAL_TRAFFIC: frozenset({"http.routes"}),
+    FaultClass.ROUTE_ERRORS_RISING: frozenset({"http.routes"}),
+    FaultClass.ROUTE_LATENCY_RISING: frozenset({"http.routes"}),
 }
 """Which sensors would see a fault again; a class that is not here is judged without one."""
 

@@ -15,9 +15,10 @@ from starlette.responses import HTMLResponse, Response
 
 from escalation.inert import guarded
 from escalation.model import ActionKind, Severity, State
+from escalation.quantities import duration
 from escalation.server.clock import Clock
 from escalation.view import EntryView, HostView
-from escalation.wording import action_headline, duration, severity_symbol
+from escalation.wording import action_headline, severity_symbol
 
 _LOOK_OF_STATES: Final = (State.PROPOSED, State.APPROVED, State.DONE)
 

@@ -15,10 +15,13 @@ from escalation.model import (
     BlindEvidence,
     DeviceOpenEvidence,
     Evidence,
+    FlightEvidence,
     Incident,
     ListenerEvidence,
     OomEvidence,
+    PromptSizeEvidence,
     Recommendation,
+    RouteEvidence,
     SignalEvidence,
     UnknownEvidence,
 )
@@ -30,8 +33,11 @@ T = TypeVar("T")
 _EVIDENCE: Final[dict[str, type[Evidence]]] = {
     "blind": BlindEvidence,
     "device_open": DeviceOpenEvidence,
+    "flight": FlightEvidence,
     "listener": ListenerEvidence,
     "oom": OomEvidence,
+    "prompt_size": PromptSizeEvidence,
+    "route": RouteEvidence,
     "signal": SignalEvidence,
     "unknown": UnknownEvidence,
 }

@@ -34,7 +34,7 @@ from escalation.model import (
 )
 from escalation.wire import bodies
 from escalation.wire import escalation_pb2 as pb
-from escalation.wire.fields import WireError, boot_id, bounded, fit, fit_u64
+from escalation.wire.fields import WireError, boot_id, bounded, fit, fit_u64, unknown_bytes
 from escalation.wire.limits import BATCH_BYTES, BATCH_REPORTS, REPORT_BYTES
 
 __all__ = [
@@ -103,7 +103,7 @@ def decode(payload: bytes) -> Report:
         case "loss":
             body = bodies.loss(message.loss)
         case _:
-            body = UnknownBody(bodies.unknown_bytes(message))
+            body = UnknownBody(unknown_bytes(message))
     return Report(
         agent_id=identity.agent_id,
         boot_id=identity.boot_id,

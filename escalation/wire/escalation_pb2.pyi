@@ -17,6 +17,19 @@ class FaultClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAULT_CLASS_PROCESS_KILLED_BY_SIGNAL: _ClassVar[FaultClass]
     FAULT_CLASS_EXPOSURE_OFF_MESH_LISTENER: _ClassVar[FaultClass]
     FAULT_CLASS_MONITOR_BLIND: _ClassVar[FaultClass]
+    FAULT_CLASS_ROUTE_EMPTY_COMPLETION: _ClassVar[FaultClass]
+    FAULT_CLASS_ROUTE_REASONING_BUDGET_EXHAUSTED: _ClassVar[FaultClass]
+    FAULT_CLASS_ROUTE_ANSWER_MISROUTED: _ClassVar[FaultClass]
+    FAULT_CLASS_ROUTE_BROKEN_STREAM: _ClassVar[FaultClass]
+    FAULT_CLASS_ROUTE_DEGENERATE_OUTPUT: _ClassVar[FaultClass]
+    FAULT_CLASS_ROUTE_CONTEXT_OVERFLOW: _ClassVar[FaultClass]
+    FAULT_CLASS_ROUTE_ENGINE_STALLED: _ClassVar[FaultClass]
+    FAULT_CLASS_ROUTE_ROUTER_COOLDOWN: _ClassVar[FaultClass]
+    FAULT_CLASS_ROUTE_SATURATED: _ClassVar[FaultClass]
+    FAULT_CLASS_ROUTE_FAILS_REAL_TRAFFIC: _ClassVar[FaultClass]
+    FAULT_CLASS_ROUTE_ERRORS_RISING: _ClassVar[FaultClass]
+    FAULT_CLASS_ROUTE_LATENCY_RISING: _ClassVar[FaultClass]
+    FAULT_CLASS_DISTRIBUTED_RANK_STALL: _ClassVar[FaultClass]
 
 class Severity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -65,6 +78,35 @@ class ReasonCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_CODE_HOST_SILENT: _ClassVar[ReasonCode]
     REASON_CODE_HOST_HEARD_AGAIN: _ClassVar[ReasonCode]
     REASON_CODE_SECOND_LAYER_UNKNOWN: _ClassVar[ReasonCode]
+    REASON_CODE_ANSWERS_EMPTY: _ClassVar[ReasonCode]
+    REASON_CODE_USAGE_AGREES: _ClassVar[ReasonCode]
+    REASON_CODE_BUDGET_SPENT_ON_REASONING: _ClassVar[ReasonCode]
+    REASON_CODE_ANSWER_IN_REASONING_FIELD: _ClassVar[ReasonCode]
+    REASON_CODE_REASONING_MARKS_IN_CONTENT: _ClassVar[ReasonCode]
+    REASON_CODE_STREAMS_CUT: _ClassVar[ReasonCode]
+    REASON_CODE_STREAMS_WITHOUT_END: _ClassVar[ReasonCode]
+    REASON_CODE_ERRORS_IN_ANSWERS: _ClassVar[ReasonCode]
+    REASON_CODE_TEXT_REPEATS: _ClassVar[ReasonCode]
+    REASON_CODE_TEXT_IS_ONE_CHARACTER: _ClassVar[ReasonCode]
+    REASON_CODE_TEXT_IS_BLANK: _ClassVar[ReasonCode]
+    REASON_CODE_TEXT_UNDECODABLE: _ClassVar[ReasonCode]
+    REASON_CODE_PROMPTS_TOO_LONG: _ClassVar[ReasonCode]
+    REASON_CODE_PROMPTS_CUT_SILENTLY: _ClassVar[ReasonCode]
+    REASON_CODE_NO_BYTES_WHILE_IN_FLIGHT: _ClassVar[ReasonCode]
+    REASON_CODE_DEPLOYMENTS_COOLING: _ClassVar[ReasonCode]
+    REASON_CODE_REFUSED_AS_BUSY: _ClassVar[ReasonCode]
+    REASON_CODE_REQUESTS_QUEUE: _ClassVar[ReasonCode]
+    REASON_CODE_ERRORS_ABOVE_BASELINE: _ClassVar[ReasonCode]
+    REASON_CODE_FIRST_TOKEN_ABOVE_BASELINE: _ClassVar[ReasonCode]
+    REASON_CODE_PACE_BELOW_BASELINE: _ClassVar[ReasonCode]
+    REASON_CODE_LARGE_PROMPTS_FAIL: _ClassVar[ReasonCode]
+    REASON_CODE_SMALL_PROMPTS_SUCCEED: _ClassVar[ReasonCode]
+    REASON_CODE_TWO_HOSTS_AGREE: _ClassVar[ReasonCode]
+    REASON_CODE_BOTH_STREAMED_AND_WHOLE: _ClassVar[ReasonCode]
+    REASON_CODE_ANSWERS_GOOD_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_ENGINE_ANSWERS_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_BACK_AT_BASELINE: _ClassVar[ReasonCode]
+    REASON_CODE_ROUTE_UNUSED: _ClassVar[ReasonCode]
 
 class Device(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -103,6 +145,36 @@ class BlindReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BLIND_REASON_UNSUPPORTED_PLATFORM: _ClassVar[BlindReason]
     BLIND_REASON_HOST_SILENT: _ClassVar[BlindReason]
 
+class ServerKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SERVER_KIND_UNSPECIFIED: _ClassVar[ServerKind]
+    SERVER_KIND_VLLM: _ClassVar[ServerKind]
+    SERVER_KIND_TENSORRT_LLM: _ClassVar[ServerKind]
+    SERVER_KIND_OLLAMA: _ClassVar[ServerKind]
+    SERVER_KIND_LLAMA_CPP: _ClassVar[ServerKind]
+    SERVER_KIND_LITELLM: _ClassVar[ServerKind]
+    SERVER_KIND_OPEN_WEBUI: _ClassVar[ServerKind]
+    SERVER_KIND_RAY: _ClassVar[ServerKind]
+    SERVER_KIND_WHISPER: _ClassVar[ServerKind]
+    SERVER_KIND_POSTGRESQL: _ClassVar[ServerKind]
+    SERVER_KIND_OTHER: _ClassVar[ServerKind]
+
+class RouteKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROUTE_KIND_UNSPECIFIED: _ClassVar[RouteKind]
+    ROUTE_KIND_CHAT_COMPLETIONS: _ClassVar[RouteKind]
+    ROUTE_KIND_COMPLETIONS: _ClassVar[RouteKind]
+    ROUTE_KIND_RESPONSES: _ClassVar[RouteKind]
+    ROUTE_KIND_MESSAGES: _ClassVar[RouteKind]
+    ROUTE_KIND_EMBEDDINGS: _ClassVar[RouteKind]
+    ROUTE_KIND_RERANK: _ClassVar[RouteKind]
+    ROUTE_KIND_TRANSCRIPTIONS: _ClassVar[RouteKind]
+    ROUTE_KIND_SPEECH: _ClassVar[RouteKind]
+    ROUTE_KIND_OLLAMA_CHAT: _ClassVar[RouteKind]
+    ROUTE_KIND_OLLAMA_GENERATE: _ClassVar[RouteKind]
+    ROUTE_KIND_OLLAMA_EMBED: _ClassVar[RouteKind]
+    ROUTE_KIND_OTHER: _ClassVar[RouteKind]
+
 class CasePhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CASE_PHASE_UNSPECIFIED: _ClassVar[CasePhase]
@@ -127,6 +199,19 @@ FAULT_CLASS_MEMORY_CGROUP_OOM_KILL: FaultClass
 FAULT_CLASS_PROCESS_KILLED_BY_SIGNAL: FaultClass
 FAULT_CLASS_EXPOSURE_OFF_MESH_LISTENER: FaultClass
 FAULT_CLASS_MONITOR_BLIND: FaultClass
+FAULT_CLASS_ROUTE_EMPTY_COMPLETION: FaultClass
+FAULT_CLASS_ROUTE_REASONING_BUDGET_EXHAUSTED: FaultClass
+FAULT_CLASS_ROUTE_ANSWER_MISROUTED: FaultClass
+FAULT_CLASS_ROUTE_BROKEN_STREAM: FaultClass
+FAULT_CLASS_ROUTE_DEGENERATE_OUTPUT: FaultClass
+FAULT_CLASS_ROUTE_CONTEXT_OVERFLOW: FaultClass
+FAULT_CLASS_ROUTE_ENGINE_STALLED: FaultClass
+FAULT_CLASS_ROUTE_ROUTER_COOLDOWN: FaultClass
+FAULT_CLASS_ROUTE_SATURATED: FaultClass
+FAULT_CLASS_ROUTE_FAILS_REAL_TRAFFIC: FaultClass
+FAULT_CLASS_ROUTE_ERRORS_RISING: FaultClass
+FAULT_CLASS_ROUTE_LATENCY_RISING: FaultClass
+FAULT_CLASS_DISTRIBUTED_RANK_STALL: FaultClass
 SEVERITY_UNSPECIFIED: Severity
 SEVERITY_NOTE: Severity
 SEVERITY_MEDIUM: Severity
@@ -166,6 +251,35 @@ REASON_CODE_SENSOR_SEES_AGAIN: ReasonCode
 REASON_CODE_HOST_SILENT: ReasonCode
 REASON_CODE_HOST_HEARD_AGAIN: ReasonCode
 REASON_CODE_SECOND_LAYER_UNKNOWN: ReasonCode
+REASON_CODE_ANSWERS_EMPTY: ReasonCode
+REASON_CODE_USAGE_AGREES: ReasonCode
+REASON_CODE_BUDGET_SPENT_ON_REASONING: ReasonCode
+REASON_CODE_ANSWER_IN_REASONING_FIELD: ReasonCode
+REASON_CODE_REASONING_MARKS_IN_CONTENT: ReasonCode
+REASON_CODE_STREAMS_CUT: ReasonCode
+REASON_CODE_STREAMS_WITHOUT_END: ReasonCode
+REASON_CODE_ERRORS_IN_ANSWERS: ReasonCode
+REASON_CODE_TEXT_REPEATS: ReasonCode
+REASON_CODE_TEXT_IS_ONE_CHARACTER: ReasonCode
+REASON_CODE_TEXT_IS_BLANK: ReasonCode
+REASON_CODE_TEXT_UNDECODABLE: ReasonCode
+REASON_CODE_PROMPTS_TOO_LONG: ReasonCode
+REASON_CODE_PROMPTS_CUT_SILENTLY: ReasonCode
+REASON_CODE_NO_BYTES_WHILE_IN_FLIGHT: ReasonCode
+REASON_CODE_DEPLOYMENTS_COOLING: ReasonCode
+REASON_CODE_REFUSED_AS_BUSY: ReasonCode
+REASON_CODE_REQUESTS_QUEUE: ReasonCode
+REASON_CODE_ERRORS_ABOVE_BASELINE: ReasonCode
+REASON_CODE_FIRST_TOKEN_ABOVE_BASELINE: ReasonCode
+REASON_CODE_PACE_BELOW_BASELINE: ReasonCode
+REASON_CODE_LARGE_PROMPTS_FAIL: ReasonCode
+REASON_CODE_SMALL_PROMPTS_SUCCEED: ReasonCode
+REASON_CODE_TWO_HOSTS_AGREE: ReasonCode
+REASON_CODE_BOTH_STREAMED_AND_WHOLE: ReasonCode
+REASON_CODE_ANSWERS_GOOD_AGAIN: ReasonCode
+REASON_CODE_ENGINE_ANSWERS_AGAIN: ReasonCode
+REASON_CODE_BACK_AT_BASELINE: ReasonCode
+REASON_CODE_ROUTE_UNUSED: ReasonCode
 DEVICE_UNSPECIFIED: Device
 DEVICE_CONTROL: Device
 DEVICE_GPU: Device
@@ -191,6 +305,30 @@ BLIND_REASON_ATTACH_FAILED: BlindReason
 BLIND_REASON_READ_FAILED: BlindReason
 BLIND_REASON_UNSUPPORTED_PLATFORM: BlindReason
 BLIND_REASON_HOST_SILENT: BlindReason
+SERVER_KIND_UNSPECIFIED: ServerKind
+SERVER_KIND_VLLM: ServerKind
+SERVER_KIND_TENSORRT_LLM: ServerKind
+SERVER_KIND_OLLAMA: ServerKind
+SERVER_KIND_LLAMA_CPP: ServerKind
+SERVER_KIND_LITELLM: ServerKind
+SERVER_KIND_OPEN_WEBUI: ServerKind
+SERVER_KIND_RAY: ServerKind
+SERVER_KIND_WHISPER: ServerKind
+SERVER_KIND_POSTGRESQL: ServerKind
+SERVER_KIND_OTHER: ServerKind
+ROUTE_KIND_UNSPECIFIED: RouteKind
+ROUTE_KIND_CHAT_COMPLETIONS: RouteKind
+ROUTE_KIND_COMPLETIONS: RouteKind
+ROUTE_KIND_RESPONSES: RouteKind
+ROUTE_KIND_MESSAGES: RouteKind
+ROUTE_KIND_EMBEDDINGS: RouteKind
+ROUTE_KIND_RERANK: RouteKind
+ROUTE_KIND_TRANSCRIPTIONS: RouteKind
+ROUTE_KIND_SPEECH: RouteKind
+ROUTE_KIND_OLLAMA_CHAT: RouteKind
+ROUTE_KIND_OLLAMA_GENERATE: RouteKind
+ROUTE_KIND_OLLAMA_EMBED: RouteKind
+ROUTE_KIND_OTHER: RouteKind
 CASE_PHASE_UNSPECIFIED: CasePhase
 CASE_PHASE_OPENED: CasePhase
 CASE_PHASE_UPDATED: CasePhase
@@ -325,19 +463,97 @@ class BlindEvidence(_message.Message):
     silent_s: float
     def __init__(self, sensor: _Optional[str] = ..., reason: _Optional[_Union[BlindReason, str]] = ..., silent_s: _Optional[float] = ...) -> None: ...
 
+class RouteId(_message.Message):
+    __slots__ = ("port", "route", "model", "server")
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SERVER_FIELD_NUMBER: _ClassVar[int]
+    port: int
+    route: RouteKind
+    model: str
+    server: ServerKind
+    def __init__(self, port: _Optional[int] = ..., route: _Optional[_Union[RouteKind, str]] = ..., model: _Optional[str] = ..., server: _Optional[_Union[ServerKind, str]] = ...) -> None: ...
+
+class RouteEvidence(_message.Message):
+    __slots__ = ("id", "window_s", "exchanges", "affected", "affected_streamed", "unobserved", "completion_tokens", "max_tokens", "measured", "baseline")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGES_FIELD_NUMBER: _ClassVar[int]
+    AFFECTED_FIELD_NUMBER: _ClassVar[int]
+    AFFECTED_STREAMED_FIELD_NUMBER: _ClassVar[int]
+    UNOBSERVED_FIELD_NUMBER: _ClassVar[int]
+    COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_FIELD_NUMBER: _ClassVar[int]
+    id: RouteId
+    window_s: float
+    exchanges: int
+    affected: int
+    affected_streamed: int
+    unobserved: int
+    completion_tokens: int
+    max_tokens: int
+    measured: float
+    baseline: float
+    def __init__(self, id: _Optional[_Union[RouteId, _Mapping]] = ..., window_s: _Optional[float] = ..., exchanges: _Optional[int] = ..., affected: _Optional[int] = ..., affected_streamed: _Optional[int] = ..., unobserved: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., max_tokens: _Optional[int] = ..., measured: _Optional[float] = ..., baseline: _Optional[float] = ...) -> None: ...
+
+class FlightEvidence(_message.Message):
+    __slots__ = ("id", "requests", "waiting", "oldest_s", "silent_s", "patience_s", "largest_request_bytes")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_S_FIELD_NUMBER: _ClassVar[int]
+    SILENT_S_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_S_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
+    id: RouteId
+    requests: int
+    waiting: int
+    oldest_s: float
+    silent_s: float
+    patience_s: float
+    largest_request_bytes: int
+    def __init__(self, id: _Optional[_Union[RouteId, _Mapping]] = ..., requests: _Optional[int] = ..., waiting: _Optional[int] = ..., oldest_s: _Optional[float] = ..., silent_s: _Optional[float] = ..., patience_s: _Optional[float] = ..., largest_request_bytes: _Optional[int] = ...) -> None: ...
+
+class PromptSizeEvidence(_message.Message):
+    __slots__ = ("id", "window_s", "split_bytes", "small", "small_failed", "large", "large_failed")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SMALL_FIELD_NUMBER: _ClassVar[int]
+    SMALL_FAILED_FIELD_NUMBER: _ClassVar[int]
+    LARGE_FIELD_NUMBER: _ClassVar[int]
+    LARGE_FAILED_FIELD_NUMBER: _ClassVar[int]
+    id: RouteId
+    window_s: float
+    split_bytes: int
+    small: int
+    small_failed: int
+    large: int
+    large_failed: int
+    def __init__(self, id: _Optional[_Union[RouteId, _Mapping]] = ..., window_s: _Optional[float] = ..., split_bytes: _Optional[int] = ..., small: _Optional[int] = ..., small_failed: _Optional[int] = ..., large: _Optional[int] = ..., large_failed: _Optional[int] = ...) -> None: ...
+
 class Evidence(_message.Message):
-    __slots__ = ("device_open", "oom", "signal", "listener", "blind")
+    __slots__ = ("device_open", "oom", "signal", "listener", "blind", "route", "flight", "prompt_size")
     DEVICE_OPEN_FIELD_NUMBER: _ClassVar[int]
     OOM_FIELD_NUMBER: _ClassVar[int]
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
     LISTENER_FIELD_NUMBER: _ClassVar[int]
     BLIND_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_SIZE_FIELD_NUMBER: _ClassVar[int]
     device_open: DeviceOpenEvidence
     oom: OomEvidence
     signal: SignalEvidence
     listener: ListenerEvidence
     blind: BlindEvidence
-    def __init__(self, device_open: _Optional[_Union[DeviceOpenEvidence, _Mapping]] = ..., oom: _Optional[_Union[OomEvidence, _Mapping]] = ..., signal: _Optional[_Union[SignalEvidence, _Mapping]] = ..., listener: _Optional[_Union[ListenerEvidence, _Mapping]] = ..., blind: _Optional[_Union[BlindEvidence, _Mapping]] = ...) -> None: ...
+    route: RouteEvidence
+    flight: FlightEvidence
+    prompt_size: PromptSizeEvidence
+    def __init__(self, device_open: _Optional[_Union[DeviceOpenEvidence, _Mapping]] = ..., oom: _Optional[_Union[OomEvidence, _Mapping]] = ..., signal: _Optional[_Union[SignalEvidence, _Mapping]] = ..., listener: _Optional[_Union[ListenerEvidence, _Mapping]] = ..., blind: _Optional[_Union[BlindEvidence, _Mapping]] = ..., route: _Optional[_Union[RouteEvidence, _Mapping]] = ..., flight: _Optional[_Union[FlightEvidence, _Mapping]] = ..., prompt_size: _Optional[_Union[PromptSizeEvidence, _Mapping]] = ...) -> None: ...
 
 class CaseReport(_message.Message):
     __slots__ = ("phase", "case_id", "fault_class", "severity", "subject", "target", "incarnation", "first_seen_ns", "last_seen_ns", "count", "reasons", "evidence")

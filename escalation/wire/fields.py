@@ -78,6 +78,11 @@ def fit_s32(value: int) -> int:
     return min(max(value, -(2**31)), 2**31 - 1)
 
 
+def fit_optional(value: int | None) -> int | None:
+    """Return `value` held within what is accepted for a 64-bit number; None stays None."""
+    return None if value is None else fit_u64(value)
+
+
 def fit_float(value: float) -> float:
     """Return `value`, or 0 when it is not finite."""
     return value if math.isfinite(value) else 0.0
@@ -123,3 +128,16 @@ def boot_id(field: str, value: str) -> BootId:
     if _BOOT_ID.fullmatch(value) is None:
         raise WireError(f"{field}: is not a lower-case UUID")
     return BootId(value)
+
+
+def optional_pid(field: str, message: Any) -> int | None:
+    """Return the `pid` of `message` where it has one; raise WireError when it is negative."""
+    return bounded(field, message.pid) if message.HasField("pid") else None
+
+
+def unknown_bytes(message: Any) -> int:
+    """Return how many bytes of `message` are fields that this version does not know."""
+    known = type(message)()
+    known.CopyFrom(message)
+    known.DiscardUnknownFields()
+    return int(message.ByteSize() - known.ByteSize())

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from escalation import model
+from escalation.evidence_wording import fact
 from escalation.inert import harmless
 from escalation.model import (
     ActionKind,
@@ -21,18 +22,15 @@ from escalation.model import (
     SensorCoverage,
     State,
 )
+from escalation.quantities import duration, signal_name, size
 from escalation.wording import (
     action_headline,
     blindness,
     coverage_words,
-    duration,
-    fact,
     headline,
     loss_words,
     sentence,
     severity_symbol,
-    signal_name,
-    size,
     state_sentence,
     why_not_approvable,
 )
@@ -43,6 +41,9 @@ EVIDENCE = st.one_of(
     st.from_type(model.SignalEvidence),
     st.from_type(model.ListenerEvidence),
     st.from_type(model.BlindEvidence),
+    st.from_type(model.RouteEvidence),
+    st.from_type(model.FlightEvidence),
+    st.from_type(model.PromptSizeEvidence),
     st.from_type(model.UnknownEvidence),
 )
 

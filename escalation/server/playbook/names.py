@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from escalation.model import Incident, Subject, SubjectKind
+from escalation.model import Incident, RouteId, Subject, SubjectKind
 
 # systemd.unit(5): letters, digits, ":_.\-" and one "@"; a backslash only as the escape of systemd-escape(1).
 _SERVICE: Final = re.compile(r"(?=.{9,255}\Z)[A-Za-z0-9_](?:[A-Za-z0-9:_.@-]|\\x[0-9a-f]{2})*\.service\Z")
 _CONTAINER: Final = re.compile(r"[0-9a-f]{64}\Z")
+# What registries, Hugging Face and Ollama call a model: words joined by separators, a tag after a colon.
+_MODEL: Final = re.compile(r"(?=.{1,200}\Z)[A-Za-z0-9]+(?:[._:/@-]+[A-Za-z0-9]+)*\Z")
 _CGROUP: Final = re.compile(r"(?=.{2,512}\Z)(?:/[A-Za-z0-9_][A-Za-z0-9:_.@-]*)+\Z")
 
 
@@ -36,6 +38,13 @@ def container_id(subject: Subject) -> str | None:
 def cgroup_path(subject: Subject) -> str | None:
     """Return the control group's path when `subject` is one and the path is safe in a command."""
     return _checked(subject, SubjectKind.CGROUP, _CGROUP)
+
+
+def model_name(route: RouteId | None) -> str | None:
+    """Return the model's name where it is known and safe in a command; it never begins with a separator."""
+    if route is not None and _MODEL.match(route.model) and ".." not in route.model:
+        return route.model
+    return None
 
 
 def _checked(subject: Subject, kind: SubjectKind, pattern: re.Pattern[str]) -> str | None:

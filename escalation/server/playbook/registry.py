@@ -14,6 +14,19 @@ from escalation.server.playbook import (
     never_granted,
     off_mesh_listener,
     oom_kill,
+    rank_stall,
+    route_answer_misrouted,
+    route_broken_stream,
+    route_context_overflow,
+    route_degenerate_output,
+    route_empty_completion,
+    route_engine_stalled,
+    route_errors_rising,
+    route_fails_real_traffic,
+    route_latency_rising,
+    route_reasoning_budget,
+    route_router_cooldown,
+    route_saturated,
     unknown_fault,
     uvm_lost,
 )
@@ -28,6 +41,7 @@ class Remedy:
 
 
 REMEDIES: Final[tuple[Remedy, ...]] = (
+    Remedy(FaultClass.DISTRIBUTED_RANK_STALL, rank_stall.advise),
     Remedy(FaultClass.EXPOSURE_OFF_MESH_LISTENER, off_mesh_listener.advise),
     Remedy(FaultClass.GPU_ACCESS_REVOKED, access_revoked.advise),
     Remedy(FaultClass.GPU_NEVER_GRANTED, never_granted.advise),
@@ -35,6 +49,18 @@ REMEDIES: Final[tuple[Remedy, ...]] = (
     Remedy(FaultClass.MEMORY_CGROUP_OOM_KILL, oom_kill.advise),
     Remedy(FaultClass.MONITOR_BLIND, monitor_blind.advise),
     Remedy(FaultClass.PROCESS_KILLED_BY_SIGNAL, killed_by_signal.advise),
+    Remedy(FaultClass.ROUTE_ANSWER_MISROUTED, route_answer_misrouted.advise),
+    Remedy(FaultClass.ROUTE_BROKEN_STREAM, route_broken_stream.advise),
+    Remedy(FaultClass.ROUTE_CONTEXT_OVERFLOW, route_context_overflow.advise),
+    Remedy(FaultClass.ROUTE_DEGENERATE_OUTPUT, route_degenerate_output.advise),
+    Remedy(FaultClass.ROUTE_EMPTY_COMPLETION, route_empty_completion.advise),
+    Remedy(FaultClass.ROUTE_ENGINE_STALLED, route_engine_stalled.advise),
+    Remedy(FaultClass.ROUTE_ERRORS_RISING, route_errors_rising.advise),
+    Remedy(FaultClass.ROUTE_FAILS_REAL_TRAFFIC, route_fails_real_traffic.advise),
+    Remedy(FaultClass.ROUTE_LATENCY_RISING, route_latency_rising.advise),
+    Remedy(FaultClass.ROUTE_REASONING_BUDGET_EXHAUSTED, route_reasoning_budget.advise),
+    Remedy(FaultClass.ROUTE_ROUTER_COOLDOWN, route_router_cooldown.advise),
+    Remedy(FaultClass.ROUTE_SATURATED, route_saturated.advise),
     Remedy(FaultClass.UNKNOWN, unknown_fault.advise),
 )
 

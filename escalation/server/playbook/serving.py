@@ -1,0 +1,128 @@
+"""What serves a route, as its incident knows it, and the commands that only read about it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from escalation.model import (
+    Action,
+    ActionKind,
+    Advice,
+    FlightEvidence,
+    Incident,
+    PromptSizeEvidence,
+    ReasonCode,
+    RouteEvidence,
+    RouteId,
+    ServerKind,
+    Verification,
+)
+from escalation.server.playbook.names import acted_on, container_id, model_name, service_unit
+
+READS_LOG: Final = (
+    "None: the command only reads. Its output may show what users asked the model: read it on the host, and "
+    "do not paste it elsewhere."
+)
+READS_SETTINGS: Final = (
+    "The command shown only reads; its output may show a key that was given as a setting, so do not paste it "
+    "elsewhere."
+)
+
+
+def route_of(incident: Incident) -> RouteId | None:
+    """Return the route that the evidence is about."""
+    for each in incident.evidence:
+        if isinstance(each, RouteEvidence | FlightEvidence | PromptSizeEvidence):
+            return each.id
+    return None
+
+
+def server_of(incident: Incident) -> ServerKind:
+    """Return which software answers the route."""
+    route = route_of(incident)
+    return ServerKind.UNKNOWN if route is None else route.server
+
+
+def model_of(incident: Incident) -> str:
+    """Return the model's name for a text, or words that do without it where it is not known or not safe."""
+    return model_name(route_of(incident)) or "this model"
+
+
+def has_second_witness(incident: Incident) -> bool:
+    """Return whether the case rests on more than one sign."""
+    return all(reason.code is not ReasonCode.SECOND_LAYER_UNKNOWN for reason in incident.reasons)
+
+
+def log_command(incident: Incident) -> tuple[str, ...]:
+    """Return what shows the server's last words, or who holds its port where the server has no safe name."""
+    target = acted_on(incident)
+    if (container := container_id(target)) is not None:
+        return ("docker", "logs", "--tail", "200", container)
+    if (unit := service_unit(target)) is not None:
+        return ("journalctl", "--no-pager", "--lines=200", f"--unit={unit}")
+    return listener_command(incident)
+
+
+def settings_command(incident: Incident) -> tuple[str, ...]:
+    """Return what shows how the server was started, or who holds its port where it has no safe name."""
+    target = acted_on(incident)
+    if (container := container_id(target)) is not None:
+        return ("docker", "inspect", "--format", "{{json .Path}} {{json .Args}}", container)
+    if (unit := service_unit(target)) is not None:
+        return ("systemctl", "cat", "--no-pager", unit)
+    return listener_command(incident)
+
+
+def restart_command(incident: Incident) -> tuple[ActionKind, tuple[str, ...]] | None:
+    """Return what restarts exactly this server, or None where it has no safe name."""
+    target = acted_on(incident)
+    if (container := container_id(target)) is not None:
+        return ActionKind.RESTART_CONTAINER, ("docker", "restart", container)
+    if (unit := service_unit(target)) is not None:
+        return ActionKind.RESTART_UNIT, ("systemctl", "restart", unit)
+    return None
+
+
+def listener_command(incident: Incident) -> tuple[str, ...]:
+    """Return what shows which process listens on the route's port."""
+    route = route_of(incident)
+    command = ("ss", "-H", "-l", "-t", "-n", "-p")
+    return (*command, f"sport = :{route.port}") if route is not None and 0 < route.port < 65_536 else command
+
+
+def look(
+    incident: Incident, *, summary: str, will_not_fix: str, proof: str, command: tuple[str, ...] | None = None
+) -> Advice:
+    """Return the advice to read the server's log, or what `command` shows."""
+    action = Action(
+        kind=ActionKind.INSPECT,
+        host=incident.agent_id,
+        target=acted_on(incident),
+        command=log_command(incident) if command is None else command,
+    )
+    return Advice(
+        action=action,
+        summary=summary,
+        risk=READS_LOG,
+        will_not_fix=will_not_fix,
+        verification=Verification(text=proof, within_s=86_400, quiet_s=600),
+    )
+
+
+def change(
+    incident: Incident, *, summary: str, risk: str, will_not_fix: str, proof: str, within_s: float = 3600
+) -> Advice:
+    """Return the advice to change a setting of the server; the command shows what it is now."""
+    action = Action(
+        kind=ActionKind.CHANGE_SETTING,
+        host=incident.agent_id,
+        target=acted_on(incident),
+        command=settings_command(incident),
+    )
+    return Advice(
+        action=action,
+        summary=summary,
+        risk=f"{READS_SETTINGS} {risk}",
+        will_not_fix=will_not_fix,
+        verification=Verification(text=proof, within_s=within_s, quiet_s=600),
+    )
