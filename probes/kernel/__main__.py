@@ -13,80 +13,23 @@ import json
 import os
 import pwd
 import sys
-import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a file: only the folder that holds `probes` is added to the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from probes.kernel.capabilities import keep_only
+from probes.kernel.config import ConfigInvalid, HttpConfig, read_config
 from probes.kernel.handover import HandoverError, Manifest, send
+from probes.kernel.http_capture import port_bits
 from probes.kernel.loader import Loaded, load
+from probes.kernel.programs import LOADING
+from probes.kernel.tracepoints import mount_privately
 from probes.registry import SENSORS, programs
 
 _SYSTEM_PYTHON = "/usr/bin/python3"
-_DEFAULT_SOCKET = "/run/nanobot/handover.sock"
 _TIMEOUT_S = 30.0
-
-
-class ConfigInvalid(Exception):
-    """The loader's part of the configuration cannot be used; the message names file and key."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoaderConfig:
-    """The `[sensors]` table of the agent's configuration, all that the privileged side reads of it."""
-
-    disabled: frozenset[str] = frozenset()
-    socket: Path = Path(_DEFAULT_SOCKET)
-
-
-def read_config(path: Path) -> LoaderConfig:
-    """Read `[sensors]`; raise ConfigInvalid for what is not understood. Other tables are the agent's."""
-    try:
-        text = path.read_text()
-        table = tomllib.loads(text).get("sensors", {})
-    except OSError as error:
-        raise ConfigInvalid(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigInvalid(f"{path}: is not valid TOML: {error}") from error
-
-    def refuse(key: str, why: str) -> ConfigInvalid:
-        dotted = f"sensors.{key}" if key else "sensors"
-        return ConfigInvalid(f"{path}:{_line_of(key, text)}: {dotted}: {why}")
-
-    if not isinstance(table, dict):
-        raise refuse("", "is no table")
-    known = {str(spec.name) for spec in SENSORS}
-    disabled = table.get("disabled", [])
-    if not isinstance(disabled, list) or not all(isinstance(name, str) for name in disabled):
-        raise refuse("disabled", "expected a list of sensor names")
-    for name in disabled:
-        if name not in known:
-            raise refuse("disabled", f"no sensor {name!r}; there are {', '.join(sorted(known))}")
-    socket = table.get("socket", _DEFAULT_SOCKET)
-    if not isinstance(socket, str) or not socket.startswith("/") or "\0" in socket:
-        raise refuse("socket", "expected an absolute path")
-    unknown = sorted(set(table) - {"disabled", "socket"})
-    if unknown:
-        raise refuse(unknown[0], "unknown key")
-    return LoaderConfig(frozenset(disabled), Path(socket))
-
-
-def _line_of(key: str, text: str) -> int:
-    """Return the line that sets `key` of `[sensors]`, or the table's own; tomllib keeps no positions."""
-    found, inside = 1, False
-    for number, line in enumerate(text.splitlines(), start=1):
-        stripped = line.strip()
-        if stripped.startswith("["):
-            inside = stripped.strip("[] ") == "sensors"
-            found = number if inside else found
-        elif stripped.startswith("sensors"):
-            found = number
-        elif inside and key and stripped.partition("=")[0].strip(" \"'") == key:
-            return number
-    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,7 +85,7 @@ def _list(*, as_json: bool) -> int:
 
 
 def _check(*, as_json: bool) -> int:
-    loaded = load(programs())
+    loaded = _load_bounded(HttpConfig())
     _let_go(loaded)
     if as_json:
         _say(json.dumps({"sensors": _outcome(loaded.manifest)}, indent=2))
@@ -153,9 +96,9 @@ def _check(*, as_json: bool) -> int:
 
 
 def _load(options: argparse.Namespace) -> int:
-    config = read_config(options.config)
+    config = read_config(options.config, sensors=(spec.name for spec in SENSORS))
     agent_uids = {_uid(options.agent_user), 0}
-    loaded = load(programs(), disabled=config.disabled)
+    loaded = _load_bounded(config.http, disabled=config.disabled)
     try:
         send(config.socket, loaded.manifest, loaded.descriptors, agent_uids=agent_uids, timeout_s=_TIMEOUT_S)
     finally:
@@ -163,6 +106,13 @@ def _load(options: argparse.Namespace) -> int:
     for row in _outcome(loaded.manifest):
         _say(f"{row['name']:24} {row['state']:10} {row['detail'] or ''}".rstrip())
     return 0
+
+
+def _load_bounded(http: HttpConfig, *, disabled: frozenset[str] = frozenset()) -> Loaded:
+    """Load with no capability but those that the enabled programs take; mounting tracefs comes before."""
+    mount_privately()
+    keep_only(LOADING.union(*(p.capabilities for p in programs() if p.sensor not in disabled)))
+    return load(programs(), disabled=disabled, presets=port_bits(http.ports))
 
 
 def _outcome(manifest: Manifest) -> list[dict[str, str | int | None]]:

@@ -69,7 +69,7 @@ class DeviceOpenSensor:
     period_s = 0.25
 
     def __init__(self, *, handover: Handover | None, identifier: Identifier, cgroups: CgroupPaths) -> None:
-        self._program = HandedProgram(sensor=NAME, stem=PROGRAM.stem, handover=handover, ring_is_a_hint=True)
+        self._program = HandedProgram(sensor=NAME, stem=PROGRAM.stem, handover=handover, settles=False)
         self._identifier = identifier
         self._cgroups = cgroups
         self._moving: dict[bytes, int] = {}

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from probes.kernel.handover import HandedMap, Handover
+from probes.kernel.handover import HandedMap, Handover, Layout
 from probes.kernel.libbpf import Ledger, Libbpf, LibraryMissing, Map, Ring
 from probes.observation import BlindReason, Gap, Instant, Seeing, SensorName
 from probes.sensor import SensorBlind
@@ -22,6 +22,7 @@ from probes.sensor import SensorBlind
 _LOST = 0  # ring.bpf.h
 _TOLD = 2
 _SETTLED = 3
+_TAKEN = 4
 _HEADER_BYTES = 8  # of a record in the ring, linux/bpf.h
 _BACKLOG = 100_000
 _GATHER_EVERY = 1000
@@ -31,13 +32,13 @@ class HandedProgram:
     """One attached program's descriptors, opened for reading."""
 
     def __init__(
-        self, *, sensor: SensorName, stem: str, handover: Handover | None, ring_is_a_hint: bool = False
+        self, *, sensor: SensorName, stem: str, handover: Handover | None, settles: bool = True
     ) -> None:
-        """`ring_is_a_hint`: what a lost record said stands in a table too, so it is no loss."""
+        """`settles` is False where a record that a killed reader took along is no loss: another tells it."""
         self._sensor = sensor
         self._stem = stem
         self._handover = handover
-        self._ring_is_a_hint = ring_is_a_hint
+        self._settles = settles
         self._libbpf: Libbpf | None = None
         self._ring: Ring | None = None
         self._ledger: Ledger | None = None
@@ -64,17 +65,13 @@ class HandedProgram:
             raise SensorBlind(entry.blind.reason, entry.blind.detail)
         try:
             self._libbpf = Libbpf()
-            events = self._handed("events")
-            if events.entry.value is None:
-                raise SensorBlind(
-                    BlindReason.READ_FAILED, f"the manifest has no layout for {events.entry.name}"
-                )
-            self._read_record = events.entry.value.reader()
+            events, layout = self._handed("events"), self.event_layout()
+            self._read_record = layout.reader()
             self._ledger = Ledger(fd=self._handed("ledger").fd)
             self._told = self._ledger.count(_TOLD)
             self._ring = Ring(libbpf=self._libbpf, fd=events.fd)
-            self._record_bytes = _HEADER_BYTES + (events.entry.value.size + 7) // 8 * 8
-            if not self._ring_is_a_hint:
+            self._record_bytes = _HEADER_BYTES + (layout.size + 7) // 8 * 8
+            if self._settles:
                 taken = self._ring.position() - self._ledger.count(_SETTLED)
                 self._unsettled = max(0, taken) // self._record_bytes
         except LibraryMissing as error:
@@ -93,6 +90,28 @@ class HandedProgram:
             except OSError as error:
                 raise SensorBlind(BlindReason.READ_FAILED, str(error.strerror)) from error
         return len(self._backlog)
+
+    def raw_records(self, limit: int) -> list[bytes]:
+        """Take at most `limit` records out of the ring as they are, for a reader that decodes them itself.
+
+        What is taken is noted in the kernel's sight, so that the program can tell how much waits. Not to be
+        mixed with `records`.
+        """
+        if self._ring is None or self._ledger is None:
+            raise SensorBlind(BlindReason.READ_FAILED, "the sensor is not open")
+        try:
+            records = self._ring.drain(limit)
+        except OSError as error:
+            raise SensorBlind(BlindReason.READ_FAILED, str(error.strerror)) from error
+        self._ledger.note(_TAKEN, self._ring.position())
+        return records
+
+    def event_layout(self) -> Layout:
+        """Return how a record of the ring begins."""
+        layout = self._handed("events").entry.value
+        if layout is None:
+            raise SensorBlind(BlindReason.READ_FAILED, f"the manifest has no layout for {self._stem}_events")
+        return layout
 
     def records(self, count: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield `count` waiting records, decoded, or all; raise SensorBlind when the ring cannot be read.

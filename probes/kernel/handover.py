@@ -76,6 +76,17 @@ class Layout:
 
         return read
 
+    def unpacker(self, *names: str) -> Callable[[bytes], tuple[Any, ...]]:
+        """Return a function from bytes to the values of exactly these fields, in the order in which they lie.
+
+        It raises struct.error when the bytes are too few; `unpacker` raises ManifestInvalid when the fields
+        are others.
+        """
+        found = tuple(f.name for f in self._in_order())
+        if found != names:
+            raise ManifestInvalid(f"fields {', '.join(found)}, expected {', '.join(names)}")
+        return self._format().unpack_from
+
     def _in_order(self) -> list[Field]:
         return sorted(self.fields, key=lambda f: f.offset)
 

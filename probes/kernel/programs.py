@@ -1,16 +1,37 @@
-"""What a kernel program is to the loader: its source, where its functions attach, and the maps it shares.
+"""What a kernel program is to the loader: its source, where its functions attach, what it takes and shares.
 
 Every name in a program's C begins with its own name, so that all enabled programs compile as one module.
 """
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from pathlib import Path
 
 from probes.observation import SensorName
 
 _FOLDER = Path(__file__).parent
+
+
+class Capability(enum.IntEnum):
+    """A capability that loading or attaching takes, by its number in linux/capability.h."""
+
+    NET_ADMIN = 12
+    NET_RAW = 13
+    PERFMON = 38
+    BPF = 39
+
+
+LOADING = frozenset({Capability.BPF, Capability.PERFMON})
+"""What every program takes."""
+
+
+class Direction(enum.IntEnum):
+    """Which packets of a cgroup's sockets, by the number of the attach type in linux/bpf.h."""
+
+    INGRESS = 0
+    EGRESS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +48,35 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
+class CgroupAttachment:
+    """One function of a program and the packets it sees: of every socket of the host, in one direction."""
+
+    function: str
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True)
 class KernelProgram:
-    """One `x.bpf.c`: its stem, its attachments, and the maps that go to the agent."""
+    """One `x.bpf.c`: its stem, its attachments, and the maps that go to the agent.
+
+    `capabilities` are those that attaching it takes beside LOADING.
+    """
 
     sensor: SensorName
     stem: str
-    attachments: tuple[Attachment, ...]
+    attachments: tuple[Attachment | CgroupAttachment, ...]
     maps: tuple[str, ...]
+    capabilities: frozenset[Capability] = frozenset()
 
     @property
     def source(self) -> str:
         """The C text."""
         return (_FOLDER / f"{self.stem}.bpf.c").read_text()
+
+    @property
+    def tracepoints(self) -> tuple[Attachment, ...]:
+        """Its attachments to tracepoints."""
+        return tuple(a for a in self.attachments if isinstance(a, Attachment))
 
 
 def shared_source() -> str:

@@ -21,7 +21,8 @@ from probes.observation import CgroupId, Observation
 from probes.sensor import Sensor
 
 MAIN = Path(handover.__file__).with_name("__main__.py")
-BOUNDED = ["setpriv", "--bounding-set=-all,+bpf,+perfmon", "--inh-caps=-all,+bpf,+perfmon"]
+_HELD = "-all,+bpf,+perfmon,+net_admin"
+BOUNDED = ["setpriv", f"--bounding-set={_HELD}", f"--inh-caps={_HELD}"]
 # A mount namespace of its own, so that tracefs is there whatever the machine has mounted, and then the
 # privileges of the loader's unit and not one more.
 AS_IN_ITS_UNIT = [
