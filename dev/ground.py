@@ -37,9 +37,9 @@ def _no_sensors(*, root: bool) -> str:
     if sys.platform != "linux":
         return f"kernel sensors need Linux, this is {sys.platform}"
     if not root:
-        return "not root: the loader needs CAP_BPF and CAP_PERFMON (run make run as root)"
+        return "not root: the loader needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (run make run as root)"
     if shutil.which("setpriv") is None:
-        return "setpriv is missing (Debian: util-linux), the loader cannot be held to two capabilities"
+        return "setpriv is missing (Debian: util-linux), the loader cannot be held to three capabilities"
     return ""
 
 

@@ -178,7 +178,7 @@ def _loader(home: run_folder.RunFolder, files: setup_files.Files) -> Part:
         name="loader",
         command=["/usr/bin/python3", "-I", str(home.loader), *words],
         log=files.logs / "loader.log",
-        capabilities=("bpf", "perfmon"),
+        capabilities=("bpf", "perfmon", "net_admin"),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 DEFAULT_SOCKET = "/run/nanobot/handover.sock"
 DEFAULT_PORTS = (8000, 4000, 11434, 8080)
 MAX_PORTS = 64
-_MAX_LIBRARIES = 8
+_MAX_LIBRARIES = 16
 
 
 class ConfigInvalid(Exception):

@@ -80,7 +80,7 @@ def run_loader(folder: Path, *, config: str = "", prefix: list[str] | None = Non
 
 @pytest.fixture(scope="session")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadRun]:
-    """All programs, loaded with exactly CAP_BPF and CAP_PERFMON."""
+    """All programs, loaded with exactly the capabilities of the loader's unit."""
     run = run_loader(tmp_path_factory.mktemp("loader"), prefix=AS_IN_ITS_UNIT)
     yield run
     run.handover.close()

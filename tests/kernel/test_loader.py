@@ -39,8 +39,8 @@ def _check(
     return run.returncode, {row["name"]: row for row in json.loads(run.stdout)["sensors"]}
 
 
-def test_everything_attaches_with_two_capabilities(loaded: LoadRun) -> None:
-    """CAP_BPF and CAP_PERFMON, bounded to exactly these, attach every program."""
+def test_everything_attaches_with_the_capabilities_of_its_unit(loaded: LoadRun) -> None:
+    """CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, bounded to exactly these, attach every program."""
     assert loaded.status == 0, loaded.said
     states = {entry.sensor: entry.blind for entry in loaded.handover.manifest.sensors}
     assert states == dict.fromkeys(_KERNEL_SENSORS)

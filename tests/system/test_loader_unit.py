@@ -23,7 +23,7 @@ StandardOutput=file:/run/loader-said
 @pytest.mark.root
 @pytest.mark.systemd
 @pytest.mark.ebpf
-def test_every_sensor_attaches_with_the_two_capabilities_of_the_unit(product: Path) -> None:
+def test_every_sensor_attaches_with_the_capabilities_of_the_unit(product: Path) -> None:
     """All of the sandbox in force, the loader compiles and attaches all of its programs."""
 
     def prepare(root: Path) -> None:

@@ -59,12 +59,12 @@ def test_systemd_finds_nothing_wrong_with_a_unit(unit: str, tmp_path: Path) -> N
     assert (done.returncode, complaints) == (0, [])
 
 
-def test_loader_is_bound_to_two_capabilities_and_the_agent_to_none() -> None:
+def test_loader_is_bound_to_three_capabilities_and_the_agent_to_none() -> None:
     """The bounding sets are what docs/explanation/privileges.md promises."""
     agent = (UNITS / "nanobot-agent.service").read_text().splitlines()
     loader = (UNITS / "nanobot-probes.service").read_text().splitlines()
     assert "CapabilityBoundingSet=" in agent
-    assert "CapabilityBoundingSet=CAP_BPF CAP_PERFMON" in loader
+    assert "CapabilityBoundingSet=CAP_BPF CAP_PERFMON CAP_NET_ADMIN" in loader
 
 
 # A stand-in for the agent that shows the service manager's side alone: it stores one descriptor when it was
@@ -130,8 +130,8 @@ class TestLives:
         self.settle(manager, "agent and loader active")
         assert self.kept(manager) == "1"
         assert manager.show("nanobot-probes.service", "MainPID") == "0"
-        # CAP_PERFMON is bit 38, CAP_BPF bit 39.
-        assert "CapEff:\t000000c000000000" in manager.shell("cat /run/loader-said")
+        # CAP_NET_ADMIN is bit 12, CAP_PERFMON bit 38, CAP_BPF bit 39.
+        assert "CapEff:\t000000c000001000" in manager.shell("cat /run/loader-said")
 
     def test_a_killed_agent_finds_its_descriptors_and_the_loader_rests(self, manager: BootedHost) -> None:
         """kill -9 and an ordinary restart both keep the store and do not run the loader."""
