@@ -7,7 +7,7 @@ from typing import assert_never
 from probes.observation import BlindReason
 
 
-def remedy(reason: BlindReason) -> str:
+def remedy(reason: BlindReason) -> str:  # noqa: C901, PLR0912 -- one case per reason, checked complete
     """Return the next step for `reason`."""
     match reason:
         case BlindReason.DISABLED:
@@ -28,5 +28,15 @@ def remedy(reason: BlindReason) -> str:
             return "see journalctl -u nanobot-agent; restart nanobot-probes to hand the sensor over anew"
         case BlindReason.UNSUPPORTED_PLATFORM:
             return "this system has no such interface; nothing to install"
+        case BlindReason.NO_NVML:
+            return "install libnvidia-ml.so.1 (it comes with the driver) and nvidia-ml-py in the agent's venv"
+        case BlindReason.NO_DRIVER:
+            return "load the driver: modprobe nvidia; see dmesg for why it is not loaded"
+        case BlindReason.NO_DEVICE_ACCESS:
+            return "let the agent open /dev/nvidiactl and /dev/nvidia*: their modes, DeviceAllow of its unit"
+        case BlindReason.VERSION_MISMATCH:
+            return "reboot the host (the driver was upgraded, the old module is still loaded)"
+        case BlindReason.NOT_ANSWERING:
+            return "look at dmesg for Xid lines; a GPU that does not answer needs a reset or a reboot"
         case _:
             assert_never(reason)

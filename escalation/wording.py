@@ -279,7 +279,7 @@ def _numbers(reason: Reason) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def blindness(reason: BlindReason) -> str:
+def blindness(reason: BlindReason) -> str:  # noqa: C901, PLR0912 -- one case per reason, checked complete
     """Return why something cannot be seen."""
     match reason:
         case BlindReason.DISABLED:
@@ -302,6 +302,16 @@ def blindness(reason: BlindReason) -> str:
             return "not available on this operating system"
         case BlindReason.HOST_SILENT:
             return "the host is silent: no heartbeat arrives"
+        case BlindReason.NO_NVML:
+            return "NVIDIA's management library or its Python binding is missing on the host"
+        case BlindReason.NO_DRIVER:
+            return "the NVIDIA driver is not loaded"
+        case BlindReason.NO_DEVICE_ACCESS:
+            return "the agent may not open the NVIDIA devices"
+        case BlindReason.VERSION_MISMATCH:
+            return "NVIDIA's library and the loaded driver are of different versions"
+        case BlindReason.NOT_ANSWERING:
+            return "a call to the NVIDIA driver does not come back"
         case BlindReason.UNKNOWN:
             return "for a reason that this orchestrator does not know; the agent is newer"
         case _:

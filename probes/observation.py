@@ -217,6 +217,11 @@ class BlindReason(enum.StrEnum):
     ATTACH_FAILED = "attach_failed"
     READ_FAILED = "read_failed"
     UNSUPPORTED_PLATFORM = "unsupported_platform"
+    NO_NVML = "no_nvml"
+    NO_DRIVER = "no_driver"
+    NO_DEVICE_ACCESS = "no_device_access"
+    VERSION_MISMATCH = "version_mismatch"
+    NOT_ANSWERING = "not_answering"
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,6 +144,11 @@ class BlindReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BLIND_REASON_READ_FAILED: _ClassVar[BlindReason]
     BLIND_REASON_UNSUPPORTED_PLATFORM: _ClassVar[BlindReason]
     BLIND_REASON_HOST_SILENT: _ClassVar[BlindReason]
+    BLIND_REASON_NO_NVML: _ClassVar[BlindReason]
+    BLIND_REASON_NO_DRIVER: _ClassVar[BlindReason]
+    BLIND_REASON_NO_DEVICE_ACCESS: _ClassVar[BlindReason]
+    BLIND_REASON_VERSION_MISMATCH: _ClassVar[BlindReason]
+    BLIND_REASON_NOT_ANSWERING: _ClassVar[BlindReason]
 
 class ServerKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -305,6 +310,11 @@ BLIND_REASON_ATTACH_FAILED: BlindReason
 BLIND_REASON_READ_FAILED: BlindReason
 BLIND_REASON_UNSUPPORTED_PLATFORM: BlindReason
 BLIND_REASON_HOST_SILENT: BlindReason
+BLIND_REASON_NO_NVML: BlindReason
+BLIND_REASON_NO_DRIVER: BlindReason
+BLIND_REASON_NO_DEVICE_ACCESS: BlindReason
+BLIND_REASON_VERSION_MISMATCH: BlindReason
+BLIND_REASON_NOT_ANSWERING: BlindReason
 SERVER_KIND_UNSPECIFIED: ServerKind
 SERVER_KIND_VLLM: ServerKind
 SERVER_KIND_TENSORRT_LLM: ServerKind
