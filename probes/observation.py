@@ -205,6 +205,76 @@ class Unobserved:
     facts: UnobservedFacts
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryState:
+    """The host's memory at one moment, and what happened to it in the `window_s` seconds before.
+
+    `available_bytes` is the kernel's own estimate of what can be had without swapping; `free_bytes` is what
+    nobody uses, page cache not counted. The shares of time that some or all tasks stalled (0..100, over ten
+    seconds) are None on a kernel without pressure accounting.
+    """
+
+    sensor: SensorName
+    at: Instant
+    total_bytes: int
+    available_bytes: int
+    free_bytes: int
+    cached_bytes: int
+    swap_total_bytes: int
+    swap_free_bytes: int
+    some_avg10: float | None
+    full_avg10: float | None
+    window_s: float
+    full_stalled_s: float
+    allocation_stalls: int
+    swapped_in_pages: int
+    major_faults: int
+    oom_kills: int
+
+
+class UsageSource(enum.StrEnum):
+    """Whose account a server's use of the processor is."""
+
+    CGROUP = "cgroup"  # its unit or container has a cgroup of its own
+    PROCESS_TREE = "process_tree"  # it shares one, so its processes are added up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerUsage:
+    """How many cores a model server and all its processes kept busy in the last `window_s` seconds.
+
+    `origin` is the server's main process and `started` when it began; `pids` are its processes as the host
+    numbers them, at most `PIDS_MAX`, smallest first.
+    """
+
+    sensor: SensorName
+    at: Instant
+    origin: Origin
+    started: Instant
+    port: int
+    cores: float
+    window_s: float
+    source: UsageSource
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """The host slept for `slept_s` seconds, and woke not long before `at`."""
+
+    sensor: SensorName
+    at: Instant
+    slept_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerReloaded:
+    """The service manager read its units again at `at` (`systemctl daemon-reload`, or a re-execution)."""
+
+    sensor: SensorName
+    at: Instant
+
+
 class BlindReason(enum.StrEnum):
     """Why a sensor cannot see."""
 
@@ -263,5 +333,9 @@ Observation = (
     | Exchange
     | RequestsInFlight
     | Unobserved
+    | MemoryState
+    | ServerUsage
+    | Suspended
+    | ManagerReloaded
     | Gap
 )

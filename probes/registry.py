@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from probes.host import listeners
+from probes.host import listeners, manager, pressure, servers, suspend
 from probes.host.cgroups import CgroupMounts, CgroupPaths, find_mounts
 from probes.host.identity import Identifier
 from probes.host.memory import MemoryFiles
@@ -66,6 +66,22 @@ def _host_listeners(host: Surroundings) -> Sensor:
     return listeners.HostListeners(identifier=Identifier(cgroups=cgroups))
 
 
+def _host_manager(_: Surroundings) -> Sensor:
+    return manager.ManagerSensor()
+
+
+def _host_memory(_: Surroundings) -> Sensor:
+    return pressure.MemorySensor()
+
+
+def _host_servers(host: Surroundings) -> Sensor:
+    return servers.ServersSensor(identifier=host.identifier, root=host.mounts.unified)
+
+
+def _host_suspend(_: Surroundings) -> Sensor:
+    return suspend.SuspendSensor()
+
+
 def _listener(host: Surroundings) -> Sensor:
     return listener.ListenerSensor(handover=host.handover, identifier=host.identifier)
 
@@ -77,6 +93,10 @@ def _oom_kill(host: Surroundings) -> Sensor:
 
 SENSORS: tuple[SensorSpec, ...] = (
     SensorSpec(listeners.NAME, "every listening TCP socket of the host", 60.0, _host_listeners),
+    SensorSpec(manager.NAME, "reloads of the service manager", 0.25, _host_manager),
+    SensorSpec(pressure.NAME, "memory that is left, and stalls for want of it", 0.5, _host_memory),
+    SensorSpec(servers.NAME, "cores that each model server keeps busy", 5.0, _host_servers),
+    SensorSpec(suspend.NAME, "sleep of the host", 0.5, _host_suspend),
     SensorSpec(
         device_open.NAME, "opens of NVIDIA device nodes, by result", 0.25, _device_open, device_open.PROGRAM
     ),

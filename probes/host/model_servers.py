@@ -44,7 +44,7 @@ class ModelServer:
 
 def running(proc: Path = Path("/proc")) -> tuple[ModelServer, ...]:
     """Return the main processes of model servers, by pid; workers that serve nobody are left out."""
-    found = [server for pid in _pids(proc) if (server := _looked_at(proc, pid)) is not None]
+    found = [server for pid in _pids(proc) if (server := looked_at(proc, pid)) is not None]
     return tuple(sorted(found, key=lambda server: server.pid))
 
 
@@ -98,7 +98,8 @@ class Servers:
         return [int(line) for line in lines[:_PROCESSES] if line.isdecimal() and line != "0"]
 
 
-def _looked_at(proc: Path, pid: int) -> ModelServer | None:
+def looked_at(proc: Path, pid: int) -> ModelServer | None:
+    """Return what model server a process is, None for anything else and for what works for one."""
     try:
         name = (proc / str(pid) / "comm").read_bytes().removesuffix(b"\n").decode(errors="replace")
         raw = (proc / str(pid) / "cmdline").read_bytes()[:4096]
