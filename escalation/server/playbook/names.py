@@ -1,8 +1,8 @@
-"""Names from hosts that may stand in a command: checked in full, or not used at all.
+"""Names from hosts that may stand in a command or a text: checked in full, or not used at all.
 
-A name that a host reports is hostile input. A remedy puts one into an argument list only through these
-functions; None means that the remedy has to advise something that needs no name. A leading dash is refused
-everywhere, so that no name can be read as an option.
+A name that a host reports is hostile input. A remedy puts one into an argument list, or into its own words,
+only through these functions; None means that the remedy has to advise something that needs no name. A
+leading dash is refused everywhere, so that no name can be read as an option.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from escalation.model import Incident, RouteId, Subject, SubjectKind
 # systemd.unit(5): letters, digits, ":_.\-" and one "@"; a backslash only as the escape of systemd-escape(1).
 _SERVICE: Final = re.compile(r"(?=.{9,255}\Z)[A-Za-z0-9_](?:[A-Za-z0-9:_.@-]|\\x[0-9a-f]{2})*\.service\Z")
 _CONTAINER: Final = re.compile(r"[0-9a-f]{64}\Z")
-# What registries, Hugging Face and Ollama call a model: words joined by separators, a tag after a colon.
-_MODEL: Final = re.compile(r"(?=.{1,200}\Z)[A-Za-z0-9]+(?:[._:/@-]+[A-Za-z0-9]+)*\Z")
+# What Hugging Face, Ollama and operators call a model: words with one separator between them, so no URL.
+_MODEL: Final = re.compile(r"(?=.{1,96}\Z)[A-Za-z0-9]+(?:(?:[._:/@-]|__)[A-Za-z0-9]+)*\Z")
 _CGROUP: Final = re.compile(r"(?=.{2,512}\Z)(?:/[A-Za-z0-9_][A-Za-z0-9:_.@-]*)+\Z")
 
 
@@ -41,10 +41,8 @@ def cgroup_path(subject: Subject) -> str | None:
 
 
 def model_name(route: RouteId | None) -> str | None:
-    """Return the model's name where it is known and safe in a command; it never begins with a separator."""
-    if route is not None and _MODEL.match(route.model) and ".." not in route.model:
-        return route.model
-    return None
+    """Return the model's name where it is known and safe; it never begins with a separator."""
+    return route.model if route is not None and _MODEL.match(route.model) else None
 
 
 def _checked(subject: Subject, kind: SubjectKind, pattern: re.Pattern[str]) -> str | None:

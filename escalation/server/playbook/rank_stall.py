@@ -42,8 +42,10 @@ def advise(incident: Incident) -> Advice:
             "which takes many minutes."
         ),
         will_not_fix=(
-            "The cause. Large prompts bring it back: lower --max-model-len and --max-num-batched-tokens, or "
-            "send prompts above 32k tokens to a model that runs on a single host."
+            "Two whole copies of the model that stalled by themselves: look for one request that went to "
+            "both. And the cause: large prompts bring it back; lower --max-model-len and "
+            "--max-num-batched-tokens, or send prompts above 32k tokens to a model that runs on a single "
+            "host."
         ),
         verification=Verification(text=_PROOF, within_s=1800, quiet_s=600),
     )

@@ -32,7 +32,7 @@ def advise(incident: Incident) -> Advice:
             ),
             will_not_fix="Anything: it shows the server's flags.",
             proof=_PROOF,
-            command=serving.settings_command(incident),
+            command=serving.template_command(incident) or serving.settings_command(incident),
         )
     return serving.change(
         incident,
@@ -45,6 +45,7 @@ def advise(incident: Incident) -> Advice:
             "Clients that read the field by its old name (reasoning_content), or only by its new one."
         ),
         proof=_PROOF,
+        command=serving.template_command(incident),
     )
 
 

@@ -59,7 +59,7 @@ def _setting(server: ServerKind) -> str:
             return "Raise --ctx-size; it is shared by all slots (--parallel)."
         case ServerKind.LITELLM:
             return (
-                "Give the model a larger one for such prompts: context_window_fallbacks in router_settings, "
+                "Give the model a larger one for such prompts: context_window_fallbacks, "
                 "with enable_pre_call_checks: true and max_input_tokens in its model_info."
             )
         case (

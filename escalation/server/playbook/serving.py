@@ -73,6 +73,18 @@ def settings_command(incident: Incident) -> tuple[str, ...]:
     return listener_command(incident)
 
 
+def template_command(incident: Incident) -> tuple[str, ...] | None:
+    """Return what shows a model's template in Ollama; None for another server, or a name that is not safe."""
+    model = model_name(route_of(incident))
+    if server_of(incident) is not ServerKind.OLLAMA or model is None:
+        return None
+    show = ("ollama", "show", "--template", model)
+    target = acted_on(incident)
+    if (container := container_id(target)) is not None:
+        return ("docker", "exec", container, *show)
+    return show if service_unit(target) is not None else None
+
+
 def restart_command(incident: Incident) -> tuple[ActionKind, tuple[str, ...]] | None:
     """Return what restarts exactly this server, or None where it has no safe name."""
     target = acted_on(incident)
@@ -110,19 +122,25 @@ def look(
 
 
 def change(
-    incident: Incident, *, summary: str, risk: str, will_not_fix: str, proof: str, within_s: float = 3600
+    incident: Incident,
+    *,
+    summary: str,
+    risk: str,
+    will_not_fix: str,
+    proof: str,
+    command: tuple[str, ...] | None = None,
 ) -> Advice:
-    """Return the advice to change a setting of the server; the command shows what it is now."""
+    """Return the advice to change a setting of the server; the command shows how it was started."""
     action = Action(
         kind=ActionKind.CHANGE_SETTING,
         host=incident.agent_id,
         target=acted_on(incident),
-        command=settings_command(incident),
+        command=settings_command(incident) if command is None else command,
     )
     return Advice(
         action=action,
         summary=summary,
         risk=f"{READS_SETTINGS} {risk}",
         will_not_fix=will_not_fix,
-        verification=Verification(text=proof, within_s=within_s, quiet_s=600),
+        verification=Verification(text=proof, within_s=3600, quiet_s=600),
     )
