@@ -538,7 +538,10 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
-    """One cause on one host, folded from the reports that share it."""
+    """One cause on one host, folded from the reports that share it.
+
+    `explained_by` names the open incident of which this one is a consequence: that one is to be decided.
+    """
 
     id: IncidentId
     agent_id: AgentId
@@ -556,6 +559,7 @@ class Incident:
     count: int
     reasons: tuple[Reason, ...] = field(default=())
     evidence: tuple[Evidence, ...] = field(default=())
+    explained_by: IncidentId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -327,4 +327,25 @@ def an_entry(
         created_ns=A_MOMENT_NS,
         approve_by_ns=A_MOMENT_NS + 60 * _MINUTE_NS,
     )
-    return Entry(recommendation, incident, cured=3, tried=4)
+    return Entry(recommendation, incident, cured=3, tried=4, explains=_explained_by(incident))
+
+
+def _explained_by(incident: Incident) -> tuple[Incident, ...]:
+    """Return the stalls on two hosts that are behind a stall over both."""
+    if incident.fault_class is not FaultClass.DISTRIBUTED_RANK_STALL:
+        return ()
+    kinds = {
+        AgentId("spark-a"): FaultClass.ROUTE_ENGINE_STALLED,
+        AgentId("spark-b"): FaultClass.ROUTE_FAILS_REAL_TRAFFIC,
+    }
+    return tuple(
+        dataclasses.replace(
+            incident,
+            id=IncidentId(f"{incident.id}-{host}"),
+            agent_id=host,
+            fault_class=kind,
+            subject=_on(_ENGINE),
+            explained_by=incident.id,
+        )
+        for host, kind in kinds.items()
+    )

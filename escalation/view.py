@@ -86,6 +86,17 @@ class CuredBefore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConsequenceView:
+    """An open incident that another one explains."""
+
+    incident_id: str
+    host: str
+    fault_class: str
+    headline: str
+    subject: SubjectView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntryView:
     """One entry of the queue."""
 
@@ -124,6 +135,8 @@ class EntryView:
     done_at: str | None
     finished_at: str | None
     cured_before: CuredBefore
+    explained_by: str | None = None
+    explains: tuple[ConsequenceView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +156,7 @@ class IncidentView:
     count: int
     reasons: tuple[str, ...]
     evidence: tuple[dict[str, Scalar], ...]
+    explained_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +256,18 @@ def entry_view(entry: Entry) -> EntryView:
         done_at=_moment_or_none(recommendation.done_ns),
         finished_at=_moment_or_none(recommendation.finished_ns),
         cured_before=CuredBefore(entry.cured, entry.tried),
+        explained_by=_shown_or_none(incident.explained_by),
+        explains=tuple(_consequence(each) for each in entry.explains),
+    )
+
+
+def _consequence(incident: Incident) -> ConsequenceView:
+    return ConsequenceView(
+        incident_id=shown(incident.id),
+        host=shown(incident.agent_id),
+        fault_class=_fault_name(incident),
+        headline=headline(incident.fault_class, incident.fault_number),
+        subject=_subject(incident.subject),
     )
 
 
@@ -295,6 +321,7 @@ def incident_view(incident: Incident) -> IncidentView:
         count=incident.count,
         reasons=tuple(sentence(reason) for reason in incident.reasons),
         evidence=tuple(evidence_view(evidence) for evidence in incident.evidence),
+        explained_by=_shown_or_none(incident.explained_by),
     )
 
 

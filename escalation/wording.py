@@ -107,7 +107,7 @@ def state_sentence(state: State, *, approvers: int = 0) -> str:
         case State.EXPIRED:
             return "expired: nobody decided in time"
         case State.WITHDRAWN:
-            return "withdrawn: the fault cleared, or the facts changed, before anybody decided"
+            return "withdrawn: the fault cleared, or another incident explains it, before anybody decided"
         case State.DONE:
             return "carried out: recovery is being verified"
         case State.LAPSED:

@@ -76,9 +76,12 @@ def entry_text(entry: EntryView, *, paint: Paint = plain, width: int | None = No
         ("Since", [seen]),
         ("Why", list(entry.reasons) or ["the agent gave no reason"]),
         ("Evidence", [str(each["fact"]) for each in entry.evidence] or ["none was sent"]),
+        ("Cause", _cause(entry)),
+        ("Explains", _consequences(entry)),
         ("Advice", [entry.summary]),
     ):
-        lines += _block(label, values, paint, width)
+        if values:
+            lines += _block(label, values, paint, width)
     lines += _action(entry, paint, width)
     cured = entry.cured_before
     history = f"cured {cured.cured} of {cured.tried} times" if cured.tried else "never tried"
@@ -96,6 +99,19 @@ def entry_text(entry: EntryView, *, paint: Paint = plain, width: int | None = No
     if advice := _next_step(entry):
         lines += ["", *advice]
     return "\n".join(lines) + "\n"
+
+
+def _cause(entry: EntryView) -> list[str]:
+    if entry.explained_by is None:
+        return []
+    return [f"another incident explains it; decide on that one: nanobotctl show {entry.explained_by}"]
+
+
+def _consequences(entry: EntryView) -> list[str]:
+    return [
+        f"{each.host}  {each.subject.kind} {each.subject.name}  {each.fault_class}: {each.headline}"
+        for each in entry.explains
+    ]
 
 
 def _action(entry: EntryView, paint: Paint, width: int | None) -> list[str]:

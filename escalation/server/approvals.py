@@ -95,6 +95,11 @@ class CaseCleared:
 
 
 @dataclass(frozen=True, slots=True)
+class Explained:
+    """Another open incident explains this one, and it is the other that has to be decided."""
+
+
+@dataclass(frozen=True, slots=True)
 class FaultReturned:
     """The same fault on the same subject was reported again after it had cleared."""
 
@@ -118,7 +123,7 @@ class TimePassed:
     would_be_seen: bool
 
 
-Event = Approve | Reject | MarkDone | CaseCleared | FaultReturned | Advised | TimePassed
+Event = Approve | Reject | MarkDone | CaseCleared | Explained | FaultReturned | Advised | TimePassed
 
 
 def propose(
@@ -169,6 +174,10 @@ def step(
             return _mark_done(recommendation, incident, event, now_ns)
         case CaseCleared():
             return _case_cleared(recommendation, incident, now_ns)
+        case Explained():
+            if recommendation.state is State.PROPOSED:
+                return _finish(recommendation, State.WITHDRAWN, now_ns)
+            return recommendation
         case FaultReturned():
             if recommendation.state is State.DONE:
                 return _finish(recommendation, State.NOT_CURED, now_ns)

@@ -47,12 +47,16 @@ class FellBehind(DeskError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of the queue: a recommendation, its incident, and how often this remedy cured before."""
+    """One row of the queue: a recommendation, its incident, and how often this remedy cured before.
+
+    `explains` are the open incidents that are only consequences of this one.
+    """
 
     recommendation: Recommendation
     incident: Incident
     cured: int
     tried: int
+    explains: tuple[Incident, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

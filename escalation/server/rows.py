@@ -66,7 +66,12 @@ def load_incident(text: str) -> Incident:
         fields: dict[str, Any] = json.loads(text)
         evidence = tuple(_load_evidence(piece) for piece in fields.pop("evidence"))
         # Incident's union of dataclasses is more than msgspec can tell apart: convert field by field.
-        converted = {name: msgspec.convert(fields[name], kind) for name, kind in _INCIDENT_FIELDS.items()}
+        # A field that an older version did not keep has its default; one without a default is missed below.
+        converted = {
+            name: msgspec.convert(fields[name], kind)
+            for name, kind in _INCIDENT_FIELDS.items()
+            if name in fields
+        }
         return Incident(**converted, evidence=evidence)
     except (ValueError, KeyError, TypeError, AttributeError, msgspec.ValidationError) as error:
         raise StoreCorrupt(f"an incident in the database cannot be read: {error}") from error

@@ -237,14 +237,14 @@ class Service:
         """Yield each entry as it changes, from now on."""
         return self._feed.watch()
 
-    async def _decide(self, decision: Callable[..., Entry]) -> Entry:
+    async def _decide(self, decision: Callable[..., triage.Decided]) -> Entry:
         work = partial(decision, policy=self._policy, now_ns=self._time.now_ns())
         try:
             decided = await self._store.write(work)
         except StoreError as error:
             raise Unavailable(f"the decision was not kept: {error}") from error
-        self._touch(frozenset({decided.recommendation.id}))
-        return decided
+        self._touch(decided.changed)
+        return decided.entry
 
     async def _read(self, work: Callable[[Ledger], T]) -> T:
         try:
@@ -254,7 +254,11 @@ class Service:
 
 
 def _queue(ledger: Ledger, *, states: frozenset[State]) -> Sequence[Entry]:
-    entries = [triage.entry_of(ledger, each) for each in ledger.in_states(states, limit=_SHOWN)]
+    consequences = triage.consequences_in(ledger)
+    entries = [
+        triage.entry_of(ledger, each, consequences=consequences)
+        for each in ledger.in_states(states, limit=_SHOWN)
+    ]
     return sorted(
         entries,
         key=lambda entry: (

@@ -103,6 +103,9 @@ class Ledger(Protocol):
     def incidents(self, *, limit: int) -> Sequence[Incident]:
         """Return incidents, open ones first, newest first."""
 
+    def open_of(self, fault_classes: frozenset[FaultClass], *, limit: int) -> Sequence[Incident]:
+        """Return the newest `limit` open incidents, of any host, that are of one of `fault_classes`."""
+
     def open_count(self, agent_id: AgentId) -> int:
         """Return how many incidents of a host are open."""
 

@@ -143,6 +143,12 @@ class MemoryLedger:
         """Return incidents, open ones first, newest first."""
         return sorted(self._incidents.values(), key=lambda each: (not each.open, -each.last_seen_ns))[:limit]
 
+    def open_of(self, fault_classes: frozenset[FaultClass], *, limit: int) -> Sequence[Incident]:
+        """Return the newest `limit` open incidents, of any host, that are of one of `fault_classes`."""
+        found = (each for each in self._incidents.values() if each.open)
+        wanted = (each for each in found if each.fault_class in fault_classes)
+        return sorted(wanted, key=lambda each: (-each.last_seen_ns, each.id))[:limit]
+
     def open_count(self, agent_id: AgentId) -> int:
         """Return how many incidents of a host are open."""
         return sum(each.open and each.agent_id == agent_id for each in self._incidents.values())

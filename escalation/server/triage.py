@@ -7,6 +7,7 @@ in the same transaction.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final
@@ -25,10 +26,13 @@ from escalation.model import (
     State,
     UnknownBody,
 )
-from escalation.server import approvals, audit, binding, coverage, incidents
+from escalation.server import approvals, audit, binding, causes, coverage, incidents
 from escalation.server.desk import Entry, NotFound
 from escalation.server.playbook.registry import advise
 from escalation.server.store import Delivery, Ledger
+
+_RELATED_AT_MOST: Final = 2000
+"""How many open incidents are looked through for a common cause: the newest."""
 
 Changed = frozenset[RecommendationId]
 
@@ -40,6 +44,17 @@ class Kept:
     fresh: int
     changed: Changed
 
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a decision made of an entry, and every recommendation that changed with it."""
+
+    entry: Entry
+    changed: Changed
+
+
+Consequences = Mapping[IncidentId, tuple[Incident, ...]]
+"""An open incident -> the open incidents that it explains."""
 
 ORCHESTRATOR: Final = "orchestrator"
 """The actor of what nobody asked for: time that passed, a host that fell silent."""
@@ -118,7 +133,7 @@ def approve(
     digest: str,
     policy: approvals.Policy,
     now_ns: int,
-) -> Entry:
+) -> Decided:
     """Record that `person` approves exactly what `digest` names."""
     return _decide(
         ledger, entry_id, approvals.Approve(person, reason, digest), person, policy=policy, now_ns=now_ns
@@ -127,12 +142,14 @@ def approve(
 
 def reject(
     ledger: Ledger, entry_id: str, *, person: str, reason: str, policy: approvals.Policy, now_ns: int
-) -> Entry:
+) -> Decided:
     """Record that `person` rejects it."""
     return _decide(ledger, entry_id, approvals.Reject(person, reason), person, policy=policy, now_ns=now_ns)
 
 
-def mark_done(ledger: Ledger, entry_id: str, *, person: str, policy: approvals.Policy, now_ns: int) -> Entry:
+def mark_done(
+    ledger: Ledger, entry_id: str, *, person: str, policy: approvals.Policy, now_ns: int
+) -> Decided:
     """Record that `person` has carried out what was approved."""
     return _decide(ledger, entry_id, approvals.MarkDone(person), person, policy=policy, now_ns=now_ns)
 
@@ -156,11 +173,27 @@ def entry(ledger: Ledger, entry_id: str) -> Entry:
     return entry_of(ledger, recommendation)
 
 
-def entry_of(ledger: Ledger, recommendation: Recommendation) -> Entry:
-    """Return the queue's row for `recommendation`."""
+def entry_of(
+    ledger: Ledger, recommendation: Recommendation, *, consequences: Consequences | None = None
+) -> Entry:
+    """Return the queue's row for `recommendation`; `consequences` spares looking them up for each row."""
     incident = _incident_of(ledger, recommendation)
     cured, tried = ledger.outcomes(incident.fault_class, recommendation.advice.action.kind)
-    return Entry(recommendation=recommendation, incident=incident, cured=cured, tried=tried)
+    explains: tuple[Incident, ...] = ()
+    if incident.open and incident.fault_class in causes.EXPLAINING:
+        known = consequences_in(ledger) if consequences is None else consequences
+        explains = known.get(incident.id, ())
+    return Entry(recommendation, incident, cured, tried, explains)
+
+
+def consequences_in(ledger: Ledger) -> Consequences:
+    """Return which open incidents explain which others, those of one host side by side."""
+    found: dict[IncidentId, list[Incident]] = {}
+    related = ledger.open_of(causes.RELATED, limit=_RELATED_AT_MOST)
+    for each in sorted(related, key=lambda each: (each.agent_id, each.first_seen_ns, each.id)):
+        if each.explained_by is not None:
+            found.setdefault(each.explained_by, []).append(each)
+    return {incident_id: tuple(explained) for incident_id, explained in found.items()}
 
 
 def _decide(
@@ -171,11 +204,12 @@ def _decide(
     *,
     policy: approvals.Policy,
     now_ns: int,
-) -> Entry:
+) -> Decided:
     standing = entry(ledger, entry_id)
     work = _Work(ledger, actor=person, policy=policy, now_ns=now_ns)
     moved = work.step(standing.recommendation, standing.incident, event)
-    return entry_of(ledger, moved)
+    work.relate(standing.incident)  # what a person rejects explains nothing any more
+    return Decided(entry_of(ledger, moved), frozenset({moved.id, *work.changed}))
 
 
 class _Work:
@@ -225,14 +259,54 @@ class _Work:
                 self.step(done, _incident_of(ledger, done), approvals.FaultReturned())
         if folding.closed:
             self.note("incident.cleared", folding.incident.id, "")
-        if known is not None and _same_ground(known, folding.incident):
+        if not causes.is_agreement(folding.incident):
+            self.relate(folding.incident)
+        now = ledger.incident(folding.incident.id) or folding.incident
+        if known is not None and _same_ground(known, now):
             newest = ledger.recommendations(known.id)[-1:]
             if newest and newest[0].state in approvals.UNFINISHED:
                 self.changed.add(newest[0].id)
                 return True
-        if folding.incident.open or folding.closed:
-            self.follow(folding.incident)
+        if now.open or folding.closed:
+            self.follow(now)
         return True
+
+    def relate(self, incident: Incident) -> None:
+        """Find out anew what has one cause among the open incidents of the same model."""
+        model = causes.model_of(incident)
+        if not model or incident.fault_class not in causes.RELATED:
+            return
+        self._agree(model, incident)
+        related = self._open_of_model(model)
+        accepted = [each for each in related if not self._is_rejected(each)]
+        for each in related:
+            explained_by = causes.explanation(each, accepted)
+            if explained_by == each.explained_by:
+                continue
+            changed = replace(each, explained_by=explained_by)
+            self._ledger.put_incident(changed)
+            verb = "incident.stands_alone" if explained_by is None else "incident.explained"
+            self.note(verb, each.id, "" if explained_by is None else f"by {explained_by}")
+            self.follow(changed)
+
+    def _agree(self, model: str, incident: Incident) -> None:
+        """Open, update or clear the incident that hosts agree on; `incident` is what has changed."""
+        related = self._open_of_model(model)
+        standing = next((each for each in related if causes.is_agreement(each)), None)
+        witnesses = causes.agreeing(related, host=standing.agent_id if standing is not None else None)
+        if standing is not None and not witnesses:
+            self.fold(causes.disagreement(standing, incident.reasons, now_ns=self._now_ns))
+            standing, witnesses = None, causes.agreeing(related)
+        if witnesses:
+            self.fold(causes.agreement(witnesses, standing=standing, now_ns=self._now_ns))
+
+    def _open_of_model(self, model: str) -> list[Incident]:
+        related = self._ledger.open_of(causes.RELATED, limit=_RELATED_AT_MOST)
+        return [each for each in related if causes.model_of(each) == model]
+
+    def _is_rejected(self, incident: Incident) -> bool:
+        newest = self._ledger.recommendations(incident.id)[-1:]
+        return bool(newest) and newest[0].state is State.REJECTED
 
     def follow(self, incident: Incident) -> None:
         """Bring the incident's recommendations in line with how it stands."""
@@ -240,6 +314,10 @@ class _Work:
         if not incident.open:
             for each in standing:
                 self.step(each, incident, approvals.CaseCleared())
+            return
+        if incident.explained_by is not None:
+            for each in standing:
+                self.step(each, incident, approvals.Explained())
             return
         advice = advise(incident)
         newest = standing[-1] if standing else None
@@ -303,6 +381,7 @@ def _same_ground(before: Incident, after: Incident) -> bool:
         and before.case_id == after.case_id
         and before.incarnation == after.incarnation
         and before.target == after.target
+        and before.explained_by == after.explained_by
         and before.evidence == after.evidence
     )
 

@@ -82,6 +82,13 @@ def test_words_of_a_newer_orchestrator_are_shown_as_they_are() -> None:
     assert queue_table([newer]).rows[0][1:3] == ("? dire", "paused")
 
 
+def test_a_consequence_names_the_incident_that_explains_it() -> None:
+    """What was withdrawn because of another incident says which, so that nobody searches at night."""
+    text = entry_text(replace(entry_view(an_entry(state=State.WITHDRAWN)), explained_by="inc-9"))
+    assert "Cause       another incident explains it; decide on that one: nanobotctl show inc-9\n" in text
+    assert "Cause " not in entry_text(entry_view(an_entry()))
+
+
 def test_ids_are_cut_only_as_far_as_they_differ() -> None:
     """On a terminal ids keep at least eight characters, and more where two begin alike."""
     views = [replace(entry_view(an_entry()), id=text) for text in ("aaaaaaaa-1111", "aaaaaaaa-1222")]

@@ -21,7 +21,19 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from escalation.model import CasePhase, OomEvidence, OomScope, Subject, SubjectKind
+from escalation.model import (
+    CasePhase,
+    FaultClass,
+    FlightEvidence,
+    OomEvidence,
+    OomScope,
+    RouteId,
+    RouteKind,
+    ServerKind,
+    State,
+    Subject,
+    SubjectKind,
+)
 from escalation.server.access import FailedLogins, Person, Role
 from escalation.server.http import MAX_BODY_BYTES, build
 from escalation.server.metrics import ServerMetrics
@@ -461,6 +473,36 @@ async def test_a_page_is_small_and_asks_nobody_else(house: House) -> None:
     page = await house.get("/")
     assert style + len(page.content) < 100_000
     assert not re.search(r"https?://|//[a-z]|<script|\son[a-z]+=|style=", page.text)
+
+
+async def test_consequences_and_their_cause_name_each_other(house: House) -> None:
+    """The page of a stall over two hosts names both, and each of theirs leads to it."""
+    route = RouteId(8000, RouteKind.CHAT_COMPLETIONS, "m<b>", ServerKind.VLLM)
+    stall = FlightEvidence(
+        id=route,
+        requests=1,
+        waiting=1,
+        oldest_s=9.0,
+        silent_s=9.0,
+        patience_s=5.0,
+        largest_request_bytes=9,
+    )
+    for host in ("spark-1", "spark-2"):
+        body = case_report(
+            case_id=host,
+            fault_class=FaultClass.ROUTE_ENGINE_STALLED,
+            subject=Subject(SubjectKind.ROUTE, "8000/chat_completions m<b>"),
+            evidence=(stall,),
+        )
+        await house.desk.report(body, host=host)
+    (entry,) = await house.desk.queue(frozenset({State.PROPOSED}))
+    page = (await house.get(f"/q/{entry.recommendation.id}")).text
+    assert page.count("route.engine_stalled") == 2
+    assert "m<b>" not in page
+    api = (await house.get(f"/api/v1/queue/{entry.recommendation.id}")).json()
+    assert [each["host"] for each in api["explains"]] == ["spark-1", "spark-2"]
+    first = await house.get(f"/q/{api['explains'][0]['incident_id']}")
+    assert f'href="/q/{entry.incident.id}"' in first.text
 
 
 async def test_the_page_says_what_cannot_be_seen(house: House) -> None:
