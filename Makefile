@@ -15,7 +15,8 @@ setup:  ## install what is missing (system packages when root, a virtual environ
 run: setup  ## run the whole way on this machine, with a live view; Ctrl-C ends it
 	@exec $(PY) -m dev.up
 
-test: setup  ## set up everything, then pass the tests; skips are counted with their reasons
+test:  ## set up everything and the tests' own servers, then pass the tests; skips are counted with their reasons
+	@dev/setup.sh tests
 	@$(PY) -m pytest
 
 check: setup  ## format, lint, types, layers, generated code and docs tables

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Install what the project needs and is missing: system packages (as root, on Debian and Ubuntu) and a virtual
 # environment in .venv. Idempotent: a second run with nothing changed takes a moment. Says what it could not do.
+# With the word "tests" also what only tests need: the servers that the route observer is held against.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+for_tests=$([ "${1:-}" = tests ] && echo yes || true)
 
 # The loader's bindings come from the distribution, for the system's own Python (the PyPI name is another project).
 packages=(python3-bpfcc linux-headers-amd64 libbpf1 python3-venv python3-dev gcc libsystemd-dev pkg-config
@@ -11,6 +13,8 @@ case "$(dpkg --print-architecture 2>/dev/null || true)" in
   arm64) packages=("${packages[@]/linux-headers-amd64/linux-headers-arm64}") ;;
 esac
 if grep -qs '^ID=ubuntu' /etc/os-release; then packages=("${packages[@]/linux-headers-a*64/linux-headers-generic}"); fi
+
+if [ -n "$for_tests" ]; then packages+=(nodejs golang-go); fi
 
 missing=()
 if command -v dpkg-query >/dev/null; then
@@ -52,4 +56,39 @@ if [ "$(cat .venv/.stamp 2>/dev/null)" != "$stamp" ]; then
   .venv/bin/python -m pip install -q --disable-pip-version-check -c dev/constraints.txt setuptools wheel
   .venv/bin/python -m pip install -q --disable-pip-version-check -c dev/constraints.txt -e ".[$extras]"
   echo "$stamp" > .venv/.stamp
+fi
+
+[ -n "$for_tests" ] || exit 0
+
+stamp=$(cat pyproject.toml dev/constraints.txt | sha256sum | cut -d' ' -f1)
+if [ "$(cat .venv/.stamp-routes 2>/dev/null)" != "$stamp" ]; then
+  echo "setup: servers and clients for the tests"
+  .venv/bin/python -m pip install -q --disable-pip-version-check -c dev/constraints.txt -e ".[routes]"
+  echo "$stamp" > .venv/.stamp-routes
+fi
+
+# nginx is unpacked and not installed: the package would start a web server on port 80 of this machine.
+if [ ! -x .venv/nginx/usr/sbin/nginx ] && command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
+  folder=$(mktemp -d)
+  fetch() { (cd "$folder" && apt-get download -qq nginx >/dev/null 2>&1); }
+  if fetch || { [ "$(id -u)" = 0 ] && apt-get update -qq && fetch; }; then
+    dpkg-deb -x "$folder"/nginx_*.deb .venv/nginx
+  else
+    echo "setup: the package nginx cannot be downloaded ; its tests will be skipped" >&2
+  fi
+  rm -rf "$folder"
+fi
+
+stamp=$(sha256sum dev/litellm.txt | cut -d' ' -f1)
+if [ "$(cat .venv/litellm/.stamp 2>/dev/null)" != "$stamp" ]; then
+  echo "setup: a LiteLLM proxy in .venv/litellm, for the tests alone"
+  rm -rf .venv/litellm
+  "$python" -m venv .venv/litellm
+  if .venv/litellm/bin/python -m pip install -q --disable-pip-version-check --no-deps --only-binary :all: \
+       --require-hashes -r dev/litellm.txt; then
+    echo "$stamp" > .venv/litellm/.stamp
+  else
+    echo "setup: LiteLLM cannot be installed here; its tests will be skipped" >&2
+    rm -rf .venv/litellm
+  fi
 fi

@@ -1,0 +1,30 @@
+"""One of each server for the whole run, playing every scenario."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from dev.processes import Processes
+from tests.routes.serving import Server, Servers
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """A place to start servers; all are ended with the run."""
+    with Processes() as processes:
+        yield Servers(tmp_path_factory.mktemp("routes"), processes)
+
+
+@pytest.fixture(scope="session")
+def serve(servers: Servers) -> Callable[[str], Server]:
+    """Return the server of a kind, started once."""
+    started: dict[str, Server] = {}
+
+    def of(kind: str) -> Server:
+        if kind not in started:
+            started[kind] = servers.start(kind)
+        return started[kind]
+
+    return of
