@@ -20,11 +20,10 @@ if __package__ in (None, ""):  # run as a file: only the folder that holds `prob
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from probes.kernel.capabilities import keep_only
-from probes.kernel.config import ConfigInvalid, HttpConfig, read_config
+from probes.kernel.config import CaptureWay, ConfigInvalid, HttpConfig, read_config
 from probes.kernel.handover import HandoverError, Manifest, send
-from probes.kernel.http_capture import port_bits
 from probes.kernel.loader import Loaded, load
-from probes.kernel.programs import LOADING
+from probes.kernel.programs import LOADING, Capability
 from probes.kernel.tracepoints import mount_privately
 from probes.registry import SENSORS, programs
 
@@ -112,10 +111,17 @@ def _load_bounded(http: HttpConfig, *, disabled: frozenset[str] = frozenset()) -
     """Load with no capability but those that the enabled programs take; mounting tracefs comes before."""
     mount_privately()
     try:
-        keep_only(LOADING.union(*(p.capabilities for p in programs() if p.sensor not in disabled)))
+        keep_only(_needed(http, disabled))
     except OSError as error:  # a sandbox without capset; what is held is bounded elsewhere or by nobody
         print(f"nanobot-probes: keeps all its capabilities: {error}", file=sys.stderr)  # noqa: T201
-    return load(programs(), disabled=disabled, presets=port_bits(http.ports))
+    return load(programs(), disabled=disabled, http=http)
+
+
+def _needed(http: HttpConfig, disabled: frozenset[str]) -> frozenset[Capability]:
+    enabled = [p for p in programs() if p.sensor not in disabled]
+    sniffs = http.capture is CaptureWay.PACKET and any(p.ports is not None for p in enabled)
+    # NET_ADMIN stays in that case too: it lets the socket have a buffer larger than net.core.rmem_max.
+    return LOADING.union(*(p.capabilities for p in enabled), {Capability.NET_RAW} if sniffs else ())
 
 
 def _outcome(manifest: Manifest) -> list[dict[str, str | int | None]]:

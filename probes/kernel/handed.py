@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from probes.kernel.handover import HandedMap, Handover, Layout
+from probes.kernel.handover import HandedMap, Handover, Layout, SensorEntry
 from probes.kernel.libbpf import Ledger, Libbpf, LibraryMissing, Map, Ring
 from probes.observation import BlindReason, Gap, Instant, Seeing, SensorName
 from probes.sensor import SensorBlind
@@ -26,6 +26,18 @@ _TAKEN = 4
 _HEADER_BYTES = 8  # of a record in the ring, linux/bpf.h
 _BACKLOG = 100_000
 _GATHER_EVERY = 1000
+
+
+def attached_entry(handover: Handover | None, sensor: SensorName) -> SensorEntry:
+    """Return what the manifest says of an attached sensor; raise SensorBlind when it is not attached."""
+    if handover is None:
+        raise SensorBlind(BlindReason.NOT_HANDED_OVER, "the loader has handed nothing over yet")
+    entry = handover.entry(sensor)
+    if entry is None:
+        raise SensorBlind(BlindReason.NOT_HANDED_OVER, "the loader's manifest does not name this sensor")
+    if entry.blind is not None:
+        raise SensorBlind(entry.blind.reason, entry.blind.detail)
+    return entry
 
 
 class HandedProgram:
@@ -56,13 +68,7 @@ class HandedProgram:
         """Map the ring; raise SensorBlind with the manifest's reason when the program is not attached."""
         if self._ring is not None:
             return
-        if self._handover is None:
-            raise SensorBlind(BlindReason.NOT_HANDED_OVER, "the loader has handed nothing over yet")
-        entry = self._handover.entry(self._sensor)
-        if entry is None:
-            raise SensorBlind(BlindReason.NOT_HANDED_OVER, "the loader's manifest does not name this sensor")
-        if entry.blind is not None:
-            raise SensorBlind(entry.blind.reason, entry.blind.detail)
+        attached_entry(self._handover, self._sensor)
         try:
             self._libbpf = Libbpf()
             events, layout = self._handed("events"), self.event_layout()

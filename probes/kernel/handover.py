@@ -117,7 +117,11 @@ class MapEntry:
 
 @dataclass(frozen=True, slots=True)
 class SensorEntry:
-    """What became of one sensor's program. `blind` is None when it is attached."""
+    """What became of one sensor's program. `blind` is None when it is attached.
+
+    `ports` are those that it watches, where it watches some: as it was told when it was loaded, whatever the
+    configuration says by now.
+    """
 
     sensor: SensorName
     maps: tuple[MapEntry, ...] = ()
@@ -125,6 +129,7 @@ class SensorEntry:
     blind: Blind | None = None
     errno: int | None = None
     notes: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +346,7 @@ def _sensor(raw: object, index: int) -> SensorEntry:
         except ValueError as error:
             raise ManifestInvalid(f"{where}.blind.reason: {error}") from error
         blind = Blind(reason, _text(told, "detail", f"{where}.blind"))
+    ports = _list(item, "ports", where) if "ports" in item else []  # a manifest of an earlier loader has none
     errno = item.get("errno")
     if errno is not None:
         errno = _int(item, "errno", where)
@@ -351,6 +357,7 @@ def _sensor(raw: object, index: int) -> SensorEntry:
         blind=blind,
         errno=errno,
         notes=tuple(str(note) for note in _list(item, "notes", where)),
+        ports=tuple(_port(port, f"{where}.ports") for port in ports),
     )
 
 
@@ -423,6 +430,12 @@ def _size(item: dict[str, Any], key: str, where: str) -> int:
     value = _int(item, key, where)
     if not 0 <= value <= 1 << 16:
         raise ManifestInvalid(f"{where}.{key}: {value} is no size of a record")
+    return value
+
+
+def _port(value: object, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65535:
+        raise ManifestInvalid(f"{where}: {value!r} is no port")
     return value
 
 

@@ -27,6 +27,7 @@ PROGRAM = KernelProgram(
     ),
     maps=("http_capture_events", "http_capture_ledger"),
     capabilities=frozenset({Capability.NET_ADMIN}),
+    ports="http_capture_ports",
 )
 _FIELDS = (
     "time_ns",
@@ -42,14 +43,6 @@ _FIELDS = (
 _RECORDS_AT_ONCE = 64  # at most a ring full of the longest
 _RECORDS_A_READ = 20_000
 _Unpack = Callable[[bytes], tuple[Any, ...]]
-
-
-def port_bits(ports: Iterable[int]) -> dict[str, dict[int, int]]:
-    """Return what the loader writes into the program's table of ports: one bit each, in words of 64."""
-    words: dict[int, int] = {}
-    for port in ports:
-        words[port >> 6] = words.get(port >> 6, 0) | 1 << (port & 63)
-    return {"http_capture_ports": words}
 
 
 class HttpCapture:

@@ -6,6 +6,7 @@ Every name in a program's C begins with its own name, so that all enabled progra
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +60,8 @@ class CgroupAttachment:
 class KernelProgram:
     """One `x.bpf.c`: its stem, its attachments, and the maps that go to the agent.
 
-    `capabilities` are those that attaching it takes beside LOADING.
+    `capabilities` are those that attaching it takes beside LOADING. `ports` names the table of bits that the
+    loader fills with the watched ports, for a program that watches some.
     """
 
     sensor: SensorName
@@ -67,6 +69,7 @@ class KernelProgram:
     attachments: tuple[Attachment | CgroupAttachment, ...]
     maps: tuple[str, ...]
     capabilities: frozenset[Capability] = frozenset()
+    ports: str | None = None
 
     @property
     def source(self) -> str:
@@ -77,6 +80,14 @@ class KernelProgram:
     def tracepoints(self) -> tuple[Attachment, ...]:
         """Its attachments to tracepoints."""
         return tuple(a for a in self.attachments if isinstance(a, Attachment))
+
+
+def port_bits(ports: Iterable[int]) -> dict[int, int]:
+    """Return ports as a program's table has them: one bit each, in words of 64 by their index."""
+    words: dict[int, int] = {}
+    for port in ports:
+        words[port >> 6] = words.get(port >> 6, 0) | 1 << (port & 63)
+    return words
 
 
 def shared_source() -> str:

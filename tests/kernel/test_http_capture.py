@@ -7,7 +7,6 @@ import json
 import os
 import re
 import select
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,42 +27,12 @@ pytestmark = [pytest.mark.root, pytest.mark.ebpf]
 
 _PORTS = (18311, 18313, 65535)
 _UNLISTED = 18312
-_LOAD = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from probes.kernel.capabilities import keep_only
-from probes.kernel.handover import send
-from probes.kernel.http_capture import PROGRAM, port_bits
-from probes.kernel.loader import load
-from probes.kernel.programs import LOADING
-keep_only(LOADING | PROGRAM.capabilities)
-loaded = load((PROGRAM,), presets=port_bits(map(int, sys.argv[3].split(","))))
-send(Path(sys.argv[2]), loaded.manifest, loaded.descriptors, agent_uids={0}, timeout_s=50)
-"""
-
-
-def load_capture(folder: Path, *, prefix: list[str]) -> handover.Handover:
-    """Load the capture's programs alone, in a process of its own, and take the handover."""
-    path = folder / "handover.sock"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(path))
-        listener.listen(1)
-        listener.settimeout(50)
-        arguments = [str(MAIN.parents[2]), str(path), ",".join(map(str, _PORTS))]
-        loader = subprocess.Popen([*prefix, "/usr/bin/python3", "-I", "-c", _LOAD, *arguments])
-        connection, _ = listener.accept()
-        with connection:
-            taken = handover.receive(connection, timeout_s=50)
-            handover.accept(connection)
-        assert loader.wait(50) == 0
-    return taken
 
 
 @pytest.fixture(scope="session")
 def handed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[handover.Handover]:
     """The programs, attached with the capabilities of the loader's unit."""
-    taken = load_capture(tmp_path_factory.mktemp("capture"), prefix=AS_IN_ITS_UNIT)
+    taken = traffic.load_capture(tmp_path_factory.mktemp("capture"), _PORTS, prefix=AS_IN_ITS_UNIT)
     yield taken
     taken.close()
 
@@ -186,7 +155,7 @@ def test_a_connection_from_before_is_seen_in_the_middle(
         assert child.stdin is not None
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
-        taken = load_capture(tmp_path, prefix=AS_IN_ITS_UNIT)
+        taken = traffic.load_capture(tmp_path, _PORTS, prefix=AS_IN_ITS_UNIT)
         capture = HttpCapture(handover=taken)
         capture.open()
         print(file=child.stdin, flush=True)
@@ -201,6 +170,14 @@ def test_a_connection_from_before_is_seen_in_the_middle(
     for to_server, seed in ((True, 10), (False, 11)):
         mine = [s for s in found if s.to_server is to_server]
         assert stream(mine, to_server=to_server, first=mine[0].seq).agrees_with(noise(seed, 5000))
+
+
+def test_the_manifest_says_which_ports_are_watched(handed: handover.Handover) -> None:
+    """As they were loaded, so that a later change of the configuration shows."""
+    entry = handed.entry(PROGRAM.sensor)
+    assert entry is not None
+    assert entry.ports == _PORTS
+    assert handover.Manifest.from_bytes(handed.manifest.to_bytes()) == handed.manifest
 
 
 def test_other_ports_are_not_seen(reading: Reading) -> None:

@@ -4,14 +4,34 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from probes.http.segment import SYN, Segment
-from tests.kernel.conftest import Cgroups
+from probes.kernel import handover
+from tests.kernel.conftest import MAIN, Cgroups
+
+_LOAD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from probes.kernel.capabilities import keep_only
+from probes.kernel.config import CaptureWay, HttpConfig
+from probes.kernel.handover import send
+from probes.kernel.http_capture import PROGRAM
+from probes.kernel.loader import load
+from probes.kernel.programs import LOADING, Capability
+keep_only(LOADING | PROGRAM.capabilities | {Capability.NET_RAW})
+http = HttpConfig(tuple(map(int, sys.argv[3].split(","))), CaptureWay(sys.argv[4]))
+loaded = load((PROGRAM,), http=http)
+send(Path(sys.argv[2]), loaded.manifest, loaded.descriptors, agent_uids={0}, timeout_s=50)
+"""
+
 
 # Runs in a network namespace of its own with nothing but loopback, so that ports belong to the test alone.
 _PRELUDE = """
@@ -45,20 +65,41 @@ given = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
 """
 
 
+def load_capture(
+    folder: Path, ports: Sequence[int], *, prefix: list[str], way: str = "cgroup"
+) -> handover.Handover:
+    """Load the capture alone, in a process of its own, and take the handover."""
+    path = folder / "handover.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        listener.settimeout(50)
+        arguments = [str(MAIN.parents[2]), str(path), ",".join(map(str, ports)), way]
+        loader = subprocess.Popen([*prefix, "/usr/bin/python3", "-I", "-c", _LOAD, *arguments])
+        connection, _ = listener.accept()
+        with connection:
+            taken = handover.receive(connection, timeout_s=50)
+            handover.accept(connection)
+        assert loader.wait(50) == 0
+    return taken
+
+
 def noise(seed: int, size: int) -> bytes:
     """Return the bytes that the script's own `noise` sends."""
     return random.Random(seed).randbytes(size)
 
 
-def script(code: str, **given: object) -> list[str]:
+def script(code: str, *, apart: bool = True, **given: object) -> list[str]:
     """Return the command that runs a piece of Python with the helpers above, in a namespace of its own."""
-    text = _PRELUDE + "up()\n" + code
-    return ["unshare", "--net", sys.executable, "-I", "-S", "-c", text, json.dumps(given)]
+    python = [sys.executable, "-I", "-S", "-c"]
+    if not apart:
+        return [*python, _PRELUDE + code, json.dumps(given)]
+    return ["unshare", "--net", *python, _PRELUDE + "up()\n" + code, json.dumps(given)]
 
 
-def run(group: Cgroups, code: str, **given: object) -> str:
+def run(group: Cgroups, code: str, *, apart: bool = True, **given: object) -> str:
     """Run a script inside a cgroup to its end; return what it said."""
-    done = group.run(script(code, **given))
+    done = group.run(script(code, apart=apart, **given))
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from probes.http.segment import FIN, SYN, Segment
 from probes.kernel.handover import Field, Layout, ManifestInvalid
-from probes.kernel.http_capture import RecordDecoder, port_bits
+from probes.kernel.http_capture import RecordDecoder
+from probes.kernel.programs import port_bits
 
 _HEAD = struct.Struct("=QQQIIIHBB")
 _FIELDS = "time_ns connection cgroup_id seq captured skipped port to_server flags"
@@ -71,6 +72,6 @@ def test_hostile_records_never_crash(records: list[bytes]) -> None:
 @given(st.sets(st.integers(1, 65535), max_size=64))
 def test_every_port_has_its_bit_and_no_other(ports: set[int]) -> None:
     """The table that the loader writes holds exactly the ports."""
-    words = port_bits(ports)["http_capture_ports"]
+    words = port_bits(ports)
     assert {word * 64 + bit for word, bits in words.items() for bit in range(64) if bits >> bit & 1} == ports
     assert all(0 <= word < 1024 and 0 < bits < 1 << 64 for word, bits in words.items())
