@@ -16,6 +16,18 @@ Generated from the detectors by `make generate`; change it there. How cases open
 [judgement](../explanation/judgement.md).
 """
 
+_BY_THE_ORCHESTRATOR = """## `distributed.rank_stall`
+
+Severity: critical. Made by the orchestrator of what two hosts report
+([decisions](../explanation/decisions.md#incidents-with-one-cause)); it has no detector and no settings.
+
+- **Opens.** `route.engine_stalled` or `route.fails_real_traffic`, on more than one sign each, is open for \
+engines of one model on two hosts, within ten minutes of each other.
+- **Stays quiet.** A router that passes the stall of one engine on; two routes or ports of one host; one \
+sign alone; a model whose name is not known.
+- **Clears.** No two hosts agree any more.
+"""
+
 _SETTINGS = """# agent.toml
 
 Every key with its default. An unknown key or a value that does not fit stops the start and names the file,
@@ -36,6 +48,7 @@ def fault_classes() -> str:
                 f"- **Opens.** {note.opens}\n- **Stays quiet.** {note.quiet}\n- **Clears.** {note.clears}\n"
             )
         parts.append(f"Settings, `[detectors.{kind.NAME}]`:\n\n{_table(kind.SETTINGS())}\n")
+    parts.append(_BY_THE_ORCHESTRATOR)
     return "\n".join(parts)
 
 

@@ -79,7 +79,7 @@ def incident_table(incidents: Sequence[IncidentView], *, now: datetime | None = 
             (
                 incident_id,
                 severity_words(each.severity),
-                "open" if each.open else "cleared",
+                _standing(each),
                 each.host,
                 each.fault_class,
                 _subject(each.subject, short=now is not None),
@@ -92,6 +92,12 @@ def incident_table(incidents: Sequence[IncidentView], *, now: datetime | None = 
         styles=tuple(each.severity if each.open else "quiet" for each in incidents),
         empty="There are no incidents.",
     )
+
+
+def _standing(incident: IncidentView) -> str:
+    if not incident.open:
+        return "cleared"
+    return "explained" if incident.explained_by else "open"
 
 
 def hosts_table(hosts: Sequence[HostView], *, now: datetime | None = None) -> Table:

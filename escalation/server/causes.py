@@ -9,7 +9,8 @@ things follow from it:
   is a second place to see one cause from, never a second host that agrees: the engine's incident explains it.
 
 What takes a route out (empty or degenerate answers) is never explained away: its remedy is at the router.
-A router that knows the model by another name than the engine does is not joined to it.
+A case that rests on one sign alone explains nothing: one request that hangs on two hosts may be the same bad
+request. A router that knows the model by another name than the engine does is not joined to it.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def agreeing(incidents: Sequence[Incident], *, host: str | None = None) -> tuple
 
     `incidents` are open ones of one model. The leader is of `host` where that is given.
     """
-    stalls = sorted((each for each in incidents if _is_stall(each)), key=_rank)
+    stalls = sorted((each for each in incidents if _is_stall(each) and _is_certain(each)), key=_rank)
     for leader in stalls:
         if host is not None and leader.agent_id != host:
             continue
@@ -136,18 +137,20 @@ def agreement(witnesses: Sequence[Incident], *, standing: Incident | None, now_n
     """Return the report of the stall that `witnesses` agree on, leader first; `standing` is its incident."""
     leader = witnesses[0]
     second = next(each for each in witnesses if each.agent_id != leader.agent_id)
-    case_id = CaseId(f"{_AGREEMENT}{leader.id} {second.id}") if standing is None else standing.case_id
+    last_seen_ns = max(each.last_seen_ns for each in witnesses)
+    # The moment belongs to the name: two that doubt it and then agree anew are another case.
+    name = f"{_AGREEMENT}{leader.id} {second.id} {last_seen_ns}"
     hosts = {each.agent_id for each in witnesses}
     body = CaseReport(
         phase=CasePhase.OPENED if standing is None else CasePhase.UPDATED,
-        case_id=case_id,
+        case_id=CaseId(name) if standing is None else standing.case_id,
         fault_class=FaultClass.DISTRIBUTED_RANK_STALL,
         severity=Severity.CRITICAL,
         subject=Subject(SubjectKind.MODEL, model_of(leader)),
         target=leader.target,
         incarnation=leader.incarnation,
         first_seen_ns=min(each.first_seen_ns for each in witnesses),
-        last_seen_ns=max(each.last_seen_ns for each in witnesses),
+        last_seen_ns=last_seen_ns,
         count=len(hosts),
         reasons=(Reason(ReasonCode.TWO_HOSTS_AGREE, count=len(hosts), window_s=AGREE_WITHIN_S),),
         evidence=tuple(piece for each in witnesses for piece in each.evidence)[:_EVIDENCE_AT_MOST],
@@ -191,7 +194,7 @@ def explanation(incident: Incident, causes: Sequence[Incident]) -> IncidentId | 
     if at_router:
         for each in sorted(candidates, key=_rank):
             passed_on = _PASSED_ON.get(each.fault_class, frozenset())
-            if incident.fault_class not in passed_on or _is_at_router(each):
+            if incident.fault_class not in passed_on or _is_at_router(each) or not _is_certain(each):
                 continue
             if explanation(each, causes) is None:
                 return each.id
@@ -213,6 +216,10 @@ def _is_at_router(incident: Incident) -> bool:
 
 def _is_stall(incident: Incident) -> bool:
     return incident.fault_class in _STALLS and not _is_at_router(incident)
+
+
+def _is_certain(incident: Incident) -> bool:
+    return all(reason.code is not ReasonCode.SECOND_LAYER_UNKNOWN for reason in incident.reasons)
 
 
 def _are_near(one: Incident, other: Incident) -> bool:

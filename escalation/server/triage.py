@@ -273,8 +273,10 @@ class _Work:
 
     def relate(self, incident: Incident) -> None:
         """Find out anew what has one cause among the open incidents of the same model."""
+        if incident.fault_class not in causes.RELATED:
+            return
         model = causes.model_of(incident)
-        if not model or incident.fault_class not in causes.RELATED:
+        if not model:
             return
         self._agree(model, incident)
         related = self._open_of_model(model)

@@ -247,7 +247,18 @@ def test_is_not_cured_when_the_case_stays_open_too_long() -> None:
 
 
 _EVENTS = st.sampled_from(
-    ["approve", "approve_stale", "approve_nobody", "reject", "done", "clear", "returned", "reboot", "time"]
+    [
+        "approve",
+        "approve_stale",
+        "approve_nobody",
+        "reject",
+        "done",
+        "clear",
+        "explained",
+        "returned",
+        "reboot",
+        "time",
+    ]
 )
 _JUMPS = st.sampled_from([0, 1, 60 * 10**9, _HOUR, 5 * _HOUR, 24 * _HOUR, -_HOUR, -24 * _HOUR])
 
@@ -273,6 +284,7 @@ def test_no_walk_breaks_the_rules(walk: list[tuple[str, int]], *, two_person: bo
             "reject": Reject("ada", "because"),
             "done": MarkDone("ada"),
             "clear": approvals.CaseCleared(),
+            "explained": approvals.Explained(),
             "returned": approvals.FaultReturned(),
             "reboot": approvals.Advised(bound),
             "time": TimePassed(now_ns, would_be_seen=number % 2 == 0),
@@ -293,6 +305,8 @@ def test_no_walk_breaks_the_rules(walk: list[tuple[str, int]], *, two_person: bo
             assert before.created_ns <= now_ns + 60 * 10**9
             assert now_ns < before.approve_by_ns
             assert not expired
+        if name == "explained" and current is not before:
+            assert (before.state, current.state) == (State.PROPOSED, State.WITHDRAWN)
         if current.state is State.DONE and before.state is not State.DONE:
             assert before.state is State.APPROVED
         expired = expired or current.state is State.EXPIRED

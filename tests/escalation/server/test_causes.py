@@ -69,6 +69,12 @@ def _evidence(fault: FaultClass, route: RouteId) -> RouteEvidence | FlightEviden
             )
 
 
+def _reason(*, clears: bool, certain: bool) -> ReasonCode:
+    if clears:
+        return ReasonCode.ENGINE_ANSWERS_AGAIN
+    return ReasonCode.NO_BYTES_WHILE_IN_FLIGHT if certain else ReasonCode.SECOND_LAYER_UNKNOWN
+
+
 @dataclass
 class _Fleet:
     """A ledger and hosts that report to it; time is what the test says."""
@@ -86,6 +92,7 @@ class _Fleet:
         phase: CasePhase = CasePhase.OPENED,
         case_id: str | None = None,
         seen_ns: int | None = None,
+        certain: bool = True,
     ) -> None:
         """Let `host` say that it sees `fault` on `route`, or that it is over."""
         clears = phase is CasePhase.CLEARED
@@ -96,7 +103,7 @@ class _Fleet:
             fault_class=fault,
             subject=Subject(SubjectKind.ROUTE, f"{route.port}/{route.route} {route.model}"),
             target=Subject(SubjectKind.UNIT, "serving.service"),
-            reasons=(Reason(ReasonCode.ENGINE_ANSWERS_AGAIN),) if clears else (),
+            reasons=(Reason(_reason(clears=clears, certain=certain)),),
             evidence=() if clears else (_evidence(fault, route),),
         )
         self._sequence += 1
@@ -238,6 +245,26 @@ def test_the_agreement_of_two_hosts_explains_the_router_too() -> None:
     assert set(fleet.waiting()) == {("spark-a", _RANKS)}
 
 
+def test_one_sign_alone_neither_agrees_nor_explains() -> None:
+    """One request that hangs on two hosts may be the same bad request; a second sign makes it count."""
+    fleet = _Fleet()
+    fleet.report("apps", _STALLED, _ROUTER)
+    fleet.report("spark-a", _STALLED)
+    fleet.report("spark-b", _STALLED, certain=False)
+    assert set(fleet.waiting()) == {("spark-a", _STALLED), ("spark-b", _STALLED)}
+    fleet.now_ns += _MINUTE_NS
+    fleet.report("spark-b", _STALLED, phase=CasePhase.UPDATED)
+    assert set(fleet.waiting()) == {("spark-a", _RANKS)}
+    fleet.now_ns += _MINUTE_NS
+    fleet.report("spark-a", _STALLED, phase=CasePhase.UPDATED, certain=False)
+    fleet.report("spark-b", _STALLED, phase=CasePhase.UPDATED, certain=False)
+    assert set(fleet.waiting()) == {("apps", _STALLED), ("spark-a", _STALLED), ("spark-b", _STALLED)}
+    fleet.now_ns += _MINUTE_NS
+    for host in ("spark-a", "spark-b"):
+        fleet.report(host, _STALLED, phase=CasePhase.UPDATED)
+    assert set(fleet.waiting()) == {("spark-a", _RANKS)}
+
+
 def test_what_takes_a_route_out_is_never_explained_away() -> None:
     """Empty answers are dealt with at the router, whatever the engine does."""
     fleet = _Fleet()
@@ -330,7 +357,9 @@ _THINGS = [
     )
     for fault in faults
 ]
-_STEP = st.tuples(st.sampled_from(_THINGS), st.sampled_from(["see", "see", "clear", "reject", "wait"]))
+_STEP = st.tuples(
+    st.sampled_from(_THINGS), st.sampled_from(["see", "see", "doubt", "clear", "reject", "wait"])
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -345,6 +374,8 @@ def test_whatever_happens_every_open_incident_is_decided_somewhere(
         match what:
             case "see":
                 fleet.report(host, fault, route)
+            case "doubt":
+                fleet.report(host, fault, route, certain=False)
             case "clear":
                 fleet.clear(host, fault, route)
             case "wait":
@@ -376,10 +407,10 @@ def _check(fleet: _Fleet) -> None:
         engines = [
             each
             for (_, fault), each in found.items()
-            if fault in {_STALLED, _FAILS} and each.evidence[0] in {
-                _evidence(fault, replace(_VLLM, model=model)),
-            }
-        ]  # fmt: skip
+            if fault in {_STALLED, _FAILS}
+            and each.evidence == (_evidence(fault, replace(_VLLM, model=model)),)
+            and each.reasons[0].code is not ReasonCode.SECOND_LAYER_UNKNOWN
+        ]
         agreed = any(
             one.agent_id != other.agent_id
             and max(one.first_seen_ns, other.first_seen_ns) - min(one.last_seen_ns, other.last_seen_ns)
