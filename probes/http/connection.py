@@ -1,0 +1,367 @@
+"""One connection: two directions in order and framed, and the exchanges that are under way on it.
+
+Requests are answered in their order (RFC 9112, 9.3.2), so those that are under way wait in a queue. When
+bytes are lost where messages begin and end, nobody can say any more which answer belongs to which request:
+all that are under way are given up as lost, and the next request and what follows it are right again. A
+connection on which requests were sent ahead of answers cannot be sorted out that way and stays lost.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from typing import Final, Protocol
+
+from probes.http.exchange import Exchange
+from probes.http.facts import Ending, ExchangeFacts, UnobservedReason
+from probes.http.head import NO_BODY, REQUEST_LINE, STATUS_LINE, BadHead, request_head, response_head
+from probes.http.message import BLIND, Framer
+from probes.http.segment import FIN, RST, SYN, Segment
+from probes.http.stream import Sequencer
+
+PIPELINED_MAX: Final = 64
+_METHOD_BEGUN: Final = re.compile(rb"[A-Z]{3,16}(?: |\Z)|[A-Z]{1,2}\Z")
+_STATUS_BEGUN: Final = b"HTTP/1."
+_HTTP2: Final = b"PRI * HTTP/2"
+
+
+class Ledger(Protocol):
+    """Takes what is over."""
+
+    def exchange(self, facts: ExchangeFacts) -> None:
+        """One exchange that was observed."""
+
+    def unobserved(self, connection: Connection, reason: UnobservedReason, at_ns: int) -> None:
+        """One that was not."""
+
+
+class Connection:
+    """One connection. `over` says that nothing more is expected of it."""
+
+    __slots__ = (
+        "_answers",
+        "_blamed",
+        "_client_closed_ns",
+        "_down",
+        "_gap_ns",
+        "_ledger",
+        "_owed",
+        "_piped",
+        "_requests",
+        "_seen",
+        "_started",
+        "_up",
+        "blind",
+        "cgroup_id",
+        "last_ns",
+        "over",
+        "pending",
+        "port",
+    )
+
+    def __init__(self, *, port: int, cgroup_id: int, ledger: Ledger, gap_ns: int) -> None:
+        self.port = port
+        self.cgroup_id = cgroup_id
+        self.last_ns = 0
+        self.over = False
+        self.blind = False
+        self.pending: deque[Exchange] = deque()
+        self._ledger = ledger
+        self._gap_ns = gap_ns
+        self._up: Sequencer
+        self._down: Sequencer
+        self._begin(started=False)
+
+    def __repr__(self) -> str:
+        state = "blind" if self.blind else "over" if self.over else f"{len(self.pending)} under way"
+        return f"Connection(port={self.port}, {state})"
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the wire that wait for others."""
+        held = sum(exchange.held_bytes for exchange in self.pending)
+        for part in (self._up, self._down, self._requests, self._answers):
+            held += part.held_bytes
+        return held
+
+    @property
+    def certain(self) -> bool:
+        """Whether everything that went over it so far has been seen."""
+        up, down = self._up, self._down
+        return not (up.suspect or down.suspect or up.waiting or down.waiting)
+
+    @property
+    def parked_bytes(self) -> int:
+        """Bytes that wait for others that have not come, most often none."""
+        return self._up.held_bytes + self._down.held_bytes
+
+    def feed(self, segment: Segment) -> None:
+        """Take one piece of either direction."""
+        self.last_ns = segment.at_ns
+        direction = self._up if segment.to_server else self._down
+        if segment.flags & SYN and (self.over or direction.is_new(segment.seq)):
+            self.give_up(segment.at_ns)
+            self._begin(started=True)
+            direction = self._up if segment.to_server else self._down
+        elif segment.flags & SYN and segment.to_server:
+            self._started = True
+        if self.blind:
+            self.over = self.over or bool(segment.flags & (FIN | RST))
+        else:
+            direction.feed(segment)
+
+    def suspect(self, now_ns: int) -> None:
+        """Hear that records were lost, of this connection or of others."""
+        for direction in (self._up, self._down):
+            direction.suspect = True
+            direction.give_up(now_ns)
+
+    def advance(self, now_ns: int, *, patience_ns: int) -> None:
+        """Let time pass."""
+        self._up.overdue(now_ns)
+        self._down.overdue(now_ns)
+        closed = self._client_closed_ns
+        if closed is not None and not self.over and now_ns - max(closed, self.last_ns) >= patience_ns:
+            self._end_all(Ending.CANCELLED, now_ns)
+            self.over = True
+
+    def give_up(self, now_ns: int, reason: UnobservedReason = UnobservedReason.LOST) -> None:
+        """Forget what is under way and say so."""
+        while self.pending:
+            self.pending.popleft()
+            self._ledger.unobserved(self, reason, now_ns)
+
+    def expire(self, now_ns: int) -> None:
+        """End what is under way because nothing has moved for too long."""
+        self._end_all(Ending.IDLE, now_ns)
+
+    def _begin(self, *, started: bool) -> None:
+        self._started = started  # its first byte was, or would be, seen
+        self._seen = False  # a request was read
+        self._blamed = False  # what is under way unseen has been counted
+        self._piped = False  # requests were sent ahead of answers
+        self._owed = 0  # answers to forgotten requests that may still come
+        self._client_closed_ns: int | None = None
+        self.over = self.blind = False
+        self._requests = Framer(_RequestReader(self))
+        self._answers = Framer(_AnswerReader(self))
+        self._up = Sequencer(self._requests, gap_ns=self._gap_ns)
+        self._down = Sequencer(self._answers, gap_ns=self._gap_ns)
+
+    # what the readers of the two directions tell
+
+    def request_begun(self, exchange: Exchange) -> None:
+        """A request's head was read."""
+        self._seen, self._blamed = True, False
+        if len(self.pending) >= PIPELINED_MAX:
+            self.unseen(exchange.begun_ns)
+            self._answers.lose(exchange.begun_ns)
+        self.pending.append(exchange)
+
+    def finished(self, ending: Ending | None, at_ns: int) -> None:
+        """The oldest exchange is over."""
+        exchange = self.pending.popleft()
+        if ending is None and self.pending:
+            self._piped = True
+        if ending is not None and not self.certain:
+            self._ledger.unobserved(self, UnobservedReason.LOST, at_ns)
+            return
+        said = exchange.finish(ending, at_ns)
+        if isinstance(said, ExchangeFacts):
+            self._ledger.exchange(said)
+        else:
+            self._ledger.unobserved(self, said, at_ns)
+
+    def unseen(self, at_ns: int, reason: UnobservedReason | None = None) -> None:
+        """Count what is under way, or the one exchange that must be, as unobserved."""
+        if reason is None:
+            reason = UnobservedReason.LOST if self._seen or self._started else UnobservedReason.MID_STREAM
+        if self.pending:
+            self.give_up(at_ns, reason)
+        elif not self._blamed:
+            self._ledger.unobserved(self, reason, at_ns)
+        self._blamed = True
+
+    def go_blind(self, reason: UnobservedReason, at_ns: int) -> None:
+        """Read nothing more, for this reason."""
+        if self.blind:
+            return
+        self.blind = True
+        self.pending.clear()
+        self._ledger.unobserved(self, reason, at_ns)
+        self._requests.blind()
+        self._answers.blind()
+
+    def answers_lost(self, at_ns: int) -> None:
+        """Nobody knows where in the answers this is; all but the first may still come whole."""
+        self._owed = max(0, len(self.pending) - 1)
+        self.unseen(at_ns)
+
+    def answers_resume(self) -> bool:
+        """Say whether this head of an answer, after a loss, belongs to the oldest request under way."""
+        if self._owed:
+            self._owed -= 1
+            return False
+        return bool(self.pending) and not self._piped
+
+    def is_first(self) -> bool:
+        """Whether nothing has been read, and nothing was missed."""
+        return self._started and not self._seen
+
+    def client_closed(self, at_ns: int, *, reset: bool) -> None:
+        """The client will send no more; it may still listen, unless it has reset the connection."""
+        if self._client_closed_ns is None:
+            self._client_closed_ns = at_ns
+        if reset:
+            self._close(at_ns)
+
+    def server_closed(self, at_ns: int) -> None:
+        """The server's side has ended."""
+        self._close(at_ns)
+
+    def _close(self, at_ns: int) -> None:
+        self.over = True
+        cancelled = self._client_closed_ns is not None
+        self._end_all(Ending.CANCELLED if cancelled else Ending.CUT, at_ns)
+
+    def _end_all(self, ending: Ending, at_ns: int) -> None:
+        while self.pending:
+            self.finished(ending, at_ns)
+
+
+class _RequestReader:
+    """A `MessageReader` of what the client sends."""
+
+    __slots__ = ("_connection", "_current")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._current: Exchange | None = None
+
+    def plausible(self, begun: bytes) -> bool:
+        return _METHOD_BEGUN.match(begun) is not None
+
+    def strange(self, begun: bytes, at_ns: int) -> bool:
+        connection = self._connection
+        if _is_tls(begun):
+            connection.go_blind(UnobservedReason.TLS, at_ns)
+        elif begun.startswith(_HTTP2):
+            connection.go_blind(UnobservedReason.HTTP2, at_ns)
+        elif connection.is_first():
+            connection.go_blind(UnobservedReason.NOT_HTTP, at_ns)
+        return not connection.blind
+
+    def resumes(self, begun: bytes) -> bool:
+        return REQUEST_LINE.match(begun) is not None
+
+    def head(self, raw: bytes, at_ns: int, begun_ns: int) -> int:
+        connection = self._connection
+        head = request_head(raw)
+        if head.method == "CONNECT":
+            connection.go_blind(UnobservedReason.NOT_HTTP, at_ns)
+            return BLIND
+        exchange = Exchange(
+            head=head, port=connection.port, cgroup_id=connection.cgroup_id, begun_ns=begun_ns, at_ns=at_ns
+        )
+        self._current = exchange
+        connection.request_begun(exchange)
+        return head.body
+
+    def body(self, data: bytes, at_ns: int) -> None:
+        exchange = self._current
+        if exchange is not None:
+            exchange.sent_ns = at_ns
+            exchange.request.body(data)
+
+    def hole(self, size: int) -> None:
+        if self._current is not None:
+            self._current.request.hole(size)
+
+    def end(self, at_ns: int) -> None:
+        if self._current is not None:
+            self._current.sent_ns = at_ns
+            self._current.request.end()
+        self._current = None
+
+    def lost(self, at_ns: int) -> None:
+        self._current = None
+        self._connection.unseen(at_ns)
+
+    def closed(self, at_ns: int, *, reset: bool) -> None:
+        self._connection.client_closed(at_ns, reset=reset)
+
+
+class _AnswerReader:
+    """A `MessageReader` of what the server sends."""
+
+    __slots__ = ("_connection", "_current", "_interim")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._current: Exchange | None = None
+        self._interim = False
+
+    def plausible(self, begun: bytes) -> bool:
+        return begun[: len(_STATUS_BEGUN)] == _STATUS_BEGUN[: len(begun)]
+
+    def strange(self, begun: bytes, at_ns: int) -> bool:
+        connection = self._connection
+        if _is_tls(begun):
+            connection.go_blind(UnobservedReason.TLS, at_ns)
+        elif connection.pending:
+            connection.unseen(at_ns, UnobservedReason.NOT_HTTP)
+        return not connection.blind
+
+    def resumes(self, begun: bytes) -> bool:
+        found = STATUS_LINE.match(begun)
+        return found is not None and found[2][:1] != b"1" and self._connection.answers_resume()
+
+    def head(self, raw: bytes, at_ns: int, begun_ns: int) -> int:
+        connection = self._connection
+        exchange = connection.pending[0] if connection.pending else None
+        if exchange is None:
+            raise BadHead("an answer to nothing that was seen")
+        head = response_head(raw, exchange.method)
+        if head.status == 101:
+            websocket = head.headers.upgrade != "h2c"
+            reason = UnobservedReason.WEBSOCKET if websocket else UnobservedReason.HTTP2
+            connection.go_blind(reason, at_ns)
+            return BLIND
+        self._interim = head.status < 200
+        if self._interim:
+            return NO_BODY
+        exchange.heard_ns = at_ns
+        exchange.answered(head, begun_ns)
+        self._current = exchange
+        return head.body
+
+    def body(self, data: bytes, at_ns: int) -> None:
+        exchange = self._current
+        if exchange is not None and exchange.answer is not None:
+            exchange.heard_ns = at_ns
+            exchange.answer.body(data, at_ns)
+
+    def hole(self, size: int) -> None:
+        if self._current is not None and self._current.answer is not None:
+            self._current.answer.hole(size)
+
+    def end(self, at_ns: int) -> None:
+        if self._interim:
+            self._interim = False
+            return
+        exchange, self._current = self._current, None
+        if exchange is not None and self._connection.pending and self._connection.pending[0] is exchange:
+            self._connection.finished(None, at_ns)
+
+    def lost(self, at_ns: int) -> None:
+        self._current = None
+        self._interim = False
+        self._connection.answers_lost(at_ns)
+
+    def closed(self, at_ns: int, *, reset: bool) -> None:  # noqa: ARG002 - the server's FIN ends it too
+        self._connection.server_closed(at_ns)
+
+
+def _is_tls(begun: bytes) -> bool:
+    """Whether these bytes begin a TLS record (RFC 8446, 5.1)."""
+    return 0x14 <= begun[0] <= 0x17 and begun[1:2] in (b"", b"\x03")
