@@ -1,4 +1,4 @@
-"""Builds what goes over a connection, as segments: the client's and the server's bytes in order, with their times."""
+"""Builds what goes over a connection, as segments: both sides' bytes in order, with their times."""
 
 from __future__ import annotations
 
