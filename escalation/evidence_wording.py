@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import assert_never
 
 from escalation.inert import shown
+from escalation.machine_wording import gpu_fact, memory_fact, placement_fact, xid_fact
 from escalation.model import (
     BlindEvidence,
     Device,
     DeviceOpenEvidence,
     Evidence,
     FlightEvidence,
+    GpuEvidence,
     ListenerEvidence,
+    MemoryEvidence,
     OomEvidence,
     OomScope,
+    PlacementEvidence,
     PromptSizeEvidence,
     Reach,
     RouteEvidence,
@@ -22,12 +26,13 @@ from escalation.model import (
     ServerKind,
     SignalEvidence,
     UnknownEvidence,
+    XidEvidence,
 )
 from escalation.quantities import LABEL_LIMIT, duration, error_name, process, signal_name, size, times
 from escalation.wording import blindness
 
 
-def fact(evidence: Evidence) -> str:
+def fact(evidence: Evidence) -> str:  # noqa: C901, PLR0912 -- one case per kind, checked complete
     """Return one piece of evidence as a short fact."""
     match evidence:
         case DeviceOpenEvidence():
@@ -56,6 +61,14 @@ def fact(evidence: Evidence) -> str:
             return _flight_fact(evidence)
         case PromptSizeEvidence():
             return _prompt_size_fact(evidence)
+        case MemoryEvidence():
+            return memory_fact(evidence)
+        case PlacementEvidence():
+            return placement_fact(evidence)
+        case GpuEvidence():
+            return gpu_fact(evidence)
+        case XidEvidence():
+            return xid_fact(evidence)
         case UnknownEvidence():
             return f"evidence of a kind that this orchestrator does not know ({evidence.size_bytes} bytes)"
         case _:

@@ -51,6 +51,14 @@ class FaultClass(enum.StrEnum):
     ROUTE_ERRORS_RISING = "route.errors_rising"
     ROUTE_LATENCY_RISING = "route.latency_rising"
     DISTRIBUTED_RANK_STALL = "distributed.rank_stall"
+    MEMORY_UNIFIED_EXHAUSTION = "memory.unified_exhaustion"
+    MEMORY_PAGE_CACHE_REFUSAL = "memory.page_cache_refusal"
+    GPU_CPU_FALLBACK = "gpu.cpu_fallback"
+    TRANSCRIPTION_CPU_FALLBACK = "transcription.cpu_fallback"
+    GPU_CLOCKS_CAPPED = "gpu.clocks_capped"
+    GPU_APPLICATION_XID = "gpu.application_xid"
+    GPU_DEVICE_FAULT = "gpu.device_fault"
+    GPU_DRIVER_MISMATCH = "gpu.driver_mismatch"
 
 
 class Severity(enum.StrEnum):
@@ -155,6 +163,33 @@ class ReasonCode(enum.StrEnum):
     ENGINE_ANSWERS_AGAIN = "engine_answers_again"
     BACK_AT_BASELINE = "back_at_baseline"
     ROUTE_UNUSED = "route_unused"
+    MANAGER_RELOADED_BEFORE = "manager_reloaded_before"
+    HOST_SLEPT_BEFORE = "host_slept_before"
+    MEMORY_BELOW_FLOOR = "memory_below_floor"
+    MEMORY_FALLS = "memory_falls"
+    TASKS_STALL_FOR_MEMORY = "tasks_stall_for_memory"
+    ALLOCATIONS_STALL = "allocations_stall"
+    MEMORY_AVAILABLE_AGAIN = "memory_available_again"
+    FREE_MEMORY_IS_CACHE = "free_memory_is_cache"
+    SERVER_STARTS_REPEATEDLY = "server_starts_repeatedly"
+    SERVER_STAYS_UP = "server_stays_up"
+    CPU_BURNS_DURING_REQUESTS = "cpu_burns_during_requests"
+    NOT_LISTED_ON_GPU = "not_listed_on_gpu"
+    DEVICE_OPENS_FAIL = "device_opens_fail"
+    LISTED_ON_GPU_AGAIN = "listed_on_gpu_again"
+    CLOCKS_LOW_UNDER_LOAD = "clocks_low_under_load"
+    POWER_LOW_UNDER_LOAD = "power_low_under_load"
+    NO_THROTTLE_REASON = "no_throttle_reason"
+    CLOCKS_USUAL_AGAIN = "clocks_usual_again"
+    XID_REPORTED = "xid_reported"
+    XID_FROM_SEVERAL_PROCESSES = "xid_from_several_processes"
+    NO_XID_SINCE = "no_xid_since"
+    GPU_IS_LOST = "gpu_is_lost"
+    GPU_NEEDS_RESET = "gpu_needs_reset"
+    RECOVERY_IS_ADVISED = "recovery_is_advised"
+    GPU_ANSWERS_AGAIN = "gpu_answers_again"
+    LIBRARY_DIFFERS_FROM_MODULE = "library_differs_from_module"
+    DRIVER_ANSWERS_AGAIN = "driver_answers_again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +397,75 @@ class PromptSizeEvidence:
     large_failed: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryEvidence:
+    """The host's memory: what can be had, against the floor, and how fast it goes.
+
+    `falls_bytes_per_s` is 0 while it does not fall, and `empty_in_s` None then. `stalled_percent` is the
+    share of time in which no task could go on for want of memory; None on a kernel that does not tell.
+    """
+
+    total_bytes: int
+    available_bytes: int
+    free_bytes: int
+    floor_bytes: int
+    falls_bytes_per_s: float
+    empty_in_s: float | None
+    stalled_percent: float | None
+    stalls: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementEvidence:
+    """Where a model server works: the cores that it kept busy, and whether the driver lists it on a GPU.
+
+    `listed` is None where that could not be asked. `measured` and `baseline` are tokens per second (for
+    transcription: seconds of an answer), None where unknown.
+    """
+
+    server: ServerKind
+    process_name: str
+    pid: int | None
+    cores: float
+    window_s: float
+    requests: int
+    listed: bool | None
+    failed_opens: int
+    measured: float | None
+    baseline: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuEvidence:
+    """How one GPU is, as far as it could be asked. `gpu` is its PCI address.
+
+    `nvml_code` is what the driver's library answered (0: well), `recovery_action` what it advises (0:
+    nothing), `event_reasons` its bits for clocks below the highest.
+    """
+
+    gpu: str
+    name: str
+    sm_mhz: int | None
+    usual_mhz: int | None
+    busy_percent: int | None
+    watts: float | None
+    event_reasons: int | None
+    nvml_code: int
+    recovery_action: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XidEvidence:
+    """One kind of error that a GPU reported, and how many sources told of it."""
+
+    gpu: str
+    number: int
+    count: int
+    sources: int
+    process_name: str
+    pid: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class UnknownEvidence:
     """Evidence of a kind that a newer agent sends; kept as its bytes' size, never dropped silently."""
@@ -378,6 +482,10 @@ Evidence = (
     | RouteEvidence
     | FlightEvidence
     | PromptSizeEvidence
+    | MemoryEvidence
+    | PlacementEvidence
+    | GpuEvidence
+    | XidEvidence
     | UnknownEvidence
 )
 

@@ -15,12 +15,15 @@ from escalation.model import (
     Evidence,
     FaultClass,
     FlightEvidence,
+    GpuEvidence,
     Incarnation,
     Incident,
     IncidentId,
     ListenerEvidence,
+    MemoryEvidence,
     OomEvidence,
     OomScope,
+    PlacementEvidence,
     PromptSizeEvidence,
     Reach,
     Reason,
@@ -37,6 +40,7 @@ from escalation.model import (
     Subject,
     SubjectKind,
     UnknownEvidence,
+    XidEvidence,
 )
 from escalation.server.desk import Entry
 from escalation.server.playbook.registry import advise
@@ -52,6 +56,7 @@ _ROUTER: Final = RouteId(4000, RouteKind.CHAT_COMPLETIONS, "qwen3-32b", ServerKi
 _OLLAMA: Final = RouteId(11434, RouteKind.OLLAMA_CHAT, "gemma3:12b", ServerKind.OLLAMA)
 _LITELLM_UNIT: Final = Subject(SubjectKind.UNIT, "litellm.service")
 _OLLAMA_UNIT: Final = Subject(SubjectKind.UNIT, "ollama.service")
+_GPU: Final = Subject(SubjectKind.GPU, "0000000F:01:00.0")
 _WINDOW_S: Final = 600.0
 
 
@@ -272,6 +277,166 @@ _EXAMPLES: Final = {
         target=_CONTAINER,
         reasons=(Reason(ReasonCode.TWO_HOSTS_AGREE, count=2, window_s=600),),
         evidence=(_SILENT, _BY_SIZE),
+    ),
+    FaultClass.MEMORY_UNIFIED_EXHAUSTION: _Example(
+        severity=Severity.CRITICAL,
+        subject=Subject(SubjectKind.HOST, "spark-a"),
+        target=_CONTAINER,
+        reasons=(
+            Reason(ReasonCode.MEMORY_BELOW_FLOOR, threshold=8, window_s=14),
+            Reason(ReasonCode.TASKS_STALL_FOR_MEMORY, threshold=5),
+        ),
+        evidence=(
+            MemoryEvidence(
+                total_bytes=130_676_682_752,
+                available_bytes=3_435_973_836,
+                free_bytes=1_181_116_006,
+                floor_bytes=8_589_934_592,
+                falls_bytes_per_s=57_000_000.0,
+                empty_in_s=60.3,
+                stalled_percent=11.4,
+                stalls=912,
+            ),
+        ),
+    ),
+    FaultClass.MEMORY_PAGE_CACHE_REFUSAL: _Example(
+        severity=Severity.MEDIUM,
+        subject=_CONTAINER,
+        reasons=(
+            Reason(ReasonCode.SERVER_STARTS_REPEATEDLY, count=4, threshold=3, window_s=900),
+            Reason(ReasonCode.FREE_MEMORY_IS_CACHE),
+        ),
+        evidence=(
+            MemoryEvidence(
+                total_bytes=130_676_682_752,
+                available_bytes=55_834_574_848,
+                free_bytes=2_974_262_067,
+                floor_bytes=8_589_934_592,
+                falls_bytes_per_s=0.0,
+                empty_in_s=None,
+                stalled_percent=0.0,
+                stalls=0,
+            ),
+        ),
+    ),
+    FaultClass.GPU_CPU_FALLBACK: _Example(
+        severity=Severity.HIGH,
+        subject=_OLLAMA_UNIT,
+        reasons=(
+            Reason(ReasonCode.CPU_BURNS_DURING_REQUESTS, count=6, threshold=4, window_s=60),
+            Reason(ReasonCode.NOT_LISTED_ON_GPU),
+            Reason(ReasonCode.PACE_BELOW_BASELINE),
+        ),
+        evidence=(
+            PlacementEvidence(
+                server=ServerKind.OLLAMA,
+                process_name="ollama",
+                pid=311,
+                cores=15.4,
+                window_s=60.0,
+                requests=6,
+                listed=False,
+                failed_opens=0,
+                measured=2.1,
+                baseline=44.0,
+            ),
+        ),
+    ),
+    FaultClass.TRANSCRIPTION_CPU_FALLBACK: _Example(
+        severity=Severity.MEDIUM,
+        subject=_CONTAINER,
+        reasons=(
+            Reason(ReasonCode.CPU_BURNS_DURING_REQUESTS, count=2, threshold=2, window_s=60),
+            Reason(ReasonCode.NOT_LISTED_ON_GPU),
+        ),
+        evidence=(
+            PlacementEvidence(
+                server=ServerKind.WHISPER,
+                process_name="uvicorn",
+                pid=902,
+                cores=7.2,
+                window_s=60.0,
+                requests=2,
+                listed=False,
+                failed_opens=0,
+                measured=None,
+                baseline=None,
+            ),
+        ),
+    ),
+    FaultClass.GPU_CLOCKS_CAPPED: _Example(
+        severity=Severity.HIGH,
+        subject=_GPU,
+        reasons=(
+            Reason(ReasonCode.CLOCKS_LOW_UNDER_LOAD, threshold=0.5, window_s=300),
+            Reason(ReasonCode.POWER_LOW_UNDER_LOAD, threshold=0.6),
+            Reason(ReasonCode.NO_THROTTLE_REASON),
+        ),
+        evidence=(
+            GpuEvidence(
+                gpu=_GPU.name,
+                name="NVIDIA GB10",
+                sm_mhz=507,
+                usual_mhz=2405,
+                busy_percent=96,
+                watts=14.6,
+                event_reasons=0,
+                nvml_code=0,
+                recovery_action=None,
+            ),
+        ),
+    ),
+    FaultClass.GPU_APPLICATION_XID: _Example(
+        severity=Severity.MEDIUM,
+        subject=_GPU,
+        target=_CONTAINER,
+        reasons=(Reason(ReasonCode.XID_REPORTED, count=1),),
+        evidence=(
+            XidEvidence(
+                gpu=_GPU.name, number=31, count=1, sources=2, process_name="VLLM::Worker_TP", pid=512
+            ),
+        ),
+    ),
+    FaultClass.GPU_DEVICE_FAULT: _Example(
+        severity=Severity.CRITICAL,
+        subject=_GPU,
+        reasons=(
+            Reason(ReasonCode.GPU_IS_LOST, count=1),
+            Reason(ReasonCode.XID_REPORTED, count=1),
+            Reason(ReasonCode.RECOVERY_IS_ADVISED),
+        ),
+        evidence=(
+            GpuEvidence(
+                gpu=_GPU.name,
+                name="NVIDIA GeForce RTX 5090 Laptop GPU",
+                sm_mhz=None,
+                usual_mhz=None,
+                busy_percent=None,
+                watts=None,
+                event_reasons=None,
+                nvml_code=15,
+                recovery_action=2,
+            ),
+            XidEvidence(gpu=_GPU.name, number=79, count=1, sources=2, process_name="", pid=None),
+        ),
+    ),
+    FaultClass.GPU_DRIVER_MISMATCH: _Example(
+        severity=Severity.HIGH,
+        subject=Subject(SubjectKind.HOST, "spark-a"),
+        reasons=(Reason(ReasonCode.LIBRARY_DIFFERS_FROM_MODULE, count=3),),
+        evidence=(
+            GpuEvidence(
+                gpu="",
+                name="",
+                sm_mhz=None,
+                usual_mhz=None,
+                busy_percent=None,
+                watts=None,
+                event_reasons=None,
+                nvml_code=18,
+                recovery_action=None,
+            ),
+        ),
     ),
     FaultClass.UNKNOWN: _Example(
         severity=Severity.UNKNOWN,

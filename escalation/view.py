@@ -21,9 +21,12 @@ from escalation.model import (
     DeviceOpenEvidence,
     Evidence,
     FlightEvidence,
+    GpuEvidence,
     Incident,
     ListenerEvidence,
+    MemoryEvidence,
     OomEvidence,
+    PlacementEvidence,
     PromptSizeEvidence,
     RouteEvidence,
     RouteId,
@@ -31,6 +34,7 @@ from escalation.model import (
     State,
     Subject,
     UnknownEvidence,
+    XidEvidence,
 )
 from escalation.quantities import LABEL_LIMIT
 from escalation.server.desk import AuditEntry, Entry, HostState
@@ -382,7 +386,7 @@ def _subject(subject: Subject) -> SubjectView:
     return SubjectView(subject.kind.value, shown(subject.name))
 
 
-def _evidence_kind(evidence: Evidence) -> str:
+def _evidence_kind(evidence: Evidence) -> str:  # noqa: C901, PLR0912 -- one case per kind, checked complete
     match evidence:
         case DeviceOpenEvidence():
             return "device_open"
@@ -400,6 +404,14 @@ def _evidence_kind(evidence: Evidence) -> str:
             return "flight"
         case PromptSizeEvidence():
             return "prompt_size"
+        case MemoryEvidence():
+            return "memory"
+        case PlacementEvidence():
+            return "placement"
+        case GpuEvidence():
+            return "gpu"
+        case XidEvidence():
+            return "xid"
         case UnknownEvidence():
             return "unknown"
         case _:

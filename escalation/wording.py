@@ -71,6 +71,22 @@ def headline(  # noqa: C901, PLR0912 -- one case per class, checked complete
             return "A model route is slower than is usual for it"
         case FaultClass.DISTRIBUTED_RANK_STALL:
             return "A model that runs over two hosts has stalled on both"
+        case FaultClass.MEMORY_UNIFIED_EXHAUSTION:
+            return "The host runs out of memory, and may freeze"
+        case FaultClass.MEMORY_PAGE_CACHE_REFUSAL:
+            return "A model server refuses to start: cached files count as used memory"
+        case FaultClass.GPU_CPU_FALLBACK:
+            return "A model that belongs on the GPU runs on the CPU"
+        case FaultClass.TRANSCRIPTION_CPU_FALLBACK:
+            return "Transcription that belongs on the GPU runs on the CPU"
+        case FaultClass.GPU_CLOCKS_CAPPED:
+            return "A GPU works at a fraction of its usual clock"
+        case FaultClass.GPU_APPLICATION_XID:
+            return "A program made the GPU report an error (Xid)"
+        case FaultClass.GPU_DEVICE_FAULT:
+            return "A GPU is at fault or lost"
+        case FaultClass.GPU_DRIVER_MISMATCH:
+            return "The GPU driver's library and its kernel module are of two versions"
         case FaultClass.UNKNOWN:
             number = "" if fault_number is None else f" (number {fault_number})"
             return f"A fault class that this orchestrator does not know{number}; the agent is newer"
@@ -261,6 +277,60 @@ def sentence(reason: Reason) -> str:  # noqa: C901, PLR0912, PLR0915 -- one case
             text = "It is back at what is usual on this route"
         case ReasonCode.ROUTE_UNUSED:
             text = "Nobody used the route any more: whether it works is not known"
+        case ReasonCode.MANAGER_RELOADED_BEFORE:
+            text = "The service manager read its units again shortly before, which rewrites lists of devices"
+        case ReasonCode.HOST_SLEPT_BEFORE:
+            text = "The host had slept shortly before"
+        case ReasonCode.MEMORY_BELOW_FLOOR:
+            text = "Less memory can be had than the floor, and it stays so"
+        case ReasonCode.MEMORY_FALLS:
+            text = "Memory runs out at the present rate"
+        case ReasonCode.TASKS_STALL_FOR_MEMORY:
+            text = "All tasks stall together for want of memory"
+        case ReasonCode.ALLOCATIONS_STALL:
+            text = "Processes had to make room themselves before they got memory"
+        case ReasonCode.MEMORY_AVAILABLE_AGAIN:
+            text = "Memory can be had again, and nothing stalls for it"
+        case ReasonCode.FREE_MEMORY_IS_CACHE:
+            text = "Hardly any memory is free, but most of it is cached files that the kernel would give up"
+        case ReasonCode.SERVER_STARTS_REPEATEDLY:
+            text = "The model server started again and again"
+        case ReasonCode.SERVER_STAYS_UP:
+            text = "The model server has stayed up"
+        case ReasonCode.CPU_BURNS_DURING_REQUESTS:
+            text = "The server's processes kept many cores busy while it answered"
+        case ReasonCode.NOT_LISTED_ON_GPU:
+            text = "The driver lists none of the server's processes on a GPU"
+        case ReasonCode.DEVICE_OPENS_FAIL:
+            text = "The server's processes could not open the GPU"
+        case ReasonCode.LISTED_ON_GPU_AGAIN:
+            text = "The driver lists the server's processes on a GPU again, and the CPU is quiet"
+        case ReasonCode.CLOCKS_LOW_UNDER_LOAD:
+            text = "The GPU is busy at a fraction of the clock that is usual for it under load"
+        case ReasonCode.POWER_LOW_UNDER_LOAD:
+            text = "It draws a fraction of the power that is usual for it under load"
+        case ReasonCode.NO_THROTTLE_REASON:
+            text = "The driver gives no reason for it"
+        case ReasonCode.CLOCKS_USUAL_AGAIN:
+            text = "The clock under load is what is usual again"
+        case ReasonCode.XID_REPORTED:
+            text = "The driver reported the error"
+        case ReasonCode.XID_FROM_SEVERAL_PROCESSES:
+            text = "Several different programs met the same error: suspect the hardware"
+        case ReasonCode.NO_XID_SINCE:
+            text = "No further error was reported"
+        case ReasonCode.GPU_IS_LOST:
+            text = "The driver has lost the GPU: it no longer answers on the bus"
+        case ReasonCode.GPU_NEEDS_RESET:
+            text = "The driver says that the GPU has to be reset"
+        case ReasonCode.RECOVERY_IS_ADVISED:
+            text = "The driver advises a step of recovery"
+        case ReasonCode.GPU_ANSWERS_AGAIN:
+            text = "The GPU answers again, and the driver advises nothing"
+        case ReasonCode.LIBRARY_DIFFERS_FROM_MODULE:
+            text = "The library refuses to work: the loaded kernel module is of another version"
+        case ReasonCode.DRIVER_ANSWERS_AGAIN:
+            text = "Library and kernel module work together again"
         case ReasonCode.UNKNOWN:
             text = "A reason that this orchestrator does not know; the agent is newer"
         case _:

@@ -17,14 +17,18 @@ from escalation.model import (
     DeviceOpenEvidence,
     Evidence,
     FlightEvidence,
+    GpuEvidence,
     Incident,
     ListenerEvidence,
+    MemoryEvidence,
     OomEvidence,
+    PlacementEvidence,
     PromptSizeEvidence,
     RouteEvidence,
     RouteId,
     SignalEvidence,
     UnknownEvidence,
+    XidEvidence,
 )
 
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -47,7 +51,9 @@ def digest_of(action: Action, incident: Incident) -> str:
     return hashlib.sha256(_CANONICAL.encode(bound).encode()).hexdigest()
 
 
-def _identity(evidence: Evidence) -> tuple[object, ...]:
+def _identity(  # noqa: C901, PLR0912 -- one case per kind, checked complete
+    evidence: Evidence,
+) -> tuple[object, ...]:
     """Return what makes this piece of evidence the one it is, without how often and by whom."""
     match evidence:
         case DeviceOpenEvidence():
@@ -66,6 +72,14 @@ def _identity(evidence: Evidence) -> tuple[object, ...]:
             return ("flight", *_route(evidence.id))
         case PromptSizeEvidence():
             return ("prompt_size", *_route(evidence.id))
+        case MemoryEvidence():
+            return ("memory", evidence.total_bytes, evidence.floor_bytes)
+        case PlacementEvidence():
+            return ("placement", evidence.server, evidence.listed)
+        case GpuEvidence():
+            return ("gpu", evidence.gpu, evidence.nvml_code, evidence.recovery_action)
+        case XidEvidence():
+            return ("xid", evidence.gpu, evidence.number)
         case UnknownEvidence():
             return ("unknown",)
         case _:

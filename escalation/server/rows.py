@@ -16,14 +16,18 @@ from escalation.model import (
     DeviceOpenEvidence,
     Evidence,
     FlightEvidence,
+    GpuEvidence,
     Incident,
     ListenerEvidence,
+    MemoryEvidence,
     OomEvidence,
+    PlacementEvidence,
     PromptSizeEvidence,
     Recommendation,
     RouteEvidence,
     SignalEvidence,
     UnknownEvidence,
+    XidEvidence,
 )
 from escalation.server.desk import HostState
 from escalation.server.store import StoreCorrupt
@@ -34,12 +38,16 @@ _EVIDENCE: Final[dict[str, type[Evidence]]] = {
     "blind": BlindEvidence,
     "device_open": DeviceOpenEvidence,
     "flight": FlightEvidence,
+    "gpu": GpuEvidence,
     "listener": ListenerEvidence,
+    "memory": MemoryEvidence,
     "oom": OomEvidence,
+    "placement": PlacementEvidence,
     "prompt_size": PromptSizeEvidence,
     "route": RouteEvidence,
     "signal": SignalEvidence,
     "unknown": UnknownEvidence,
+    "xid": XidEvidence,
 }
 _INCIDENT_FIELDS: Final = {
     name: kind for name, kind in get_type_hints(Incident).items() if name != "evidence"

@@ -30,6 +30,14 @@ class FaultClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAULT_CLASS_ROUTE_ERRORS_RISING: _ClassVar[FaultClass]
     FAULT_CLASS_ROUTE_LATENCY_RISING: _ClassVar[FaultClass]
     FAULT_CLASS_DISTRIBUTED_RANK_STALL: _ClassVar[FaultClass]
+    FAULT_CLASS_MEMORY_UNIFIED_EXHAUSTION: _ClassVar[FaultClass]
+    FAULT_CLASS_MEMORY_PAGE_CACHE_REFUSAL: _ClassVar[FaultClass]
+    FAULT_CLASS_GPU_CPU_FALLBACK: _ClassVar[FaultClass]
+    FAULT_CLASS_TRANSCRIPTION_CPU_FALLBACK: _ClassVar[FaultClass]
+    FAULT_CLASS_GPU_CLOCKS_CAPPED: _ClassVar[FaultClass]
+    FAULT_CLASS_GPU_APPLICATION_XID: _ClassVar[FaultClass]
+    FAULT_CLASS_GPU_DEVICE_FAULT: _ClassVar[FaultClass]
+    FAULT_CLASS_GPU_DRIVER_MISMATCH: _ClassVar[FaultClass]
 
 class Severity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -107,6 +115,33 @@ class ReasonCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_CODE_ENGINE_ANSWERS_AGAIN: _ClassVar[ReasonCode]
     REASON_CODE_BACK_AT_BASELINE: _ClassVar[ReasonCode]
     REASON_CODE_ROUTE_UNUSED: _ClassVar[ReasonCode]
+    REASON_CODE_MANAGER_RELOADED_BEFORE: _ClassVar[ReasonCode]
+    REASON_CODE_HOST_SLEPT_BEFORE: _ClassVar[ReasonCode]
+    REASON_CODE_MEMORY_BELOW_FLOOR: _ClassVar[ReasonCode]
+    REASON_CODE_MEMORY_FALLS: _ClassVar[ReasonCode]
+    REASON_CODE_TASKS_STALL_FOR_MEMORY: _ClassVar[ReasonCode]
+    REASON_CODE_ALLOCATIONS_STALL: _ClassVar[ReasonCode]
+    REASON_CODE_MEMORY_AVAILABLE_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_FREE_MEMORY_IS_CACHE: _ClassVar[ReasonCode]
+    REASON_CODE_SERVER_STARTS_REPEATEDLY: _ClassVar[ReasonCode]
+    REASON_CODE_SERVER_STAYS_UP: _ClassVar[ReasonCode]
+    REASON_CODE_CPU_BURNS_DURING_REQUESTS: _ClassVar[ReasonCode]
+    REASON_CODE_NOT_LISTED_ON_GPU: _ClassVar[ReasonCode]
+    REASON_CODE_DEVICE_OPENS_FAIL: _ClassVar[ReasonCode]
+    REASON_CODE_LISTED_ON_GPU_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_CLOCKS_LOW_UNDER_LOAD: _ClassVar[ReasonCode]
+    REASON_CODE_POWER_LOW_UNDER_LOAD: _ClassVar[ReasonCode]
+    REASON_CODE_NO_THROTTLE_REASON: _ClassVar[ReasonCode]
+    REASON_CODE_CLOCKS_USUAL_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_XID_REPORTED: _ClassVar[ReasonCode]
+    REASON_CODE_XID_FROM_SEVERAL_PROCESSES: _ClassVar[ReasonCode]
+    REASON_CODE_NO_XID_SINCE: _ClassVar[ReasonCode]
+    REASON_CODE_GPU_IS_LOST: _ClassVar[ReasonCode]
+    REASON_CODE_GPU_NEEDS_RESET: _ClassVar[ReasonCode]
+    REASON_CODE_RECOVERY_IS_ADVISED: _ClassVar[ReasonCode]
+    REASON_CODE_GPU_ANSWERS_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_LIBRARY_DIFFERS_FROM_MODULE: _ClassVar[ReasonCode]
+    REASON_CODE_DRIVER_ANSWERS_AGAIN: _ClassVar[ReasonCode]
 
 class Device(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -217,6 +252,14 @@ FAULT_CLASS_ROUTE_FAILS_REAL_TRAFFIC: FaultClass
 FAULT_CLASS_ROUTE_ERRORS_RISING: FaultClass
 FAULT_CLASS_ROUTE_LATENCY_RISING: FaultClass
 FAULT_CLASS_DISTRIBUTED_RANK_STALL: FaultClass
+FAULT_CLASS_MEMORY_UNIFIED_EXHAUSTION: FaultClass
+FAULT_CLASS_MEMORY_PAGE_CACHE_REFUSAL: FaultClass
+FAULT_CLASS_GPU_CPU_FALLBACK: FaultClass
+FAULT_CLASS_TRANSCRIPTION_CPU_FALLBACK: FaultClass
+FAULT_CLASS_GPU_CLOCKS_CAPPED: FaultClass
+FAULT_CLASS_GPU_APPLICATION_XID: FaultClass
+FAULT_CLASS_GPU_DEVICE_FAULT: FaultClass
+FAULT_CLASS_GPU_DRIVER_MISMATCH: FaultClass
 SEVERITY_UNSPECIFIED: Severity
 SEVERITY_NOTE: Severity
 SEVERITY_MEDIUM: Severity
@@ -285,6 +328,33 @@ REASON_CODE_ANSWERS_GOOD_AGAIN: ReasonCode
 REASON_CODE_ENGINE_ANSWERS_AGAIN: ReasonCode
 REASON_CODE_BACK_AT_BASELINE: ReasonCode
 REASON_CODE_ROUTE_UNUSED: ReasonCode
+REASON_CODE_MANAGER_RELOADED_BEFORE: ReasonCode
+REASON_CODE_HOST_SLEPT_BEFORE: ReasonCode
+REASON_CODE_MEMORY_BELOW_FLOOR: ReasonCode
+REASON_CODE_MEMORY_FALLS: ReasonCode
+REASON_CODE_TASKS_STALL_FOR_MEMORY: ReasonCode
+REASON_CODE_ALLOCATIONS_STALL: ReasonCode
+REASON_CODE_MEMORY_AVAILABLE_AGAIN: ReasonCode
+REASON_CODE_FREE_MEMORY_IS_CACHE: ReasonCode
+REASON_CODE_SERVER_STARTS_REPEATEDLY: ReasonCode
+REASON_CODE_SERVER_STAYS_UP: ReasonCode
+REASON_CODE_CPU_BURNS_DURING_REQUESTS: ReasonCode
+REASON_CODE_NOT_LISTED_ON_GPU: ReasonCode
+REASON_CODE_DEVICE_OPENS_FAIL: ReasonCode
+REASON_CODE_LISTED_ON_GPU_AGAIN: ReasonCode
+REASON_CODE_CLOCKS_LOW_UNDER_LOAD: ReasonCode
+REASON_CODE_POWER_LOW_UNDER_LOAD: ReasonCode
+REASON_CODE_NO_THROTTLE_REASON: ReasonCode
+REASON_CODE_CLOCKS_USUAL_AGAIN: ReasonCode
+REASON_CODE_XID_REPORTED: ReasonCode
+REASON_CODE_XID_FROM_SEVERAL_PROCESSES: ReasonCode
+REASON_CODE_NO_XID_SINCE: ReasonCode
+REASON_CODE_GPU_IS_LOST: ReasonCode
+REASON_CODE_GPU_NEEDS_RESET: ReasonCode
+REASON_CODE_RECOVERY_IS_ADVISED: ReasonCode
+REASON_CODE_GPU_ANSWERS_AGAIN: ReasonCode
+REASON_CODE_LIBRARY_DIFFERS_FROM_MODULE: ReasonCode
+REASON_CODE_DRIVER_ANSWERS_AGAIN: ReasonCode
 DEVICE_UNSPECIFIED: Device
 DEVICE_CONTROL: Device
 DEVICE_GPU: Device
@@ -545,8 +615,90 @@ class PromptSizeEvidence(_message.Message):
     large_failed: int
     def __init__(self, id: _Optional[_Union[RouteId, _Mapping]] = ..., window_s: _Optional[float] = ..., split_bytes: _Optional[int] = ..., small: _Optional[int] = ..., small_failed: _Optional[int] = ..., large: _Optional[int] = ..., large_failed: _Optional[int] = ...) -> None: ...
 
+class MemoryEvidence(_message.Message):
+    __slots__ = ("total_bytes", "available_bytes", "free_bytes", "floor_bytes", "falls_bytes_per_s", "empty_in_s", "stalled_percent", "stalls")
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FLOOR_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FALLS_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    EMPTY_IN_S_FIELD_NUMBER: _ClassVar[int]
+    STALLED_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    STALLS_FIELD_NUMBER: _ClassVar[int]
+    total_bytes: int
+    available_bytes: int
+    free_bytes: int
+    floor_bytes: int
+    falls_bytes_per_s: float
+    empty_in_s: float
+    stalled_percent: float
+    stalls: int
+    def __init__(self, total_bytes: _Optional[int] = ..., available_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., floor_bytes: _Optional[int] = ..., falls_bytes_per_s: _Optional[float] = ..., empty_in_s: _Optional[float] = ..., stalled_percent: _Optional[float] = ..., stalls: _Optional[int] = ...) -> None: ...
+
+class PlacementEvidence(_message.Message):
+    __slots__ = ("server", "process_name", "pid", "cores", "window_s", "requests", "listed", "failed_opens", "measured", "baseline")
+    SERVER_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_NAME_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    CORES_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    LISTED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_OPENS_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_FIELD_NUMBER: _ClassVar[int]
+    server: ServerKind
+    process_name: str
+    pid: int
+    cores: float
+    window_s: float
+    requests: int
+    listed: bool
+    failed_opens: int
+    measured: float
+    baseline: float
+    def __init__(self, server: _Optional[_Union[ServerKind, str]] = ..., process_name: _Optional[str] = ..., pid: _Optional[int] = ..., cores: _Optional[float] = ..., window_s: _Optional[float] = ..., requests: _Optional[int] = ..., listed: _Optional[bool] = ..., failed_opens: _Optional[int] = ..., measured: _Optional[float] = ..., baseline: _Optional[float] = ...) -> None: ...
+
+class GpuEvidence(_message.Message):
+    __slots__ = ("gpu", "name", "sm_mhz", "usual_mhz", "busy_percent", "watts", "event_reasons", "nvml_code", "recovery_action")
+    GPU_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SM_MHZ_FIELD_NUMBER: _ClassVar[int]
+    USUAL_MHZ_FIELD_NUMBER: _ClassVar[int]
+    BUSY_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    WATTS_FIELD_NUMBER: _ClassVar[int]
+    EVENT_REASONS_FIELD_NUMBER: _ClassVar[int]
+    NVML_CODE_FIELD_NUMBER: _ClassVar[int]
+    RECOVERY_ACTION_FIELD_NUMBER: _ClassVar[int]
+    gpu: str
+    name: str
+    sm_mhz: int
+    usual_mhz: int
+    busy_percent: int
+    watts: float
+    event_reasons: int
+    nvml_code: int
+    recovery_action: int
+    def __init__(self, gpu: _Optional[str] = ..., name: _Optional[str] = ..., sm_mhz: _Optional[int] = ..., usual_mhz: _Optional[int] = ..., busy_percent: _Optional[int] = ..., watts: _Optional[float] = ..., event_reasons: _Optional[int] = ..., nvml_code: _Optional[int] = ..., recovery_action: _Optional[int] = ...) -> None: ...
+
+class XidEvidence(_message.Message):
+    __slots__ = ("gpu", "number", "count", "sources", "process_name", "pid")
+    GPU_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_NAME_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    gpu: str
+    number: int
+    count: int
+    sources: int
+    process_name: str
+    pid: int
+    def __init__(self, gpu: _Optional[str] = ..., number: _Optional[int] = ..., count: _Optional[int] = ..., sources: _Optional[int] = ..., process_name: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
+
 class Evidence(_message.Message):
-    __slots__ = ("device_open", "oom", "signal", "listener", "blind", "route", "flight", "prompt_size")
+    __slots__ = ("device_open", "oom", "signal", "listener", "blind", "route", "flight", "prompt_size", "memory", "placement", "gpu", "xid")
     DEVICE_OPEN_FIELD_NUMBER: _ClassVar[int]
     OOM_FIELD_NUMBER: _ClassVar[int]
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
@@ -555,6 +707,10 @@ class Evidence(_message.Message):
     ROUTE_FIELD_NUMBER: _ClassVar[int]
     FLIGHT_FIELD_NUMBER: _ClassVar[int]
     PROMPT_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    GPU_FIELD_NUMBER: _ClassVar[int]
+    XID_FIELD_NUMBER: _ClassVar[int]
     device_open: DeviceOpenEvidence
     oom: OomEvidence
     signal: SignalEvidence
@@ -563,7 +719,11 @@ class Evidence(_message.Message):
     route: RouteEvidence
     flight: FlightEvidence
     prompt_size: PromptSizeEvidence
-    def __init__(self, device_open: _Optional[_Union[DeviceOpenEvidence, _Mapping]] = ..., oom: _Optional[_Union[OomEvidence, _Mapping]] = ..., signal: _Optional[_Union[SignalEvidence, _Mapping]] = ..., listener: _Optional[_Union[ListenerEvidence, _Mapping]] = ..., blind: _Optional[_Union[BlindEvidence, _Mapping]] = ..., route: _Optional[_Union[RouteEvidence, _Mapping]] = ..., flight: _Optional[_Union[FlightEvidence, _Mapping]] = ..., prompt_size: _Optional[_Union[PromptSizeEvidence, _Mapping]] = ...) -> None: ...
+    memory: MemoryEvidence
+    placement: PlacementEvidence
+    gpu: GpuEvidence
+    xid: XidEvidence
+    def __init__(self, device_open: _Optional[_Union[DeviceOpenEvidence, _Mapping]] = ..., oom: _Optional[_Union[OomEvidence, _Mapping]] = ..., signal: _Optional[_Union[SignalEvidence, _Mapping]] = ..., listener: _Optional[_Union[ListenerEvidence, _Mapping]] = ..., blind: _Optional[_Union[BlindEvidence, _Mapping]] = ..., route: _Optional[_Union[RouteEvidence, _Mapping]] = ..., flight: _Optional[_Union[FlightEvidence, _Mapping]] = ..., prompt_size: _Optional[_Union[PromptSizeEvidence, _Mapping]] = ..., memory: _Optional[_Union[MemoryEvidence, _Mapping]] = ..., placement: _Optional[_Union[PlacementEvidence, _Mapping]] = ..., gpu: _Optional[_Union[GpuEvidence, _Mapping]] = ..., xid: _Optional[_Union[XidEvidence, _Mapping]] = ...) -> None: ...
 
 class CaseReport(_message.Message):
     __slots__ = ("phase", "case_id", "fault_class", "severity", "subject", "target", "incarnation", "first_seen_ns", "last_seen_ns", "count", "reasons", "evidence")

@@ -12,9 +12,12 @@ from escalation.model import (
     DeviceOpenEvidence,
     Evidence,
     FlightEvidence,
+    GpuEvidence,
     ListenerEvidence,
+    MemoryEvidence,
     OomEvidence,
     OomScope,
+    PlacementEvidence,
     PromptSizeEvidence,
     Reach,
     RouteEvidence,
@@ -23,8 +26,10 @@ from escalation.model import (
     ServerKind,
     SignalEvidence,
     UnknownEvidence,
+    XidEvidence,
 )
 from escalation.wire import escalation_pb2 as pb
+from escalation.wire import machine_evidence
 from escalation.wire.fields import (
     Names,
     bounded,
@@ -128,13 +133,15 @@ def evidence_message(evidence: Evidence) -> pb.Evidence:
                     large_failed=fit_u64(evidence.large_failed),
                 )
             )
+        case MemoryEvidence() | PlacementEvidence() | GpuEvidence() | XidEvidence():
+            return machine_evidence.message(evidence)
         case UnknownEvidence():
             return pb.Evidence()
         case _:
             assert_never(evidence)
 
 
-def evidence(message: pb.Evidence) -> Evidence:
+def evidence(message: pb.Evidence) -> Evidence:  # noqa: C901, PLR0912 -- one case per kind, checked complete
     """Return the evidence that `message` holds; raise WireError."""
     match message.WhichOneof("kind"):
         case "device_open":
@@ -164,6 +171,14 @@ def evidence(message: pb.Evidence) -> Evidence:
             return _flight(message.flight)
         case "prompt_size":
             return _prompt_size(message.prompt_size)
+        case "memory":
+            return machine_evidence.memory(message.memory)
+        case "placement":
+            return machine_evidence.placement(message.placement)
+        case "gpu":
+            return machine_evidence.gpu(message.gpu)
+        case "xid":
+            return machine_evidence.xid(message.xid)
         case _:
             return UnknownEvidence(unknown_bytes(message))
 

@@ -18,6 +18,8 @@ TEXT_BYTES: Final[Mapping[str, int]] = MappingProxyType(
         "BlindEvidence.sensor": 64,
         "CaseReport.case_id": 128,
         "DeviceOpenEvidence.process_name": 64,
+        "GpuEvidence.gpu": 64,
+        "GpuEvidence.name": 96,
         "Heartbeat.agent_version": 64,
         "Heartbeat.kernel_boot_id": 36,
         "Incarnation.container_id": 128,
@@ -27,12 +29,15 @@ TEXT_BYTES: Final[Mapping[str, int]] = MappingProxyType(
         "Loss.sensor": 64,
         "OomEvidence.process_name": 64,
         "OpaqueBatch.reports": 32 * 1024,
+        "PlacementEvidence.process_name": 64,
         "Report.agent_id": 63,
         "Report.boot_id": 36,
         "RouteId.model": 200,
         "SensorCoverage.sensor": 64,
         "SignalEvidence.process_name": 64,
         "Subject.name": 1024,
+        "XidEvidence.gpu": 64,
+        "XidEvidence.process_name": 64,
     }
 )
 """Message and field -> how many bytes of UTF-8 it may hold."""

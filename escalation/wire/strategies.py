@@ -39,6 +39,9 @@ _NARROW: dict[str, st.SearchStrategy[int]] = {
     "SensorCoverage.error": _U32,
     "Heartbeat.open_cases": _U32,
     "RouteId.port": st.integers(0, PORT_MAX),
+    "GpuEvidence.nvml_code": _U32,
+    "XidEvidence.number": _U32,
+    "XidEvidence.sources": _U32,
 }
 _WIDER_THAN_ITS_FIELD = "".join(chr(c) for c in (0, 0x1B, 0x202E, 0x200B, 0xDC80, 0x1F600)) * 600
 

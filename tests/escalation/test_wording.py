@@ -44,6 +44,10 @@ EVIDENCE = st.one_of(
     st.from_type(model.RouteEvidence),
     st.from_type(model.FlightEvidence),
     st.from_type(model.PromptSizeEvidence),
+    st.from_type(model.MemoryEvidence),
+    st.from_type(model.PlacementEvidence),
+    st.from_type(model.GpuEvidence),
+    st.from_type(model.XidEvidence),
     st.from_type(model.UnknownEvidence),
 )
 

@@ -17,6 +17,8 @@ _SERVICE: Final = re.compile(r"(?=.{9,255}\Z)[A-Za-z0-9_](?:[A-Za-z0-9:_.@-]|\\x
 _CONTAINER: Final = re.compile(r"[0-9a-f]{64}\Z")
 # What Hugging Face, Ollama and operators call a model: words with one separator between them, so no URL.
 _MODEL: Final = re.compile(r"(?=.{1,96}\Z)[A-Za-z0-9]+(?:(?:[._:/@-]|__)[A-Za-z0-9]+)*\Z")
+# A PCI address as the driver writes it: the domain has four or eight digits.
+_GPU: Final = re.compile(r"[0-9A-Fa-f]{4}(?:[0-9A-Fa-f]{4})?:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]\Z")
 _CGROUP: Final = re.compile(r"(?=.{2,512}\Z)(?:/[A-Za-z0-9_][A-Za-z0-9:_.@-]*)+\Z")
 
 
@@ -38,6 +40,11 @@ def container_id(subject: Subject) -> str | None:
 def cgroup_path(subject: Subject) -> str | None:
     """Return the control group's path when `subject` is one and the path is safe in a command."""
     return _checked(subject, SubjectKind.CGROUP, _CGROUP)
+
+
+def gpu_address(subject: Subject) -> str | None:
+    """Return the GPU's PCI address when `subject` is one and the address is whole."""
+    return _checked(subject, SubjectKind.GPU, _GPU)
 
 
 def model_name(route: RouteId | None) -> str | None:

@@ -18,11 +18,14 @@ from escalation.model import (
     BootId,
     Evidence,
     FaultClass,
+    GpuEvidence,
     Incident,
     ListenerEvidence,
     OomEvidence,
     OomScope,
     Reach,
+    Reason,
+    ReasonCode,
     Report,
     Subject,
     SubjectKind,
@@ -35,6 +38,7 @@ from escalation.server.testing import CONTAINER, START_NS, case_report
 _UNIT = Subject(SubjectKind.UNIT, "ollama.service")
 _BOX = Subject(SubjectKind.CONTAINER, CONTAINER)
 _CGROUP = Subject(SubjectKind.CGROUP, "/machine.slice/scratch")
+_GPU = Subject(SubjectKind.GPU, "0000000F:01:00.0")
 _GIB = 1 << 30
 
 
@@ -58,6 +62,118 @@ def _oom(
 
 def _listener(port: int = 11434, name: str = "ollama") -> ListenerEvidence:
     return ListenerEvidence("0.0.0.0", port, Reach.ALL_INTERFACES, name, confirmed=True)
+
+
+def _unsure(incident: Incident) -> Incident:
+    return dataclasses.replace(incident, reasons=(Reason(ReasonCode.SECOND_LAYER_UNKNOWN),))
+
+
+def _gpu(*, nvml_code: int = 15, recovery: int | None = None) -> GpuEvidence:
+    return GpuEvidence(
+        gpu=_GPU.name,
+        name="NVIDIA GB10",
+        sm_mhz=None,
+        usual_mhz=None,
+        busy_percent=None,
+        watts=None,
+        event_reasons=None,
+        nvml_code=nvml_code,
+        recovery_action=recovery,
+    )
+
+
+def _because(incident: Incident, *codes: ReasonCode) -> Incident:
+    return dataclasses.replace(incident, reasons=tuple(Reason(code) for code in codes))
+
+
+_HERE = Subject(SubjectKind.HOST, "spark-1")
+_OF_GPU_AND_MEMORY: list[tuple[Incident, ActionKind, tuple[str, ...]]] = [
+    (
+        _incident(FaultClass.GPU_CPU_FALLBACK, _BOX),
+        ActionKind.RESTART_CONTAINER,
+        ("docker", "restart", CONTAINER),
+    ),
+    (
+        _unsure(_incident(FaultClass.GPU_CPU_FALLBACK, _UNIT)),
+        ActionKind.INSPECT,
+        ("journalctl", "--no-pager", "--lines=200", "--unit=ollama.service"),
+    ),
+    (
+        _incident(FaultClass.TRANSCRIPTION_CPU_FALLBACK, _BOX),
+        ActionKind.CHANGE_SETTING,
+        ("docker", "inspect", "--format", "{{json .Path}} {{json .Args}}", CONTAINER),
+    ),
+    (
+        _unsure(_incident(FaultClass.TRANSCRIPTION_CPU_FALLBACK, _BOX)),
+        ActionKind.INSPECT,
+        ("docker", "logs", "--tail", "200", CONTAINER),
+    ),
+    (
+        _because(_incident(FaultClass.GPU_CLOCKS_CAPPED, _GPU), ReasonCode.NO_THROTTLE_REASON),
+        ActionKind.HUMAN,
+        ("systemctl", "poweroff"),
+    ),
+    (
+        _incident(FaultClass.GPU_CLOCKS_CAPPED, _GPU),
+        ActionKind.INSPECT,
+        ("nvidia-smi", "-q", "-d", "CLOCK,POWER,TEMPERATURE,PERFORMANCE"),
+    ),
+    (
+        _incident(FaultClass.GPU_APPLICATION_XID, _GPU, target=_BOX),
+        ActionKind.RESTART_CONTAINER,
+        ("docker", "restart", CONTAINER),
+    ),
+    (
+        _because(
+            _incident(FaultClass.GPU_APPLICATION_XID, _GPU, target=_BOX),
+            ReasonCode.XID_FROM_SEVERAL_PROCESSES,
+        ),
+        ActionKind.INSPECT,
+        ("nvidia-smi", "-q", "-d", "ECC,ROW_REMAPPER,PAGE_RETIREMENT"),
+    ),
+    (
+        _incident(FaultClass.GPU_DEVICE_FAULT, _GPU, _gpu(recovery=1)),
+        ActionKind.HUMAN,
+        ("nvidia-smi", "--gpu-reset", "-i", "0000000F:01:00.0"),
+    ),
+    (
+        _incident(FaultClass.GPU_DEVICE_FAULT, _GPU, _gpu(recovery=2)),
+        ActionKind.HUMAN,
+        ("systemctl", "reboot"),
+    ),
+    (
+        _incident(FaultClass.GPU_DEVICE_FAULT, Subject(SubjectKind.GPU, "0;reboot"), _gpu(recovery=1)),
+        ActionKind.HUMAN,
+        ("systemctl", "reboot"),
+    ),
+    (
+        _because(_incident(FaultClass.GPU_DEVICE_FAULT, _GPU), ReasonCode.GPU_IS_LOST),
+        ActionKind.HUMAN,
+        ("systemctl", "reboot"),
+    ),
+    (_incident(FaultClass.GPU_DEVICE_FAULT, _GPU), ActionKind.HUMAN, ("nvidia-bug-report.sh",)),
+    (_incident(FaultClass.GPU_DRIVER_MISMATCH, _HERE), ActionKind.HUMAN, ("systemctl", "reboot")),
+    (
+        _incident(FaultClass.MEMORY_UNIFIED_EXHAUSTION, _HERE, target=_UNIT),
+        ActionKind.RESTART_UNIT,
+        ("systemctl", "restart", "ollama.service"),
+    ),
+    (
+        _unsure(_incident(FaultClass.MEMORY_UNIFIED_EXHAUSTION, _HERE, target=_UNIT)),
+        ActionKind.INSPECT,
+        ("ps", "-eo", "pid,rss,comm", "--sort=-rss"),
+    ),
+    (
+        _incident(FaultClass.MEMORY_UNIFIED_EXHAUSTION, _HERE),
+        ActionKind.INSPECT,
+        ("ps", "-eo", "pid,rss,comm", "--sort=-rss"),
+    ),
+    (
+        _incident(FaultClass.MEMORY_PAGE_CACHE_REFUSAL, _BOX),
+        ActionKind.HUMAN,
+        ("sysctl", "vm.drop_caches=3"),
+    ),
+]
 
 
 @pytest.mark.parametrize(
@@ -157,6 +273,7 @@ def _listener(port: int = 11434, name: str = "ollama") -> ListenerEvidence:
             ActionKind.INSPECT,
             ("nanobot-agent", "doctor"),
         ),
+        *_OF_GPU_AND_MEMORY,
         (_incident(FaultClass.UNKNOWN, _BOX), ActionKind.INSPECT, ("nanobot-agent", "doctor")),
     ],
     ids=lambda value: value.fault_class if isinstance(value, Incident) else "",

@@ -1,0 +1,80 @@
+"""gpu.device_fault: the GPU itself is at fault: off the bus, in need of a reset, with errors beyond repair.
+
+What helps is what the driver advises. Each of these steps ends every program on the GPU, and some the whole
+host, so they are described for a person and never offered for approval.
+"""
+
+from __future__ import annotations
+
+from escalation.model import (
+    Action,
+    ActionKind,
+    Advice,
+    GpuEvidence,
+    Incident,
+    ReasonCode,
+    Subject,
+    SubjectKind,
+    Verification,
+)
+from escalation.server.playbook.names import gpu_address
+
+_RESET, _REBOOT, _DRAIN, _DRAIN_AND_RESET = 1, 2, 3, 4  # nvml.h, nvmlDeviceGpuRecoveryAction_t
+
+
+def advise(incident: Incident) -> Advice:
+    """Return: reset or reboot by hand, as the driver advises; collect its report where it advises nothing."""
+    address = gpu_address(incident.subject)
+    command: tuple[str, ...]
+    match _advised(incident):
+        case 1 | 3 | 4 if address is not None:
+            command = ("nvidia-smi", "--gpu-reset", "-i", address)
+            summary = (
+                "Take the routes of this host out of use, stop every program that uses the GPU, then reset "
+                "it. The reset is refused while anything has it open."
+            )
+        case 1 | 2 | 3 | 4:
+            command = ("systemctl", "reboot")
+            summary = (
+                "Take the routes of this host out of use, stop its servers in order, then reboot it. If the "
+                "GPU is not there after that, unplug the machine for a minute."
+            )
+        case _:
+            command = ("nvidia-bug-report.sh",)
+            summary = (
+                "Collect the driver's report before anything else: it is what the maker asks for. Then plan "
+                "a reboot; the driver advises no smaller step."
+            )
+    return Advice(
+        action=Action(
+            kind=ActionKind.HUMAN,
+            host=incident.agent_id,
+            target=Subject(SubjectKind.HOST, incident.agent_id),
+            command=command,
+        ),
+        summary=summary,
+        risk=(
+            "A reset ends every program on that GPU, a reboot everything on the host. Where the host has one "
+            "GPU, as a DGX Spark has, both cost the same: all models of this host stop answering."
+        ),
+        will_not_fix=(
+            "Hardware that is failing: a fault that comes back after a reset is a case for its maker. "
+            "Requests that were under way are lost."
+        ),
+        verification=Verification(
+            text="The GPU answers and the driver advises nothing within a day, and it stays so for an hour.",
+            within_s=86_400,
+            quiet_s=3600,
+        ),
+    )
+
+
+def _advised(incident: Incident) -> int | None:
+    told = [each for each in incident.evidence if isinstance(each, GpuEvidence)]
+    for each in told:
+        if each.recovery_action:
+            return each.recovery_action
+    codes = {reason.code for reason in incident.reasons}
+    if ReasonCode.GPU_IS_LOST in codes:
+        return _REBOOT
+    return _RESET if ReasonCode.GPU_NEEDS_RESET in codes else None

@@ -1,0 +1,90 @@
+"""Evidence of memory, placement and GPUs: what is unknown is said to be, and numbers read as words."""
+
+from __future__ import annotations
+
+import pytest
+
+from escalation.evidence_wording import fact
+from escalation.model import GpuEvidence, MemoryEvidence, PlacementEvidence, ServerKind, XidEvidence
+
+GIB = 1 << 30
+
+
+def placement(*, listed: bool | None) -> PlacementEvidence:
+    """Evidence of a server that burns twelve cores."""
+    return PlacementEvidence(
+        server=ServerKind.OLLAMA,
+        process_name="ollama",
+        pid=7,
+        cores=12.04,
+        window_s=30.0,
+        requests=1,
+        listed=listed,
+        failed_opens=2,
+        measured=1.5,
+        baseline=40.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("listed", "words"),
+    [
+        (True, "the driver lists it on a GPU"),
+        (False, "the driver lists it on no GPU"),
+        (None, "whether the driver lists it on a GPU is unknown"),
+    ],
+)
+def test_a_server_that_could_not_be_looked_up_is_not_absent(listed: bool | None, words: str) -> None:
+    """Three answers, three sentences; the rest of the fact stands beside each."""
+    assert fact(placement(listed=listed)) == (
+        f"ollama (pid 7) kept 12 cores busy over 30 s with 1 request, {words}, "
+        "opening the GPU failed twice, 1.5 tokens a second where 40 are usual"
+    ).replace("twice", "2 times")
+
+
+def test_memory_says_when_it_will_be_gone() -> None:
+    """Only where it falls, and stalls only where the kernel accounts for them."""
+    at_rest = MemoryEvidence(
+        total_bytes=128 * GIB,
+        available_bytes=6 * GIB,
+        free_bytes=GIB,
+        floor_bytes=8 * GIB,
+        falls_bytes_per_s=0.0,
+        empty_in_s=None,
+        stalled_percent=None,
+        stalls=0,
+    )
+    assert fact(at_rest) == (
+        "6.0 GiB of 128.0 GiB can be had (1.0 GiB free), floor 8.0 GiB, "
+        "the kernel does not account for stalls"
+    )
+
+
+def test_a_gpu_that_answers_nothing_is_told_by_its_code() -> None:
+    """Known codes have words, unknown ones their number, and nothing unknown reads as zero."""
+
+    def gpu(code: int, action: int | None) -> str:
+        return fact(
+            GpuEvidence(
+                gpu="",
+                name="",
+                sm_mhz=None,
+                usual_mhz=None,
+                busy_percent=None,
+                watts=None,
+                event_reasons=None,
+                nvml_code=code,
+                recovery_action=action,
+            )
+        )
+
+    assert gpu(15, None) == "GPU at an unknown address, the driver's library answers code 15 (GPU is lost)"
+    assert gpu(4242, 77) == (
+        "GPU at an unknown address, the driver's library answers code 4242, the driver advises step 77"
+    )
+
+
+def test_an_unknown_xid_keeps_its_number() -> None:
+    """A number that nobody has a word for is told as it is."""
+    xid = XidEvidence(gpu="0000:01:00.0", number=9999, count=1, sources=1, process_name="a\x1b[2J", pid=None)
+    assert fact(xid) == "0000:01:00.0 reported Xid 9999 for a\\x1b[2J, once, told by 1 source"
