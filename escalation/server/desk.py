@@ -100,7 +100,7 @@ class Desk(Protocol):
         """Return entries in `states` (None: all): worst first, then oldest first."""
 
     async def entry(self, entry_id: str) -> Entry:
-        """Return the entry with this recommendation id, or the newest of this incident id."""
+        """Return the entry with this recommendation id, or the newest of this incident id or its cause."""
 
     async def approve(self, entry_id: str, *, person: str, reason: str, digest: str) -> Entry:
         """Record that `person` approves exactly what `digest` names."""

@@ -163,10 +163,16 @@ def note(ledger: Ledger, *, actor: str, verb: str, object_id: str, detail: str, 
 
 
 def entry(ledger: Ledger, entry_id: str) -> Entry:
-    """Return the entry with this recommendation id, or the newest of this incident id."""
+    """Return the entry with this recommendation id, or the newest of this incident id.
+
+    An incident that was explained from its beginning has none of its own: then it is the one of its cause.
+    """
     recommendation = ledger.recommendation(RecommendationId(entry_id))
     if recommendation is None:
         of_incident = ledger.recommendations(IncidentId(entry_id))
+        incident = ledger.incident(IncidentId(entry_id))
+        if not of_incident and incident is not None and incident.explained_by is not None:
+            of_incident = ledger.recommendations(incident.explained_by)
         if not of_incident:
             raise NotFound("there is no queue entry or incident with this id")
         recommendation = of_incident[-1]

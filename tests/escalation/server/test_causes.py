@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,10 +32,10 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import audit, causes, triage
+from escalation.server import audit, causes, rows, triage
 from escalation.server.approvals import Policy
 from escalation.server.sqlite_store import SqliteStore
-from escalation.server.store import Delivery, Ledger
+from escalation.server.store import Delivery, Ledger, StoreCorrupt
 from escalation.server.testing import START_NS, MemoryLedger, case_report
 
 _MINUTE_NS = 60 * 10**9
@@ -344,6 +345,19 @@ async def test_the_store_on_disk_finds_the_same(tmp_path: Path) -> None:
     store = SqliteStore(path=tmp_path / "orchestrator.db")
     assert await store.read(outcome) == outcome(memory)
     await store.close()
+
+
+def test_an_incident_of_an_older_version_is_read() -> None:
+    """What was kept before incidents had explanations stands alone."""
+    fleet = _Fleet()
+    fleet.report("spark-a", _STALLED)
+    (incident,) = fleet.open().values()
+    kept = json.loads(rows.dump_incident(incident))
+    del kept["explained_by"]
+    assert rows.load_incident(json.dumps(kept)) == incident
+    del kept["severity"]
+    with pytest.raises(StoreCorrupt):
+        rows.load_incident(json.dumps(kept))
 
 
 _THINGS = [
