@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 from agent.delivery import LinkStatus
 from agent.detector import Detector, Surroundings, Tick, World
@@ -20,6 +20,7 @@ from escalation.model import (
     CaseId,
     CasePhase,
     CaseReport,
+    Evidence,
     FaultClass,
     Incarnation,
     Report,
@@ -28,12 +29,24 @@ from escalation.model import (
     SubjectKind,
 )
 from escalation.outbox import Depth, OutboxUnwritable, Stored
+from probes.http.facts import (
+    Ending,
+    ExchangeFacts,
+    FinishReason,
+    FlightFacts,
+    Route,
+    RouteName,
+    TextMeasure,
+    UnobservedFacts,
+    UnobservedReason,
+)
 from probes.kernel.handover import Handover
 from probes.observation import (
     Blind,
     BlindReason,
     CgroupId,
     DeviceOpens,
+    Exchange,
     FatalSignal,
     Gap,
     Instant,
@@ -46,9 +59,11 @@ from probes.observation import (
     OomKill,
     OomScope,
     Origin,
+    RequestsInFlight,
     Seeing,
     SensorName,
     ServerKind,
+    Unobserved,
 )
 from probes.sensor import SensorBlind
 
@@ -165,6 +180,111 @@ def inventory(
     return ListenerInventory(SensorName("host.listeners"), at(seconds), listeners, tuple(own.items()))
 
 
+def text(
+    characters: int = 400,
+    *,
+    repeated: float = 0.05,
+    longest_run: int = 3,
+    whitespace: float = 0.17,
+    undecodable: float = 0.0,
+) -> TextMeasure:
+    """Return the measure of ordinary prose, unless told otherwise."""
+    return TextMeasure(
+        characters=characters,
+        repeated=repeated,
+        longest_run=longest_run,
+        whitespace=whitespace,
+        distinct=min(1.0, 40 / max(1, characters)),
+        entropy_bits=4.2,
+        undecodable=undecodable,
+    )
+
+
+def exchange(
+    seconds: float,
+    *,
+    port: int = 8000,
+    route: Route = Route.CHAT_COMPLETIONS,
+    model: str | None = "qwen3-32b",
+    where: Origin | None = None,
+    **facts: Any,
+) -> Exchange:
+    """Return a whole, good answer to a request of 2 KB that ends at `seconds`; `facts` say what differs."""
+    end = at(seconds)
+    usual: dict[str, Any] = {
+        "status": 200,
+        "ending": Ending.COMPLETE,
+        "finish": FinishReason.STOP,
+        "request_bytes": 2048,
+        "response_bytes": 1200,
+        "duration_s": 4.0,
+        "first_byte_s": 0.4,
+        "choices_seen": True,
+        "content_characters": 400,
+        "content": text(),
+        "prompt_tokens": 480,
+        "completion_tokens": 100,
+        "max_tokens": 4096,
+    }
+    if facts.get("streamed"):
+        usual |= {"first_token_s": 0.4, "longest_gap_s": 0.1, "chunks": 100, "stream_asked": True}
+    if not facts.get("content_characters", 1):
+        usual["content"] = None
+    return Exchange(
+        sensor=SensorName("http.routes"),
+        at=end,
+        origin=where or origin(),
+        facts=ExchangeFacts(
+            name=RouteName(port, route, model), at_ns=end.boot_ns, cgroup_id=2305, **(usual | facts)
+        ),
+    )
+
+
+def in_flight(
+    seconds: float,
+    *,
+    port: int = 8000,
+    route: Route = Route.CHAT_COMPLETIONS,
+    model: str | None = "qwen3-32b",
+    requests: int = 2,
+    waiting: int | None = None,
+    oldest_s: float = 10.0,
+    silent_s: float | None = None,
+    largest_request_bytes: int = 2048,
+    where: Origin | None = None,
+) -> RequestsInFlight:
+    """Return requests that wait, all of them for their first byte unless told otherwise."""
+    moment = at(seconds)
+    return RequestsInFlight(
+        sensor=SensorName("http.routes"),
+        at=moment,
+        origin=where or origin(),
+        facts=FlightFacts(
+            name=RouteName(port, route, model),
+            at_ns=moment.boot_ns,
+            cgroup_id=2305,
+            requests=requests,
+            waiting=requests if waiting is None else waiting,
+            oldest_s=oldest_s,
+            silent_s=oldest_s if silent_s is None else silent_s,
+            largest_request_bytes=largest_request_bytes,
+        ),
+    )
+
+
+def unobserved(
+    seconds: float, *, port: int = 8000, reason: UnobservedReason = UnobservedReason.LOST, count: int = 1
+) -> Unobserved:
+    """Return traffic of a port that could not be judged."""
+    moment = at(seconds)
+    return Unobserved(
+        sensor=SensorName("http.routes"),
+        at=moment,
+        origin=origin(),
+        facts=UnobservedFacts(port=port, reason=reason, count=count, at_ns=moment.boot_ns),
+    )
+
+
 def seeing(seconds: float, sensor: str, *, lost: int = 0) -> Gap:
     """Return the word that `sensor` sees, after losing `lost` samples."""
     return Gap(SensorName(sensor), at(seconds), Seeing(), lost)
@@ -176,11 +296,16 @@ def blind(seconds: float, sensor: str, reason: BlindReason = BlindReason.READ_FA
 
 
 def open_case(
-    fault: FaultClass, subject: Subject, *, last_seen: Instant | None = None, place: Place | None = None
+    fault: FaultClass,
+    subject: Subject,
+    *,
+    last_seen: Instant | None = None,
+    place: Place | None = None,
+    evidence: tuple[Evidence, ...] = (),
 ) -> OpenCase:
     """Return a case that stands open."""
     return OpenCase(
-        fault_class=fault, subject=subject, place=place, last_seen=last_seen or at(0), evidence=()
+        fault_class=fault, subject=subject, place=place, last_seen=last_seen or at(0), evidence=evidence
     )
 
 
