@@ -14,7 +14,7 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
-from dev import commands, fault_classes, wire_page
+from dev import commands, fault_classes, route_confusion, wire_page
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,11 +43,12 @@ def wire() -> dict[Path, bytes]:
 
 
 def pages() -> dict[Path, bytes]:
-    """Return the reference pages: commands, fault classes, the agent's settings, the wire."""
+    """Return the reference pages: commands, fault classes, route shapes, the agent's settings, the wire."""
     return {
         ROOT / "docs/reference/agent-settings.md": fault_classes.agent_settings().encode(),
         ROOT / "docs/reference/fault-classes.md": fault_classes.fault_classes().encode(),
         ROOT / "docs/reference/nanobotctl.md": commands.page().encode(),
+        ROOT / "docs/reference/route-confusion.md": route_confusion.page().encode(),
         ROOT / "docs/reference/wire.md": wire_page.page().encode(),
     }
 

@@ -10,6 +10,11 @@ from agent.detectors.fatal_signal import FatalSignalDetector
 from agent.detectors.gpu_access import GpuAccess
 from agent.detectors.off_mesh_listener import OffMeshListener
 from agent.detectors.oom_kill import OomKillDetector
+from agent.detectors.route_answers import RouteAnswers
+from agent.detectors.route_failures import RouteFailures
+from agent.detectors.route_limits import RouteLimits
+from agent.detectors.route_refusals import RouteRefusals
+from agent.detectors.route_stall import RouteStall
 
 DETECTORS: Final[tuple[type[Detector], ...]] = (
     BlindSensor,
@@ -17,4 +22,9 @@ DETECTORS: Final[tuple[type[Detector], ...]] = (
     GpuAccess,
     OffMeshListener,
     OomKillDetector,
+    RouteAnswers,
+    RouteFailures,
+    RouteLimits,
+    RouteRefusals,
+    RouteStall,
 )

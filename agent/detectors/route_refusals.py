@@ -1,0 +1,144 @@
+"""F10 route.router_cooldown, F11 route.saturated: requests that are turned away, though none is broken.
+
+A router that answers "no deployments available" has put every deployment of the model into cooldown, or knows
+no such model: the text is the same. It counts only for a model that this route has served before, so a
+client's typing mistake never opens a case, however often it is tried; after a restart of the agent the model
+must be served once first.
+
+A server is saturated when it refuses requests as busy. Being slow or full without refusing is no fault. A
+refusal for a rate limit is a limit that somebody set, doing its work; where most of them are such, the case
+is a note.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final, Self
+
+from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.finding import Finding, Hysteresis
+from agent.route_names import MODEL_ROUTES, SENSOR
+from agent.route_rates import RateConfig, RouteRates, Sign
+from escalation.model import FaultClass, Reason, ReasonCode, Severity
+from probes.http.facts import Ending, ErrorKind, ExchangeFacts
+from probes.observation import Exchange, Gap, Instant, Observation, RequestsInFlight, Unobserved
+
+_COOLDOWN = FaultClass.ROUTE_ROUTER_COOLDOWN
+_SATURATED = FaultClass.ROUTE_SATURATED
+_SIGNS: Final = (
+    Sign(fault=_COOLDOWN, code=ReasonCode.DEPLOYMENTS_COOLING, severity=Severity.MEDIUM),
+    Sign(fault=_SATURATED, code=ReasonCode.REFUSED_AS_BUSY, severity=Severity.MEDIUM),
+    Sign(fault=_SATURATED, code=ReasonCode.REFUSED_AS_BUSY, severity=Severity.MEDIUM, witnessed=False),
+)
+_NO_DEPLOYMENTS, _BUSY, _LIMITED = range(3)
+_PORTS: Final = 64
+_FRESH_S: Final = 15.0
+"""For how long a word about waiting requests holds; the sensor tells every 5 s."""
+
+
+class Config(RateConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When refusals become a case."""
+
+    window_s: float = 900.0
+
+
+class RouteRefusals:
+    """Says which models a router has no deployment for, and which servers turn requests away as busy."""
+
+    NAME: ClassVar[str] = "route_refusals"
+    SETTINGS: ClassVar[type[DetectorConfig]] = Config
+    FAULTS: ClassVar[tuple[FaultNote, ...]] = (
+        FaultNote(
+            fault_class=_COOLDOWN,
+            severity=(Severity.MEDIUM,),
+            sensors=(SENSOR,),
+            opens="A router answers that no deployment is available for a model that it has served before: "
+            "at least `affected_min` in `window_s`, and certainly `share_min` of all.",
+            quiet="A model that was never served here: a typing mistake gets the same answer.",
+            clears="So many good answers in a row that the old share would have shown itself (3 divided by "
+            "it, from `good_min` to `good_max`).",
+        ),
+        FaultNote(
+            fault_class=_SATURATED,
+            severity=(Severity.NOTE, Severity.MEDIUM),
+            sensors=(SENSOR,),
+            opens="A server refuses requests as busy: at least `affected_min` in `window_s`, and certainly "
+            "`share_min` of all. A note where most refusals are for a rate limit.",
+            quiet="A full server that refuses nothing; slow answers; a model that is loading; a refusal now "
+            "and then.",
+            clears="The same.",
+        ),
+    )
+
+    def __init__(self, *, config: Config, surroundings: Surroundings) -> None:
+        self._rates = RouteRates(config=config, surroundings=surroundings, signs=_SIGNS)
+        self._waiting: OrderedDict[int, tuple[Instant, int]] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"RouteRefusals({self._rates!r})"
+
+    @classmethod
+    def build(cls, config: Config, surroundings: Surroundings) -> Self:
+        """Make the detector."""
+        return cls(config=config, surroundings=surroundings)
+
+    @property
+    def hysteresis(self) -> Mapping[FaultClass, Hysteresis]:
+        """The counting is done in the rates."""
+        return self._rates.hysteresis
+
+    def observe(self, observation: Observation) -> Sequence[Finding]:
+        """Judge one answer, or note how many wait."""
+        if isinstance(observation, Exchange):
+            found = self._judge(observation)
+            return (found,) if found else ()
+        if isinstance(observation, RequestsInFlight):
+            port = observation.facts.name.port
+            self._waiting[port] = (observation.at, observation.facts.waiting)
+            self._waiting.move_to_end(port)
+            while len(self._waiting) > _PORTS:
+                self._waiting.popitem(last=False)
+        elif isinstance(observation, Unobserved):
+            self._rates.unobserved(observation)
+        elif isinstance(observation, Gap) and observation.sensor == SENSOR:
+            return self._rates.sight(observation)
+        return ()
+
+    def tick(self, tick: Tick) -> Sequence[Finding]:
+        """Clear the cases of routes that answer again."""
+        return self._rates.tick(tick)
+
+    def watching(self) -> Sequence[ProcessKey]:
+        """Ask for nothing."""
+        return ()
+
+    def _judge(self, exchange: Exchange) -> Finding | None:
+        facts = exchange.facts
+        if facts.name.route not in MODEL_ROUTES:
+            return None
+        match facts.error:
+            case ErrorKind.NO_DEPLOYMENTS:
+                if not self._rates.was_good(facts.name):
+                    return None
+                return self._rates.bad(exchange, _NO_DEPLOYMENTS)
+            case ErrorKind.OVERLOADED:
+                return self._rates.bad(exchange, _BUSY, also=self._queue(exchange))
+            case ErrorKind.RATE_LIMITED:
+                return self._rates.bad(exchange, _LIMITED, also=self._queue(exchange))
+            case None if _served(facts):
+                self._rates.good(exchange)
+        return None
+
+    def _queue(self, exchange: Exchange) -> Sequence[Reason]:
+        """Return how many requests were last said to wait for their first byte, if that was just now."""
+        told = self._waiting.get(exchange.facts.name.port)
+        if told is None or told[1] < 2 or exchange.at.since_s(told[0]) > _FRESH_S:
+            return ()
+        return (Reason(ReasonCode.REQUESTS_QUEUE, count=told[1]),)
+
+
+def _served(facts: ExchangeFacts) -> bool:
+    """Whether the request was let in and answered, well or badly."""
+    ended = facts.ending in {Ending.COMPLETE, Ending.UNTERMINATED}
+    return ended and facts.status == 200 and not facts.error_in_answer

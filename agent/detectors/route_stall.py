@@ -1,0 +1,195 @@
+"""F09 route.engine_stalled: requests are under way, and not one byte comes back.
+
+Busy is not dead. Any byte on any request of the port begins its silence anew, and so does every exchange that
+ends there, with a refusal, an error or a closed connection too: a server that is loading or gone is not
+stalled. How long silence may last is learnt and scaled (`agent.route_patience`). Health pages are no sign of
+life, because a stalled engine goes on answering them.
+
+One request alone may be at fault itself, so it is a note; that a second one (under way or given up by its
+client) has no answer either is the second witness. What the sensor lost may have been the missing byte:
+every loss begins the silence anew.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Final, Self
+
+from msgspec import Meta
+
+from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.finding import Finding, Hysteresis, OpenCase
+from agent.route_findings import absent, gone_for_long, out_of_sight, present
+from agent.route_names import MODEL_ROUTES, SENSOR, port_of, route_id_of, subject_of_route
+from agent.route_patience import PatienceConfig, PortMemory
+from escalation.model import (
+    FaultClass,
+    FlightEvidence,
+    Reason,
+    ReasonCode,
+    Severity,
+    Subject,
+)
+from probes.observation import Blind, Exchange, Gap, Observation, RequestsInFlight, Unobserved
+
+_FAULT = FaultClass.ROUTE_ENGINE_STALLED
+_PORTS: Final = 64
+_SAID: Final = 256
+
+
+class Config(PatienceConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When silence becomes a case, and what ends it."""
+
+    waited_min_s: Annotated[float, Meta(ge=0)] = 30.0
+    good_min: Annotated[int, Meta(ge=1)] = 2
+    clear_hold_s: Annotated[float, Meta(ge=0)] = 30.0
+    gone_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
+
+
+class RouteStall:
+    """Says which engines have stopped answering while requests wait."""
+
+    NAME: ClassVar[str] = "route_stall"
+    SETTINGS: ClassVar[type[DetectorConfig]] = Config
+    FAULTS: ClassVar[tuple[FaultNote, ...]] = (
+        FaultNote(
+            fault_class=_FAULT,
+            severity=(Severity.NOTE, Severity.CRITICAL),
+            sensors=(SENSOR,),
+            opens="Requests are under way and no byte came on any request of the port for longer than its "
+            "patience: `patience_s`, `times_slowest` the slowest good answer, and the time to read the "
+            "largest request (`prefill_bytes_per_s`); more while nothing is known of the port, after an idle "
+            "time, and where whole answers are asked for. A note while only one request shows it.",
+            quiet="Long prefill; a queue behind other requests that move; a model that is loading; a server "
+            "that refuses connections or closes them; an idle port.",
+            clears="`good_min` good answers on the port since.",
+        ),
+    )
+
+    def __init__(self, *, config: Config, surroundings: Surroundings) -> None:
+        self._config = config
+        self._around = surroundings
+        self._ports: OrderedDict[int, PortMemory] = OrderedDict()
+        self._said: OrderedDict[Subject, None] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"RouteStall({len(self._ports)} ports)"
+
+    @classmethod
+    def build(cls, config: Config, surroundings: Surroundings) -> Self:
+        """Make the detector."""
+        return cls(config=config, surroundings=surroundings)
+
+    @property
+    def hysteresis(self) -> Mapping[FaultClass, Hysteresis]:
+        """Open at the first finding; the patience was waited for here."""
+        return {_FAULT: Hysteresis(clear_hold_s=self._config.clear_hold_s)}
+
+    def observe(self, observation: Observation) -> Sequence[Finding]:
+        """Follow what each port does."""
+        match observation:
+            case Exchange():
+                if observation.facts.name.route in MODEL_ROUTES:
+                    self._port(observation.facts.name.port).ended(observation.facts)
+            case RequestsInFlight():
+                if observation.facts.name.route in MODEL_ROUTES:
+                    return self._waiting(observation)
+            case Unobserved():
+                memory = self._ports.get(observation.facts.port)
+                if memory is not None:
+                    memory.forget_silence(observation.at.boot_ns)
+            case Gap() if observation.sensor == SENSOR:
+                return self._sight(observation)
+            case _:
+                pass
+        return ()
+
+    def tick(self, tick: Tick) -> Sequence[Finding]:
+        """Clear the cases of engines that answer again."""
+        found = (self._over(case, tick) for case in tick.open_cases)
+        return [finding for finding in found if finding]
+
+    def watching(self) -> Sequence[ProcessKey]:
+        """Ask for nothing."""
+        return ()
+
+    def _port(self, port: int) -> PortMemory:
+        memory = self._ports.get(port)
+        if memory is None:
+            memory = self._ports[port] = PortMemory()
+            while len(self._ports) > _PORTS:
+                self._ports.popitem(last=False)
+        return memory
+
+    def _sight(self, gap: Gap) -> Sequence[Finding]:
+        if gap.lost or isinstance(gap.coverage, Blind):
+            for memory in self._ports.values():
+                memory.forget_silence(gap.at.boot_ns)
+                if isinstance(gap.coverage, Blind):
+                    memory.good_since = 0
+        return out_of_sight((_FAULT,), gap)
+
+    def _waiting(self, told: RequestsInFlight) -> Sequence[Finding]:
+        memory = self._port(told.facts.name.port)
+        memory.waits(told.facts)
+        silent_s = memory.silent_s(told.facts.at_ns)
+        if silent_s < self._config.patience_s or told.facts.oldest_s < self._config.waited_min_s:
+            return ()
+        patience_s = memory.patience_s(told.origin.server, self._config)
+        if silent_s < patience_s:
+            return ()
+        memory.good_since = 0
+        return (self._stalled(told, memory, silent_s, patience_s),)
+
+    def _stalled(
+        self, told: RequestsInFlight, memory: PortMemory, silent_s: float, patience_s: float
+    ) -> Finding:
+        flight = told.facts
+        subject = subject_of_route(flight.name)
+        known = subject in self._said
+        self._said[subject] = None
+        while len(self._said) > _SAID:
+            self._said.popitem(last=False)
+        certain = memory.witnesses() > 1
+        reasons = [
+            Reason(
+                ReasonCode.NO_BYTES_WHILE_IN_FLIGHT,
+                count=memory.witnesses(),
+                threshold=round(patience_s, 3),
+                window_s=round(silent_s, 3),
+            )
+        ]
+        if not certain:
+            reasons.append(Reason(ReasonCode.SECOND_LAYER_UNKNOWN))
+        return present(
+            _FAULT,
+            subject,
+            at=told.at,
+            origin=told.origin,
+            around=self._around,
+            severity=Severity.CRITICAL if certain else Severity.NOTE,
+            count=0 if known else 1,
+            reasons=reasons,
+            evidence=FlightEvidence(
+                id=route_id_of(flight.name, told.origin),
+                requests=flight.requests,
+                waiting=flight.waiting,
+                oldest_s=round(flight.oldest_s, 3),
+                silent_s=round(silent_s, 3),
+                patience_s=round(patience_s, 3),
+                largest_request_bytes=flight.largest_request_bytes,
+            ),
+            lifebound=True,
+        )
+
+    def _over(self, case: OpenCase, tick: Tick) -> Finding | None:
+        port = port_of(case.subject)
+        memory = self._ports.get(port) if port is not None else None
+        if memory is None or memory.good_since < self._config.good_min:
+            return gone_for_long(case, tick, self._config.gone_clear_after_s)
+        self._said.pop(case.subject, None)
+        reason = Reason(
+            ReasonCode.ENGINE_ANSWERS_AGAIN, count=memory.good_since, threshold=self._config.good_min
+        )
+        return absent(case, tick.now, reason)
