@@ -24,20 +24,16 @@ from escalation.model import (
     CasePhase,
     CaseReport,
     FaultClass,
-    FlightEvidence,
     Incident,
     IncidentId,
-    PromptSizeEvidence,
     Reason,
     ReasonCode,
     Report,
-    RouteEvidence,
-    RouteId,
-    ServerKind,
     Severity,
     Subject,
     SubjectKind,
 )
+from escalation.server.playbook.serving import is_at_router, route_of
 
 AGREE_WITHIN_S: Final = 600.0
 """How far apart two incidents may lie and still have one cause."""
@@ -47,8 +43,6 @@ _STALLS: Final = (FaultClass.ROUTE_ENGINE_STALLED, FaultClass.ROUTE_FAILS_REAL_T
 
 _EVIDENCE_AT_MOST: Final = 8
 """How many pieces of evidence an agreement takes over from those who agree."""
-
-_ROUTERS: Final = frozenset({ServerKind.LITELLM, ServerKind.OPEN_WEBUI})
 
 _PASSED_ON: Final[Mapping[FaultClass, frozenset[FaultClass]]] = {
     FaultClass.ROUTE_BROKEN_STREAM: frozenset(
@@ -95,14 +89,6 @@ EXPLAINING: Final = frozenset({FaultClass.DISTRIBUTED_RANK_STALL, *_PASSED_ON})
 
 _AGREEMENT: Final = "agreement "
 """What the case ids of agreements begin with; an agent's own case is called so only to fool its own host."""
-
-
-def route_of(incident: Incident) -> RouteId | None:
-    """Return the route that the incident's evidence is about."""
-    for each in incident.evidence:
-        if isinstance(each, RouteEvidence | FlightEvidence | PromptSizeEvidence):
-            return each.id
-    return None
 
 
 def model_of(incident: Incident) -> str:
@@ -185,7 +171,7 @@ def explanation(incident: Incident, causes: Sequence[Incident]) -> IncidentId | 
         return None
     candidates = [each for each in causes if each.id != incident.id and _are_near(each, incident)]
     agreed = [each for each in candidates if is_agreement(each)]
-    at_router = _is_at_router(incident)
+    at_router = is_at_router(incident)
     for each in sorted(agreed, key=_rank):
         if at_router and incident.fault_class in _PASSED_ON[FaultClass.ROUTE_ENGINE_STALLED]:
             return each.id
@@ -194,7 +180,7 @@ def explanation(incident: Incident, causes: Sequence[Incident]) -> IncidentId | 
     if at_router:
         for each in sorted(candidates, key=_rank):
             passed_on = _PASSED_ON.get(each.fault_class, frozenset())
-            if incident.fault_class not in passed_on or _is_at_router(each) or not _is_certain(each):
+            if incident.fault_class not in passed_on or is_at_router(each) or not _is_certain(each):
                 continue
             if explanation(each, causes) is None:
                 return each.id
@@ -209,13 +195,8 @@ def _report(incident: Incident, body: CaseReport, *, sequence: int, now_ns: int)
     )
 
 
-def _is_at_router(incident: Incident) -> bool:
-    route = route_of(incident)
-    return route is not None and route.server in _ROUTERS
-
-
 def _is_stall(incident: Incident) -> bool:
-    return incident.fault_class in _STALLS and not _is_at_router(incident)
+    return incident.fault_class in _STALLS and not is_at_router(incident)
 
 
 def _is_certain(incident: Incident) -> bool:

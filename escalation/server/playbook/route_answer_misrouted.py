@@ -32,6 +32,7 @@ def advise(incident: Incident) -> Advice:
             ),
             will_not_fix="Anything: it shows the server's flags.",
             proof=_PROOF,
+            risk=serving.READS_SETTINGS,
             command=serving.template_command(incident) or serving.settings_command(incident),
         )
     return serving.change(

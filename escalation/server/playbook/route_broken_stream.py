@@ -6,13 +6,13 @@ nothing is to be approved on the route; the way leads to the backend.
 
 from __future__ import annotations
 
-from escalation.model import Advice, Incident, ServerKind
+from escalation.model import Advice, Incident
 from escalation.server.playbook import serving
 
 
 def advise(incident: Incident) -> Advice:
     """Return: follow it to the backend, beginning with the log of the server that broke off."""
-    if serving.server_of(incident) is ServerKind.LITELLM:
+    if serving.is_at_router(incident):
         where = (
             "A proxy passes on what its backend breaks: look at the server behind it first. Its own log "
             "names it."

@@ -27,6 +27,7 @@ def advise(incident: Incident) -> Advice:
             summary=f"{seen} See which context the server was given. One sign alone changes no setting.",
             will_not_fix="Anything: it shows the server's flags.",
             proof=_PROOF,
+            risk=serving.READS_SETTINGS,
             command=serving.settings_command(incident),
         )
     return serving.change(

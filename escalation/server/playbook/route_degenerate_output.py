@@ -19,7 +19,7 @@ def advise(incident: Incident) -> Advice:
             "to the one before."
         ),
         proof=(
-            "Within an hour answers of this route are text again, or nobody is sent there any more; and none "
-            "is degenerate for 10 minutes after that."
+            "Within a day answers under this model's name are text again, from its own server, another "
+            "deployment or a fallback; and none is degenerate for 10 minutes after that."
         ),
     )

@@ -12,7 +12,8 @@ def advise(incident: Incident) -> Advice:
         incident,
         fault="The server calls empty answers a success, so nothing else will notice.",
         proof=(
-            "Within an hour answers of this route hold something again, streamed and whole, or nobody is "
-            "sent there any more; and none is empty for 10 minutes after that."
+            "Within a day answers under this model's name hold something again, streamed and whole, from "
+            "its own server, another deployment or a fallback; and none is empty for 10 minutes after "
+            "that."
         ),
     )

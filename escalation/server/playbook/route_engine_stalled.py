@@ -7,7 +7,7 @@ than what was allowed for the largest request, and more than one sign says so.
 
 from __future__ import annotations
 
-from escalation.model import Action, Advice, FlightEvidence, Incident, ServerKind, Verification
+from escalation.model import Action, Advice, FlightEvidence, Incident, Verification
 from escalation.server.playbook import serving
 from escalation.server.playbook.names import acted_on
 
@@ -16,7 +16,7 @@ _PROOF = "Within 30 minutes the engine answers requests again, and none stalls f
 
 def advise(incident: Incident) -> Advice:
     """Return: restart the engine, all its ranks; look, where it may be busy or is only the router's word."""
-    if serving.server_of(incident) is ServerKind.LITELLM:
+    if serving.is_at_router(incident):
         return serving.look(
             incident,
             summary=(

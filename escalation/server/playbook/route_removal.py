@@ -56,9 +56,10 @@ def _remove(incident: Incident, command: tuple[str, ...], proof: str) -> Advice:
         ),
         will_not_fix=(
             "The model's server: it answers like this until its cause is found. Callers that reach it past "
-            "the router still do."
+            "the router still do. Where nobody answers under its name afterwards, the case stays open: that "
+            "nobody is sent there proves nothing about its answers."
         ),
-        verification=Verification(text=proof, within_s=3600, quiet_s=600),
+        verification=Verification(text=proof, within_s=86_400, quiet_s=600),
     )
 
 
@@ -75,6 +76,7 @@ def _list_ids(incident: Incident, fault: str, proof: str) -> Advice:
         ),
         will_not_fix="Anything: it shows what there is to remove.",
         proof=proof,
+        risk=serving.READS_MODELS,
         command=(
             "curl", "--silent", "--show-error", "--header", f"@{HEADER_FILE}",
             f"http://127.0.0.1:{port}/v1/model/info",

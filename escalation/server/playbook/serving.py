@@ -19,6 +19,9 @@ from escalation.model import (
 )
 from escalation.server.playbook.names import acted_on, container_id, model_name, service_unit
 
+ROUTERS: Final = frozenset({ServerKind.LITELLM, ServerKind.OPEN_WEBUI})
+"""The servers that run no model themselves: what they answer came from somewhere else."""
+
 READS_LOG: Final = (
     "None: the command only reads. Its output may show what users asked the model: read it on the host, and "
     "do not paste it elsewhere."
@@ -27,6 +30,7 @@ READS_SETTINGS: Final = (
     "The command shown only reads; its output may show a key that was given as a setting, so do not paste it "
     "elsewhere."
 )
+READS_MODELS: Final = "None: the command only reads. Its output names every model and where it runs."
 
 
 def route_of(incident: Incident) -> RouteId | None:
@@ -41,6 +45,11 @@ def server_of(incident: Incident) -> ServerKind:
     """Return which software answers the route."""
     route = route_of(incident)
     return ServerKind.UNKNOWN if route is None else route.server
+
+
+def is_at_router(incident: Incident) -> bool:
+    """Return whether the route is one of a router's."""
+    return server_of(incident) in ROUTERS
 
 
 def model_of(incident: Incident) -> str:
@@ -103,9 +112,15 @@ def listener_command(incident: Incident) -> tuple[str, ...]:
 
 
 def look(
-    incident: Incident, *, summary: str, will_not_fix: str, proof: str, command: tuple[str, ...] | None = None
+    incident: Incident,
+    *,
+    summary: str,
+    will_not_fix: str,
+    proof: str,
+    command: tuple[str, ...] | None = None,
+    risk: str = READS_LOG,
 ) -> Advice:
-    """Return the advice to read the server's log, or what `command` shows."""
+    """Return the advice to read the server's log, or what `command` shows at the price of `risk`."""
     action = Action(
         kind=ActionKind.INSPECT,
         host=incident.agent_id,
@@ -115,7 +130,7 @@ def look(
     return Advice(
         action=action,
         summary=summary,
-        risk=READS_LOG,
+        risk=risk,
         will_not_fix=will_not_fix,
         verification=Verification(text=proof, within_s=86_400, quiet_s=600),
     )
