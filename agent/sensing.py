@@ -98,7 +98,7 @@ class Sensing:
             except SensorBlind as error:
                 now = self._clock()
                 self._blinded(slot, now)
-                self._say(slot, error.blind, now)
+                self._blind(slot, error, now)
 
     async def assemble(
         self, builders: Mapping[SensorName, Callable[[], Sensor]], *, disabled: frozenset[str]
@@ -171,7 +171,7 @@ class Sensing:
             else:
                 sensor.open()
         except SensorBlind as error:
-            self._say(slot, error.blind, now)
+            self._blind(slot, error, now)
             return
         except Exception as error:  # noqa: BLE001  # one sensor must not take the others down
             self._defect(slot, error, now)
@@ -196,7 +196,7 @@ class Sensing:
             self._pipeline.put(slot.sensor.read(now))
         except SensorBlind as error:
             self._blinded(slot, now)
-            self._say(slot, error.blind, now)
+            self._blind(slot, error, now)
         except Exception as error:  # noqa: BLE001  # one sensor must not take the others down
             self._blinded(slot, now)
             self._defect(slot, error, now)
@@ -207,7 +207,7 @@ class Sensing:
             observations = await asyncio.get_running_loop().run_in_executor(self._thread, sensor.read, now)
         except SensorBlind as error:
             self._blinded(slot, now)
-            self._say(slot, error.blind, now)
+            self._blind(slot, error, now)
         except Exception as error:  # noqa: BLE001  # one sensor must not take the others down
             self._blinded(slot, now)
             self._defect(slot, error, now)
@@ -225,6 +225,10 @@ class Sensing:
         if slot.sensor is not None and not slot.slow:
             with contextlib.suppress(SensorBlind):  # then it is told once more, or as lost
                 slot.sensor.settle()
+
+    def _blind(self, slot: _Slot, error: SensorBlind, now: Instant) -> None:
+        self._pipeline.put(error.last)
+        self._say(slot, error.blind, now)
 
     def _defect(self, slot: _Slot, error: Exception, now: Instant) -> None:
         self.defects[slot.name] += 1

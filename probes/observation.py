@@ -11,6 +11,7 @@ import enum
 from dataclasses import dataclass
 from typing import NewType
 
+from probes.gpu.facts import Absence, DriverFacts, GpuFacts, GpuIdentity, ProcessKind, XidFacts
 from probes.http.facts import ExchangeFacts, FlightFacts, UnobservedFacts
 
 SensorName = NewType("SensorName", str)
@@ -275,6 +276,57 @@ class ManagerReloaded:
     at: Instant
 
 
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """A process that holds memory of a GPU. Without MIG it has no instances; None bytes are unknown."""
+
+    origin: Origin
+    kind: ProcessKind
+    used_bytes: int | None
+    gpu_instance: int | None
+    compute_instance: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuState:
+    """One GPU as it is. `processes` is None where NVML does not tell them: nobody is known to be absent."""
+
+    sensor: SensorName
+    at: Instant
+    facts: GpuFacts
+    processes: tuple[GpuProcess, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuAbsent:
+    """A GPU (or, without one named, every GPU) cannot be read: `why`, and the NVML code if there is one."""
+
+    sensor: SensorName
+    at: Instant
+    gpu: GpuIdentity | None
+    why: Absence
+    code: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuDriver:
+    """Which versions of the NVIDIA driver are loaded and installed; told on a change and now and then."""
+
+    sensor: SensorName
+    at: Instant
+    facts: DriverFacts
+
+
+@dataclass(frozen=True, slots=True)
+class GpuXid:
+    """The driver reported an Xid. One fault may be told by several sources: `probes.gpu.xids` joins them."""
+
+    sensor: SensorName
+    at: Instant
+    origin: Origin
+    facts: XidFacts
+
+
 class BlindReason(enum.StrEnum):
     """Why a sensor cannot see."""
 
@@ -333,6 +385,10 @@ Observation = (
     | Exchange
     | RequestsInFlight
     | Unobserved
+    | GpuState
+    | GpuAbsent
+    | GpuDriver
+    | GpuXid
     | MemoryState
     | ServerUsage
     | Suspended

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from probes.host import listeners, manager, pressure, servers, suspend
+from probes.gpu import sensor as gpu
+from probes.host import clock, listeners, manager, pressure, servers, suspend
 from probes.host.cgroups import CgroupMounts, CgroupPaths, find_mounts
 from probes.host.identity import Identifier
 from probes.host.memory import MemoryFiles
@@ -60,6 +61,10 @@ def _fatal_signal(host: Surroundings) -> Sensor:
     return fatal_signal.FatalSignalSensor(handover=host.handover, identifier=host.identifier)
 
 
+def _gpu_nvml(host: Surroundings) -> Sensor:
+    return gpu.NvmlSensor(identifier=host.identifier, clock=clock.now)
+
+
 def _host_listeners(host: Surroundings) -> Sensor:
     # It is read on a thread of its own, so it has a memory of cgroups of its own.
     cgroups = CgroupPaths(root=host.mounts.unified, monotonic=time.monotonic)
@@ -92,6 +97,7 @@ def _oom_kill(host: Surroundings) -> Sensor:
 
 
 SENSORS: tuple[SensorSpec, ...] = (
+    SensorSpec(gpu.NAME, "NVIDIA GPUs: state, processes, Xids, versions of the driver", 1.0, _gpu_nvml),
     SensorSpec(listeners.NAME, "every listening TCP socket of the host", 60.0, _host_listeners),
     SensorSpec(manager.NAME, "reloads of the service manager", 0.25, _host_manager),
     SensorSpec(pressure.NAME, "memory that is left, and stalls for want of it", 0.5, _host_memory),

@@ -20,11 +20,12 @@ class SensorError(Exception):
 
 
 class SensorBlind(SensorError):
-    """The sensor cannot see; `blind` says why."""
+    """The sensor cannot see; `blind` says why, `last` is what it could still tell."""
 
-    def __init__(self, reason: BlindReason, detail: str) -> None:
+    def __init__(self, reason: BlindReason, detail: str, *, last: Sequence[Observation] = ()) -> None:
         super().__init__(f"{reason}: {detail}")
         self.blind = Blind(reason, detail)
+        self.last = tuple(last)
 
 
 class Sensor(Protocol):

@@ -42,7 +42,12 @@ def _no_systemd() -> str | None:
     return None if shutil.which("systemd-nspawn") else "needs systemd-nspawn (package systemd-container)"
 
 
-_NEEDS = {"root": _no_root, "ebpf": _no_ebpf, "systemd": _no_systemd}
+@cache
+def _no_gpu() -> str | None:
+    return None if Path("/dev/nvidiactl").exists() else "needs an NVIDIA GPU with its driver"
+
+
+_NEEDS = {"root": _no_root, "ebpf": _no_ebpf, "gpu": _no_gpu, "systemd": _no_systemd}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,1 +1,1 @@
-"""The room for NVML: readers for state, processes and events, behind one protocol."""
+"""GPUs: what NVML says of their state, processes and faults, read on threads of their own."""
