@@ -55,6 +55,7 @@ _ROUGH_SLOW: Final = 2.0 / 501.0
 _ROUGH_FROM: Final = 80
 _TRUSTED_FROM: Final = 20
 _CLIPPED_FROM: Final = 50
+_KNOWN_FROM: Final = 60
 _STEP_WEIGHT: Final = 0.8
 _SEASON_WEIGHT: Final = 0.9
 _SMOOTH_WEIGHT: Final = 1.1
@@ -181,9 +182,17 @@ class Baseline:
         return self._surprise
 
     def season(self, at_s: float) -> float | None:
-        """Return the level of the hour that `at_s` lies in; None where that hour was hardly seen."""
+        """Return the level of the hour that `at_s` lies in; None where that hour was hardly seen.
+
+        An hour of a weekend that was not yet seen for long is taken for that of a working day, and the
+        reverse.
+        """
         hour = _hour(at_s)
-        return self._hour_levels[hour] if self._hour_counts[hour] >= _TRUSTED_FROM else None
+        other = (hour + 24) % HOURS
+        for place, least in ((hour, _KNOWN_FROM), (other, _TRUSTED_FROM), (hour, _TRUSTED_FROM)):
+            if self._hour_counts[place] >= least:
+                return self._hour_levels[place]
+        return None
 
     def observe(self, at_s: float, value: float) -> float:
         """Learn `value`, and return how unusual it is: about -log10 of its rarity, 0 where nothing is new.
@@ -214,10 +223,10 @@ class Baseline:
 
         For what is not to be learnt as usual at once, but should not be news for ever either.
         """
-        hour = _hour(at_s)
-        level = self._drift_level if self.season(at_s) is None else self._hour_levels[hour]
+        hour, season = _hour(at_s), self.season(at_s)
+        level = self._drift_level if season is None else season
         self._hour_levels[hour] = level + share * (value - level)
-        self._hour_counts[hour] = max(self._hour_counts[hour], _TRUSTED_FROM)
+        self._hour_counts[hour] = max(self._hour_counts[hour], _KNOWN_FROM)
 
     def copy(self) -> Baseline:
         """Return an independent one with the same past: it may be asked without teaching this one."""

@@ -11,6 +11,7 @@ from agent.detectors.gpu_access import GpuAccess
 from agent.detectors.off_mesh_listener import OffMeshListener
 from agent.detectors.oom_kill import OomKillDetector
 from agent.detectors.route_answers import RouteAnswers
+from agent.detectors.route_baseline import RouteBaseline
 from agent.detectors.route_failures import RouteFailures
 from agent.detectors.route_limits import RouteLimits
 from agent.detectors.route_refusals import RouteRefusals
@@ -23,6 +24,7 @@ DETECTORS: Final[tuple[type[Detector], ...]] = (
     OffMeshListener,
     OomKillDetector,
     RouteAnswers,
+    RouteBaseline,
     RouteFailures,
     RouteLimits,
     RouteRefusals,

@@ -57,6 +57,12 @@ def test_learns_the_hour_of_the_day_apart_from_the_weekend() -> None:
     assert baseline.season(MONDAY + 3 * HOUR) is None
 
 
+def test_an_hour_not_yet_seen_at_the_weekend_is_taken_for_a_working_days() -> None:
+    """The first Saturday is judged by the days before it rather than by nothing."""
+    baseline = taught([10.0 + minute // 60 % 24 for minute in range(5 * 1440 - 30)])
+    assert baseline.season(MONDAY + 5 * DAY + 9 * HOUR) == pytest.approx(19.0)
+
+
 @pytest.mark.parametrize("jump", [50.0, -50.0, 1e6])
 def test_a_jump_surprises_at_once_and_is_told_once(jump: float) -> None:
     """The first number of a new level passes the envelope; those after it are no news."""

@@ -1,0 +1,399 @@
+"""One measure of one route, bucket by bucket: what it is now, what is usual, and whether it has left that.
+
+A bucket is a minute, or as much longer as it takes to hold enough exchanges; a route that is used too little
+for that is not judged. A bucket is *off* where three things agree: it lies beyond the usual by a practical
+effect, not by a statistical one; the baseline finds it rare; and (for shares) chance does not explain it.
+Several in a row make a case.
+
+Long prompts are slow by right. So the median size of a bucket's requests is learnt beside the median time to
+the first token, and a bucket of larger requests than usual may take longer in proportion. Nothing is divided
+by the size: with a prefix cache a large prompt takes no longer than a small one, and where both kinds are
+mixed such a quotient jumps with the mix.
+
+What is off is not learnt, so a fault does not become the norm while it lasts. But no baseline may be wrong
+for ever: at the end of each hour the level of that hour moves by `hour_share` of the way to what was not
+learnt. A new level that stays, and one that returns every day at its hour, so stop being news after two to
+five days of their kind (working days, weekends). A share of failures that is off is never learnt.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from array import array
+from collections import deque
+from dataclasses import dataclass
+from statistics import median
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from agent.baseline import SAVED_BYTES as BASELINE_BYTES
+from agent.baseline import Baseline, UnreadableBaseline
+from agent.detector import DetectorConfig
+from agent.route_window import share_at_least
+from probes.observation import Instant
+
+_SAMPLES: Final = 64
+"""Values of one bucket that are kept for its median; of more, the latest."""
+
+_MEDIANS: Final = 15
+_ANSWER_TOKENS: Final = 256
+_BACK: Final = 1.5
+_BYTES_WEIGHT: Final = 2.0 / 401.0
+_LARGEST_BYTES: Final = 1e15
+_LAYOUT: Final = struct.Struct("<Bdd")
+_VERSION: Final = 1
+
+
+class Measure(enum.Enum):
+    """What is followed. Tokens are counted by the server, chunks by us: they are not compared."""
+
+    FAILURES = "failures"
+    FIRST_TOKEN = "first_token"  # noqa: S105  # a token of a model
+    TOKEN_PACE = "token_pace"  # noqa: S105  # the same
+    CHUNK_PACE = "chunk_pace"
+
+
+PACES: Final = frozenset({Measure.TOKEN_PACE, Measure.CHUNK_PACE})
+"""Measures of which less is worse."""
+
+
+class ShiftConfig(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When a route has left what is usual for it, and when it is back."""
+
+    bucket_s: Annotated[float, Meta(ge=10, le=3600)] = 60.0
+    bucket_longest_s: Annotated[float, Meta(ge=10, le=86400)] = 900.0
+    exchanges_min: Annotated[int, Meta(ge=3)] = 10
+    warm_up_buckets: Annotated[int, Meta(ge=1)] = 30
+    warm_up_s: Annotated[float, Meta(ge=0)] = 3600.0
+    in_a_row: Annotated[int, Meta(ge=1)] = 3
+    surprise_min: Annotated[float, Meta(ge=0)] = 1.5
+    errors_rise: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    failures_min: Annotated[int, Meta(ge=1)] = 5
+    slower_factor: Annotated[float, Meta(ge=1.6)] = 2.0
+    slower_s: Annotated[float, Meta(gt=0)] = 0.5
+    answer_slower_s: Annotated[float, Meta(gt=0)] = 2.0
+    hour_share: Annotated[float, Meta(ge=0, le=1)] = 0.3
+    back_in_a_row: Annotated[int, Meta(ge=1)] = 5
+    clear_hold_s: Annotated[float, Meta(ge=0)] = 300.0
+    gone_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """What a measure was for a while: a share of `exchanges`, or a median of `values`."""
+
+    began_ns: int
+    value: float
+    exchanges: int
+    failed: int = 0
+    failed_streamed: int = 0
+    request_bytes: float = 0.0
+    values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shift:
+    """Buckets in a row that were off: how many exchanges, how many of them affected, and how far from usual.
+
+    `fresh` is how many affected exchanges were not told before.
+    """
+
+    window_s: float
+    exchanges: int
+    affected: int
+    affected_streamed: int
+    fresh: int
+    measured: float
+    usual: float
+    limit: float
+
+
+class _Row:
+    """Buckets in a row that were off, summed up."""
+
+    __slots__ = ("affected", "began_ns", "buckets", "exchanges", "streamed", "told", "values")
+
+    def __init__(self, began_ns: int) -> None:
+        self.began_ns = began_ns
+        self.buckets = self.exchanges = self.affected = self.streamed = self.told = 0
+        self.values: deque[float] = deque(maxlen=_MEDIANS)
+
+
+class Series:
+    """One measure of one route."""
+
+    __slots__ = (
+        "_back",
+        "_baseline",
+        "_began_ns",
+        "_bytes",
+        "_config",
+        "_count",
+        "_failed",
+        "_failed_streamed",
+        "_hour",
+        "_hour_count",
+        "_hour_sum",
+        "_learning_s",
+        "_learnt_ns",
+        "_row",
+        "_sizes",
+        "_values",
+        "measure",
+    )
+
+    def __init__(self, measure: Measure, config: ShiftConfig) -> None:
+        self.measure = measure
+        self._config = config
+        self._baseline = Baseline()
+        self._bytes = 0.0
+        self._learning_s = 0.0
+        self._learnt_ns: int | None = None
+        self._row: _Row | None = None
+        self._back = 0
+        self._hour = 0
+        self._hour_count = 0
+        self._hour_sum = 0.0
+        self._values = array("f")
+        self._sizes = array("f")
+        self.drop()
+
+    def __repr__(self) -> str:
+        row = self._row.buckets if self._row else 0
+        return f"Series({self.measure.value}, {self._baseline!r}, off={row}, back={self._back})"
+
+    @property
+    def warm(self) -> bool:
+        """Whether enough was learnt to judge by."""
+        config = self._config
+        return self._baseline.count >= config.warm_up_buckets and self._learning_s >= config.warm_up_s
+
+    @property
+    def off(self) -> bool:
+        """Whether the last bucket was off."""
+        return self._row is not None
+
+    @property
+    def back(self) -> int:
+        """How many buckets in a row were back at the usual while a case was open."""
+        return self._back
+
+    def drop(self) -> None:
+        """Forget the bucket that is under way, and what was in a row: not everything was seen."""
+        self._row = None
+        self._back = 0
+        self._clear()
+
+    def outcome(self, now_ns: int, *, failed: bool, streamed: bool) -> None:
+        """Count one exchange that failed or did not."""
+        self._begin(now_ns)
+        self._failed += failed
+        self._failed_streamed += failed and streamed
+
+    def sample(self, now_ns: int, value: float, request_bytes: float) -> None:
+        """Take one exchange's value."""
+        self._begin(now_ns)
+        if len(self._values) < _SAMPLES:
+            self._values.append(value)
+            self._sizes.append(request_bytes)
+        else:
+            self._values[self._count % _SAMPLES] = value
+            self._sizes[self._count % _SAMPLES] = request_bytes
+
+    def usual(self, unix_s: float) -> float | None:
+        """Return what is usual at that time of the day; None before enough was learnt.
+
+        Where the last hours and the hour of the day differ, the worse of them is usual.
+        """
+        if not self.warm:
+            return None
+        season = self._baseline.season(unix_s)
+        return self._baseline.level if season is None else self._worse(season, self._baseline.level)
+
+    def judge(self, now: Instant, *, was_usual: float | None) -> Shift | None:
+        """Judge the bucket under way if it is full: return the shift where it makes or goes on with a case.
+
+        `was_usual` is what an open case about this measure says was usual, None without one: such a case is
+        followed whether or not the baseline was forgotten since.
+        """
+        bucket = self._full(now.boot_ns)
+        if bucket is None:
+            return None
+        unix_s = now.unix_ns / 1e9
+        usual = self.usual(unix_s)
+        if usual is None or was_usual is None:
+            usual = was_usual if usual is None else usual
+        else:
+            usual = self._worse(usual, was_usual)
+        if usual is None:
+            self._learn(bucket, now)
+            return None
+        expected = usual * self._growth(bucket)
+        if self._is_off(bucket, expected) and (was_usual is not None or self._rare(bucket, unix_s)):
+            self._back = 0
+            if self.measure is not Measure.FAILURES:
+                self._put_aside(bucket, unix_s)
+            return self._shift(bucket, expected, now, opened=was_usual is not None)
+        self._row = None
+        if was_usual is None:
+            self._back = 0
+            self._learn(bucket, now)
+        elif self._is_back(bucket, expected):
+            self._back += 1
+            if self.warm:
+                self._learn(bucket, now)
+        else:
+            self._back = 0
+            self._put_aside(bucket, unix_s)
+        return None
+
+    def to_bytes(self) -> bytes:
+        """Return what `recall` needs to go on after a restart."""
+        head = _LAYOUT.pack(_VERSION, self._learning_s, self._bytes)
+        return head + self._baseline.to_bytes()
+
+    def recall(self, raw: bytes) -> None:
+        """Take up what `to_bytes` wrote; raise UnreadableBaseline, changing nothing, where it is not that."""
+        if len(raw) != _LAYOUT.size + BASELINE_BYTES:
+            raise UnreadableBaseline(f"a series has {_LAYOUT.size + BASELINE_BYTES} bytes, not {len(raw)}")
+        version, learning_s, request_bytes = _LAYOUT.unpack_from(raw)
+        if version != _VERSION or not 0.0 <= learning_s <= 1e12 or not 0.0 <= request_bytes <= _LARGEST_BYTES:
+            raise UnreadableBaseline("a series of another version, or with times or sizes out of range")
+        self._baseline = Baseline.from_bytes(raw[_LAYOUT.size :])
+        self._learning_s, self._bytes = learning_s, request_bytes
+
+    def _clear(self) -> None:
+        self._began_ns: int | None = None
+        self._count = self._failed = self._failed_streamed = 0
+        del self._values[:]
+        del self._sizes[:]
+
+    def _begin(self, now_ns: int) -> None:
+        if self._began_ns is None:
+            self._began_ns = now_ns
+        self._count += 1
+
+    def _full(self, now_ns: int) -> Bucket | None:
+        """Return the bucket that is done, and begin another; one that fills too slowly is given up."""
+        config = self._config
+        if self._began_ns is None or now_ns - self._began_ns < config.bucket_s * 1e9:
+            return None
+        if self._count < config.exchanges_min:
+            if now_ns - self._began_ns >= config.bucket_longest_s * 1e9:
+                self._clear()
+            return None
+        values = tuple(self._values)
+        bucket = Bucket(
+            began_ns=self._began_ns,
+            value=median(values) if values else self._failed / self._count,
+            exchanges=self._count,
+            failed=self._failed,
+            failed_streamed=self._failed_streamed,
+            request_bytes=median(self._sizes) if values else 0.0,
+            values=values,
+        )
+        self._clear()
+        return bucket
+
+    def _growth(self, bucket: Bucket) -> float:
+        """Return how many times longer than usual the first token may take, the requests being larger."""
+        if self.measure is not Measure.FIRST_TOKEN or self._bytes <= 0.0:
+            return 1.0
+        return max(1.0, bucket.request_bytes / self._bytes)
+
+    def _worse(self, one: float, other: float) -> float:
+        return min(one, other) if self.measure in PACES else max(one, other)
+
+    def _is_off(self, bucket: Bucket, expected: float) -> bool:
+        config, value = self._config, bucket.value
+        if self.measure is Measure.FAILURES:
+            certain = share_at_least(bucket.failed, bucket.exchanges)
+            return value >= expected + config.errors_rise and certain > expected
+        return self._is_slow(value, expected)
+
+    def _is_slow(self, value: float, expected: float) -> bool:
+        config = self._config
+        if self.measure is Measure.FIRST_TOKEN:
+            return value >= config.slower_factor * expected and value >= expected + config.slower_s
+        if value <= 0.0 or expected <= 0.0:
+            return False
+        later_s = _ANSWER_TOKENS * (1.0 / value - 1.0 / expected)
+        return value * config.slower_factor <= expected and later_s >= config.answer_slower_s
+
+    def _is_back(self, bucket: Bucket, expected: float) -> bool:
+        config, value = self._config, bucket.value
+        if self.measure is Measure.FAILURES:
+            return value <= expected + config.errors_rise / 2
+        if self.measure is Measure.FIRST_TOKEN:
+            return value <= _BACK * expected or value <= expected + config.slower_s / 2
+        return value * _BACK >= expected
+
+    def _rare(self, bucket: Bucket, unix_s: float) -> bool:
+        """Whether the baseline finds the bucket rare, asked of a copy, so that it learns nothing by it."""
+        asked = self._baseline.copy()
+        asked.observe(unix_s, bucket.value)
+        return asked.surprise >= self._config.surprise_min
+
+    def _limit(self, expected: float) -> float:
+        config = self._config
+        if self.measure is Measure.FAILURES:
+            return expected + config.errors_rise
+        if self.measure is Measure.FIRST_TOKEN:
+            return max(config.slower_factor * expected, expected + config.slower_s)
+        return expected / config.slower_factor
+
+    def _shift(self, bucket: Bucket, expected: float, now: Instant, *, opened: bool) -> Shift | None:
+        row = self._row
+        if row is None:
+            row = self._row = _Row(bucket.began_ns)
+        slow = sum(self._is_slow(value, expected) for value in bucket.values)
+        row.buckets += 1
+        row.exchanges += bucket.exchanges
+        row.affected += slow if bucket.values else bucket.failed
+        row.streamed += slow if bucket.values else bucket.failed_streamed
+        row.values.append(bucket.value)
+        if not opened and (row.buckets < self._config.in_a_row or not self._certain(row, expected)):
+            return None
+        fresh, row.told = row.affected - row.told, row.affected
+        share = row.affected / row.exchanges
+        return Shift(
+            window_s=(now.boot_ns - row.began_ns) / 1e9,
+            exchanges=row.exchanges,
+            affected=row.affected,
+            affected_streamed=row.streamed,
+            fresh=max(1, fresh),
+            measured=share if self.measure is Measure.FAILURES else median(row.values),
+            usual=expected,
+            limit=self._limit(expected),
+        )
+
+    def _certain(self, row: _Row, expected: float) -> bool:
+        """Whether the buckets together leave no doubt: enough failures, and surely half the rise."""
+        if self.measure is not Measure.FAILURES:
+            return True
+        config = self._config
+        surely = share_at_least(row.affected, row.exchanges)
+        return row.affected >= config.failures_min and surely >= expected + config.errors_rise / 2
+
+    def _learn(self, bucket: Bucket, now: Instant) -> None:
+        self._baseline.observe(now.unix_ns / 1e9, bucket.value)
+        if self._learnt_ns is not None:
+            self._learning_s += max(
+                0.0, min((now.boot_ns - self._learnt_ns) / 1e9, self._config.bucket_longest_s)
+            )
+        self._learnt_ns = now.boot_ns
+        weight = max(_BYTES_WEIGHT, 1.0 / self._baseline.count)
+        self._bytes += weight * (bucket.request_bytes - self._bytes)
+
+    def _put_aside(self, bucket: Bucket, unix_s: float) -> None:
+        """Keep what is not learnt; when its hour is over, the level of that hour moves a part of the way."""
+        hour = int(unix_s // 3600.0)
+        if hour != self._hour:
+            if self._hour_count and self.warm:
+                mean = self._hour_sum / self._hour_count
+                self._baseline.nudge(self._hour * 3600.0, mean, self._config.hour_share)
+            self._hour, self._hour_sum, self._hour_count = hour, 0.0, 0
+        self._hour_sum += bucket.value / self._growth(bucket)
+        self._hour_count += 1
