@@ -34,6 +34,7 @@ from agent.loop import WorkLoop
 from agent.memory import trimmer
 from agent.metrics import AgentCollector, MetricsPage, Snapshot
 from agent.pipeline import Pipeline
+from agent.placement import Placements
 from agent.privileges import Standing
 from agent.route_tally import RouteTally
 from agent.sensing import Sensing
@@ -201,6 +202,7 @@ class Agent:
             kernel_boot_id=self._ports.kernel_boot_id,
             mesh=settings.mesh,
             allowed_listeners=settings.allowed_listener,
+            placements=Placements.of(settings.placement),
         )
         return tuple(
             kind.build(config, surroundings)

@@ -16,6 +16,7 @@ from msgspec import Meta
 from agent.detector import DetectorConfig
 from agent.detectors.registry import DETECTORS
 from agent.exposure import AllowedListener, Mesh
+from agent.placement import RULES_MAX, PlacementRule, check
 from escalation.model import AGENT_ID
 from escalation.settings import SettingsError, load
 
@@ -114,7 +115,12 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     pipeline: Pipeline = Pipeline()
     mesh: Mesh = Mesh()
     allowed_listener: tuple[AllowedListener, ...] = ()
+    placement: Annotated[tuple[PlacementRule, ...], Meta(max_length=RULES_MAX)] = ()
     detectors: Detectors = msgspec.field(default_factory=Detectors)
+
+    def __post_init__(self) -> None:
+        """Refuse two declarations of one placement."""
+        check(self.placement)
 
 
 def read(path: Path, *, sensors: Iterable[str]) -> AgentSettings:

@@ -16,6 +16,7 @@ import msgspec
 
 from agent.exposure import AllowedListener, Mesh
 from agent.finding import Finding, Hysteresis, OpenCase, Place
+from agent.placement import Placements
 from escalation.model import AgentId, FaultClass, Severity
 from probes.observation import Blind, Gap, Instant, Observation, SensorName
 
@@ -66,6 +67,7 @@ class Surroundings:
     kernel_boot_id: str
     mesh: Mesh = field(default_factory=Mesh)
     allowed_listeners: tuple[AllowedListener, ...] = ()
+    placements: Placements = field(default_factory=Placements)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,13 @@ import enum
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.config import AgentSettings
+from agent.placement import Placements
 from agent.privileges import standing
 from agent.remedies import remedy
 from agent.statusfile import NAME, Status, read
@@ -23,7 +24,9 @@ from agent.supervisor import speaks_systemd
 from escalation.inert import guarded
 from probes.host import model_servers
 from probes.host.model_servers import ModelServer
-from probes.observation import BlindReason
+from probes.host.servers import KINDS as MODEL_KINDS
+from probes.observation import BlindReason, Origin
+from probes.registry import surroundings
 
 
 class Health(enum.StrEnum):
@@ -51,10 +54,13 @@ def examine(settings: AgentSettings, *, sensors: tuple[str, ...], now_unix_s: fl
     status = read(folder / NAME)
     if status is not None and now_unix_s - status.written_unix_s > 3 * status.next_write_s + 5:
         status = None
+    servers = model_servers.running()
+    identifier = surroundings(None).identifier
     return (
         *_agent(status, folder),
         *_sensors(status, settings, sensors),
-        *_routes(settings, model_servers.running()),
+        *_routes(settings, servers),
+        *_placements(settings, servers, lambda pid: identifier.origin(pid=pid)),
         *_uplink(status, settings),
         *_certificates(settings, now_unix_s),
         *_spool(status, settings),
@@ -153,6 +159,32 @@ def _routes(settings: AgentSettings, servers: Sequence[ModelServer]) -> Iterator
                 f"{says}, which is not watched",
                 f"if it does: set http.ports = [{ports}] and restart nanobot-probes",
             )
+
+
+def _placements(
+    settings: AgentSettings, servers: Sequence[ModelServer], origin: Callable[[int], Origin]
+) -> Iterator[Check]:
+    """Suggest what to declare: model servers that run here, and where they are meant to."""
+    declared = Placements.of(settings.placement)
+    for server in servers:
+        if server.kind not in MODEL_KINDS:
+            continue
+        found = origin(server.pid)
+        says = f"{server.kind.value} (pid {server.pid}) on port {server.port}"
+        placement = declared.of_server(found, server.port)
+        if placement is not None:
+            yield Check("placement", Health.GOOD, f"{says} is meant to run on: {placement.value}")
+            continue
+        if found.unit is not None and found.unit.endswith(".service"):
+            named = f'unit = "{found.unit}"'
+        else:
+            named = f'route = "{server.port}"'
+        yield Check(
+            "placement",
+            Health.NOTE,
+            f"{says} has no declared placement: only a GPU that it was seen on before can be missed",
+            f'declare it in agent.toml: [[placement]] with {named} and on = "gpu", "cpu" or "partial"',
+        )
 
 
 def _uplink(status: Status | None, settings: AgentSettings) -> Iterator[Check]:

@@ -65,6 +65,11 @@ def agent_settings() -> str:
         "## `[[allowed_listener]]`\n\nOne port that is meant to be reachable off the mesh; every part that "
         "is given must match: `port` (required), `address`, `process`, `unit`.\n"
     )
+    parts.append(
+        "## `[[placement]]`\n\nWhere one model server is meant to run: exactly one of `unit`, `container` "
+        '(at least twelve digits of its id) and `route` (`"8000"` or `"11434/nomic-embed-text"`), and `on` '
+        '(`"gpu"`, `"cpu"` or `"partial"`). See [declaring placement](../how-to/declare-placement.md).\n'
+    )
     parts.append("## `[detectors.<name>]`\n\nSee [fault classes](fault-classes.md).\n")
     return "\n".join(parts)
 

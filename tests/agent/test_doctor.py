@@ -17,11 +17,12 @@ from agent import doctor, statusfile
 from agent.command import main
 from agent.config import AgentSettings, Sensors
 from agent.doctor import Check, Health, as_json, as_text, examine, healthy
+from agent.placement import Placement, PlacementRule
 from agent.remedies import remedy
 from escalation.failpoints import POINTS, Failpoints
 from escalation.settings import parse
 from probes.host.model_servers import ModelServer
-from probes.observation import BlindReason, ServerKind
+from probes.observation import BlindReason, Origin, ServerKind
 
 NOW = 1_790_000_000.0
 GOOD = statusfile.Status(
@@ -205,3 +206,25 @@ def test_nothing_is_suggested_when_routes_are_not_watched(tmp_path: Path) -> Non
     """Who switched the sensor off does not want to hear about it."""
     off = msgspec.structs.replace(settings(tmp_path), sensors=Sensors(disabled=("http.routes",)))
     assert list(doctor._routes(off, (ModelServer(ServerKind.VLLM, 8, 8123),))) == []
+
+
+def test_a_model_server_without_a_declared_placement_is_suggested(tmp_path: Path) -> None:
+    """A unit is named by itself, a container by its port; what is declared, and a gateway, need nothing."""
+    told = msgspec.structs.replace(
+        settings(tmp_path), placement=(PlacementRule(unit="ollama.service", on=Placement.GPU),)
+    )
+    servers = (
+        ModelServer(ServerKind.OLLAMA, 1, 11434),
+        ModelServer(ServerKind.VLLM, 2, 8123),
+        ModelServer(ServerKind.WHISPER, 3, 8000),
+        ModelServer(ServerKind.LITELLM, 4, 4000),
+    )
+    origins = {
+        1: Origin(unit="ollama.service"),
+        2: Origin(unit="vllm.service"),
+        3: Origin(container_id="a" * 64),
+    }
+    declared, unit, container = doctor._placements(told, servers, lambda pid: origins[pid])
+    assert (declared.health, unit.health, container.health) == (Health.GOOD, Health.NOTE, Health.NOTE)
+    assert 'unit = "vllm.service"' in unit.remedy
+    assert 'route = "8000"' in container.remedy
