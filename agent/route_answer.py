@@ -20,7 +20,7 @@ from probes.http.facts import Ending, ExchangeFacts, FinishReason, TextMeasure
 PROBE_TOKENS: Final = 8
 """A budget of at most this many tokens is a probe's: nobody expects a whole answer from it."""
 
-TRIVIAL_BYTES: Final = 96
+TRIVIAL_BYTES: Final = 80
 """A request that is not longer holds no more than a greeting, and silence may be the answer to it."""
 
 _LOOP_CHARACTERS: Final = 400

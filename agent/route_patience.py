@@ -61,9 +61,9 @@ class PortMemory:
     slowest_s: float = 0.0
     flights: dict[RouteName, FlightFacts] = field(default_factory=dict)
 
-    def forget_silence(self, now_ns: int) -> None:
-        """Begin anew: what happened until now was not seen."""
-        self.alive_ns = now_ns
+    def forget_silence(self, until_ns: int) -> None:
+        """Begin anew: what happens until then is not seen, and may be a sign of life."""
+        self.alive_ns = max(self.alive_ns or 0, until_ns)
         self.asked_since_ns = None
         self.gave_up = 0
         self.flights.clear()
@@ -102,7 +102,7 @@ class PortMemory:
         """Return for how long something was asked and not one byte came."""
         if self.asked_since_ns is None:
             return 0.0
-        return (now_ns - max(self.alive_ns or 0, self.asked_since_ns)) / 1e9
+        return max(0, now_ns - max(self.alive_ns or 0, self.asked_since_ns)) / 1e9
 
     def witnesses(self) -> int:
         """Return how many requests had no answer in this silence: those under way and those given up."""

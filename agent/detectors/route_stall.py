@@ -6,8 +6,10 @@ stalled. How long silence may last is learnt and scaled (`agent.route_patience`)
 life, because a stalled engine goes on answering them.
 
 One request alone may be at fault itself, so it is a note; that a second one (under way or given up by its
-client) has no answer either is the second witness. What the sensor lost may have been the missing byte:
-every loss begins the silence anew.
+client) has no answer either is the second witness.
+
+What is not seen is no silence. After a loss, or an exchange that could not be followed, an engine may go on
+with streams that the sensor no longer knows of: for `unseen_s` nothing is said of that port.
 """
 
 from __future__ import annotations
@@ -31,17 +33,21 @@ from escalation.model import (
     Severity,
     Subject,
 )
+from probes.http.facts import UnobservedReason
 from probes.observation import Blind, Exchange, Gap, Observation, RequestsInFlight, Unobserved
 
 _FAULT = FaultClass.ROUTE_ENGINE_STALLED
 _PORTS: Final = 64
 _SAID: Final = 256
+_NOBODYS: Final = frozenset({UnobservedReason.TLS, UnobservedReason.NOT_HTTP})
+"""What a server of plain HTTP does not answer: nothing of the engine's work is hidden there."""
 
 
 class Config(PatienceConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """When silence becomes a case, and what ends it."""
 
     waited_min_s: Annotated[float, Meta(ge=0)] = 30.0
+    unseen_s: Annotated[float, Meta(ge=0)] = 600.0
     good_min: Annotated[int, Meta(ge=1)] = 2
     clear_hold_s: Annotated[float, Meta(ge=0)] = 30.0
     gone_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
@@ -61,8 +67,9 @@ class RouteStall:
             "patience: `patience_s`, `times_slowest` the slowest good answer, and the time to read the "
             "largest request (`prefill_bytes_per_s`); more while nothing is known of the port, after an idle "
             "time, and where whole answers are asked for. A note while only one request shows it.",
-            quiet="Long prefill; a queue behind other requests that move; a model that is loading; a server "
-            "that refuses connections or closes them; an idle port.",
+            quiet="The time after something could not be seen (`unseen_s`); long prefill; a queue behind "
+            "requests that move; a model that is loading; a server that refuses connections or closes them; "
+            "an idle port.",
             clears="`good_min` good answers on the port since.",
         ),
     )
@@ -70,6 +77,7 @@ class RouteStall:
     def __init__(self, *, config: Config, surroundings: Surroundings) -> None:
         self._config = config
         self._around = surroundings
+        self._unseen_ns = int(config.unseen_s * 1e9)
         self._ports: OrderedDict[int, PortMemory] = OrderedDict()
         self._said: OrderedDict[Subject, None] = OrderedDict()
 
@@ -96,9 +104,9 @@ class RouteStall:
                 if observation.facts.name.route in MODEL_ROUTES:
                     return self._waiting(observation)
             case Unobserved():
-                memory = self._ports.get(observation.facts.port)
-                if memory is not None:
-                    memory.forget_silence(observation.at.boot_ns)
+                if observation.facts.reason not in _NOBODYS:
+                    memory = self._port(observation.facts.port)
+                    memory.forget_silence(observation.at.boot_ns + self._unseen_ns)
             case Gap() if observation.sensor == SENSOR:
                 return self._sight(observation)
             case _:
@@ -125,7 +133,7 @@ class RouteStall:
     def _sight(self, gap: Gap) -> Sequence[Finding]:
         if gap.lost or isinstance(gap.coverage, Blind):
             for memory in self._ports.values():
-                memory.forget_silence(gap.at.boot_ns)
+                memory.forget_silence(gap.at.boot_ns + self._unseen_ns)
                 if isinstance(gap.coverage, Blind):
                     memory.good_since = 0
         return out_of_sight((_FAULT,), gap)

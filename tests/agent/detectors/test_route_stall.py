@@ -34,8 +34,8 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from probes.http.facts import Ending, ErrorKind, Route
-from probes.observation import CgroupId, Origin
+from probes.http.facts import Ending, ErrorKind, Route, UnobservedReason
+from probes.observation import CgroupId, Observation, Origin
 from probes.observation import ServerKind as Kind
 
 SENSOR = "http.routes"
@@ -235,14 +235,26 @@ def test_resident_model_is_not_given_time_to_load(detector: RouteStall) -> None:
     assert 3720 <= first_at(found) <= 3725
 
 
-def test_loss_may_have_been_the_missing_byte(detector: RouteStall) -> None:
-    """Lost samples and exchanges that could not be judged begin the silence anew."""
-    for n in range(1, 100):
-        assert present(detector, in_flight(LEARNT_S + 5 * n, oldest_s=5.0 * n)) == []
-        if n % 20 == 0:
-            detector.observe(seeing(LEARNT_S + 5 * n + 1, SENSOR, lost=1))
-        elif n % 20 == 10:
-            detector.observe(unobserved(LEARNT_S + 5 * n + 1))
+@pytest.mark.parametrize(
+    "unseen",
+    [
+        seeing(LEARNT_S + 1, SENSOR, lost=1),
+        unobserved(LEARNT_S + 1),
+        unobserved(LEARNT_S + 1, reason=UnobservedReason.TOO_MANY),
+    ],
+    ids=["records lost", "exchange lost", "too many"],
+)
+def test_what_is_not_seen_is_no_silence(detector: RouteStall, unseen: Observation) -> None:
+    """A stream that the sensor no longer knows may go on for ten minutes; then silence counts again."""
+    detector.observe(unseen)
+    found = silence(detector, 800)
+    assert 721 <= first_at(found) <= 730
+
+
+def test_garbage_hides_no_stall(detector: RouteStall) -> None:
+    """Somebody scans the port: what is no HTTP is not the engine's work."""
+    detector.observe(unobserved(LEARNT_S + 1, reason=UnobservedReason.NOT_HTTP))
+    assert 120 <= first_at(silence(detector, 200)) <= 125
 
 
 def test_clears_when_the_engine_answers_twice(detector: RouteStall) -> None:
