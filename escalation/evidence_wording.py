@@ -28,7 +28,16 @@ from escalation.model import (
     UnknownEvidence,
     XidEvidence,
 )
-from escalation.quantities import LABEL_LIMIT, duration, error_name, process, signal_name, size, times
+from escalation.quantities import (
+    LABEL_LIMIT,
+    counted,
+    duration,
+    error_name,
+    process,
+    signal_name,
+    size,
+    times,
+)
 from escalation.wording import blindness
 
 
@@ -112,7 +121,7 @@ def _listener_fact(evidence: ListenerEvidence) -> str:
 
 def _route_fact(evidence: RouteEvidence) -> str:
     streamed = f" ({evidence.affected_streamed} streamed)" if evidence.affected_streamed else ""
-    share = f"{evidence.affected} of {exchanges(evidence.exchanges)} affected{streamed}"
+    share = f"{evidence.affected} of {counted(evidence.exchanges, 'exchange')} affected{streamed}"
     parts = [f"{route_words(evidence.id)}: {share} within {duration(evidence.window_s)}"]
     if evidence.completion_tokens is not None:
         allowed = "" if evidence.max_tokens is None else f" of {evidence.max_tokens} allowed"
@@ -121,14 +130,14 @@ def _route_fact(evidence: RouteEvidence) -> str:
         parts.append(f"{evidence.max_tokens} tokens allowed")
     if evidence.measured is not None:
         usual = "" if evidence.baseline is None else f" where {evidence.baseline:.3g} is usual"
-        parts.append(f"measured {evidence.measured:.3g}{usual}")
+        parts.append(f"now {evidence.measured:.3g}{usual}")
     if evidence.unobserved:
-        parts.append(f"{exchanges(evidence.unobserved)} could not be judged")
+        parts.append(f"{counted(evidence.unobserved, 'exchange')} could not be judged")
     return ", ".join(parts)
 
 
 def _flight_fact(evidence: FlightEvidence) -> str:
-    waiting = f"{exchanges(evidence.requests)} under way, {evidence.waiting} of them without a first byte"
+    waiting = f"{counted(evidence.requests, 'request')} under way, {evidence.waiting} without a first byte"
     silent = (
         f"not a byte for {duration(evidence.silent_s)} where {duration(evidence.patience_s)} were allowed"
     )
@@ -139,7 +148,7 @@ def _flight_fact(evidence: FlightEvidence) -> str:
 
 def _prompt_size_fact(evidence: PromptSizeEvidence) -> str:
     split = size(evidence.split_bytes)
-    large = f"of {evidence.large} requests of {split} and more {evidence.large_failed} failed"
+    large = f"of {counted(evidence.large, 'request')} of {split} and more {evidence.large_failed} failed"
     small = f"of {evidence.small} smaller ones {evidence.small_failed}"
     return f"{route_words(evidence.id)}: {large}, {small}, within {duration(evidence.window_s)}"
 
@@ -210,11 +219,6 @@ def server_name(server: ServerKind) -> str:
             return ""
         case _:
             assert_never(server)
-
-
-def exchanges(count: int) -> str:
-    """Return a count as a number of requests with their answers."""
-    return "1 exchange" if count == 1 else f"{count} exchanges"
 
 
 def device_name(device: Device) -> str:

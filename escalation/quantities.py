@@ -64,6 +64,11 @@ def times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
+def counted(count: int, thing: str) -> str:
+    """Return how many of a thing there are."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def duration(seconds: float) -> str:
     """Return a duration in its two largest units; what is no duration is said to be unknown."""
     if not 0 <= seconds < _LONGEST_S:

@@ -275,7 +275,7 @@ _EXAMPLES: Final = {
         severity=Severity.CRITICAL,
         subject=Subject(SubjectKind.MODEL, _ENGINE.model),
         target=_CONTAINER,
-        reasons=(Reason(ReasonCode.TWO_HOSTS_AGREE, count=2, window_s=600),),
+        reasons=(Reason(ReasonCode.TWO_HOSTS_AGREE, window_s=600),),
         evidence=(_SILENT, _BY_SIZE),
     ),
     FaultClass.MEMORY_UNIFIED_EXHAUSTION: _Example(

@@ -266,7 +266,7 @@ def sentence(reason: Reason) -> str:  # noqa: C901, PLR0912, PLR0915 -- one case
         case ReasonCode.SMALL_PROMPTS_SUCCEED:
             text = "Requests with small prompts succeeded at the same time"
         case ReasonCode.TWO_HOSTS_AGREE:
-            text = "Two hosts saw it of the same model at the same time"
+            text = "Two or more hosts saw the same model stall at the same time"
         case ReasonCode.BOTH_STREAMED_AND_WHOLE:
             text = "Both streamed and whole answers were affected"
         case ReasonCode.ANSWERS_GOOD_AGAIN:

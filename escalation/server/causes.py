@@ -138,7 +138,7 @@ def agreement(witnesses: Sequence[Incident], *, standing: Incident | None, now_n
         first_seen_ns=min(each.first_seen_ns for each in witnesses),
         last_seen_ns=last_seen_ns,
         count=len(hosts),
-        reasons=(Reason(ReasonCode.TWO_HOSTS_AGREE, count=len(hosts), window_s=AGREE_WITHIN_S),),
+        reasons=(Reason(ReasonCode.TWO_HOSTS_AGREE, window_s=AGREE_WITHIN_S),),
         evidence=tuple(piece for each in witnesses for piece in each.evidence)[:_EVIDENCE_AT_MOST],
     )
     return _report(leader, body, sequence=1, now_ns=now_ns)

@@ -284,8 +284,9 @@ class _Work:
         model = causes.model_of(incident)
         if not model:
             return
-        self._agree(model, incident)
         related = self._open_of_model(model)
+        if self._agree(related, incident):
+            related = self._open_of_model(model)
         accepted = [each for each in related if not self._is_rejected(each)]
         for each in related:
             explained_by = causes.explanation(each, accepted)
@@ -297,16 +298,19 @@ class _Work:
             self.note(verb, each.id, "" if explained_by is None else f"by {explained_by}")
             self.follow(changed)
 
-    def _agree(self, model: str, incident: Incident) -> None:
-        """Open, update or clear the incident that hosts agree on; `incident` is what has changed."""
-        related = self._open_of_model(model)
+    def _agree(self, related: list[Incident], incident: Incident) -> bool:
+        """Open, update or clear what hosts agree on, and tell whether; `incident` is what has changed."""
         standing = next((each for each in related if causes.is_agreement(each)), None)
         witnesses = causes.agreeing(related, host=standing.agent_id if standing is not None else None)
         if standing is not None and not witnesses:
             self.fold(causes.disagreement(standing, incident.reasons, now_ns=self._now_ns))
-            standing, witnesses = None, causes.agreeing(related)
+            witnesses = causes.agreeing(related)
+            if witnesses:
+                self.fold(causes.agreement(witnesses, standing=None, now_ns=self._now_ns))
+            return True
         if witnesses:
             self.fold(causes.agreement(witnesses, standing=standing, now_ns=self._now_ns))
+        return bool(witnesses)
 
     def _open_of_model(self, model: str) -> list[Incident]:
         related = self._ledger.open_of(causes.RELATED, limit=_RELATED_AT_MOST)

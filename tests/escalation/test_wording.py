@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from escalation import model
-from escalation.evidence_wording import fact
+from escalation.evidence_wording import fact, route_name, server_name
 from escalation.inert import harmless
 from escalation.model import (
     ActionKind,
@@ -122,3 +123,45 @@ def test_sizes_signals_and_errors_read_as_names() -> None:
     assert signal_name(64) == "signal 64"
     blind = SensorCoverage("kernel.oom_kill", BlindReason.ATTACH_FAILED, 1)
     assert coverage_words(blind) == "the kernel refused the program (EPERM)"
+
+
+def _evidence_of(route: model.RouteId, **fields: object) -> model.RouteEvidence:
+    evidence = model.RouteEvidence(
+        id=route, window_s=600.0, exchanges=1, affected=1, affected_streamed=0, unobserved=0
+    )
+    return replace(evidence, **fields)  # type: ignore[arg-type]
+
+
+def test_a_route_reads_as_people_call_it() -> None:
+    """Endpoint, model, port and software, as far as each is known; one is not said in the plural."""
+    route = model.RouteId(11434, model.RouteKind.OLLAMA_CHAT, "gemma3:12b", model.ServerKind.OLLAMA)
+    assert fact(_evidence_of(route, unobserved=1)) == (
+        "Ollama's chat for gemma3:12b on port 11434 (Ollama): 1 of 1 exchange affected within 10 min, "
+        "1 exchange could not be judged"
+    )
+    bare = model.RouteId(8080, model.RouteKind.OTHER, "", model.ServerKind.OTHER)
+    assert fact(_evidence_of(bare)).startswith("another path on port 8080: 1 of 1 exchange affected")
+
+
+def test_what_was_measured_stands_beside_what_is_usual() -> None:
+    """Tokens with what was allowed, a measure with its baseline; what is not known is not mentioned."""
+    route = model.RouteId(8000, model.RouteKind.COMPLETIONS, "m", model.ServerKind.VLLM)
+    assert fact(_evidence_of(route, completion_tokens=9, max_tokens=9)).endswith(
+        "9 tokens generated of 9 allowed"
+    )
+    assert fact(_evidence_of(route, max_tokens=9)).endswith("9 tokens allowed")
+    assert fact(_evidence_of(route, measured=6.42, baseline=0.8)).endswith("now 6.42 where 0.8 is usual")
+    assert fact(_evidence_of(route, baseline=0.8)).endswith("within 10 min")
+
+
+@pytest.mark.parametrize("kind", [model.RouteKind, model.ServerKind])
+def test_every_route_and_server_has_a_name_of_its_own(kind: type[model.RouteKind | model.ServerKind]) -> None:
+    """No two read the same; a server that is not known is not named at all."""
+    words = [route_name(each) if isinstance(each, model.RouteKind) else server_name(each) for each in kind]
+    assert len(set(words) - {""}) == len([each for each in words if each])
+
+
+def test_a_hostile_model_name_is_inert_in_its_fact() -> None:
+    """It is shown, escaped, because a person may have to find it."""
+    route = model.RouteId(8000, model.RouteKind.COMPLETIONS, "\x1b[31mx\u202e", model.ServerKind.VLLM)
+    assert "for \\x1b[31mx\\u202e on port 8000" in fact(_evidence_of(route))
