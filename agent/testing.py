@@ -54,6 +54,7 @@ from probes.observation import (
     ListenerClosed,
     ListenerInventory,
     ListenerOpened,
+    MemoryState,
     NvidiaDevice,
     Observation,
     OomKill,
@@ -63,7 +64,9 @@ from probes.observation import (
     Seeing,
     SensorName,
     ServerKind,
+    ServerUsage,
     Unobserved,
+    UsageSource,
 )
 from probes.sensor import SensorBlind
 
@@ -282,6 +285,61 @@ def unobserved(
         at=moment,
         origin=origin(),
         facts=UnobservedFacts(port=port, reason=reason, count=count, at_ns=moment.boot_ns),
+    )
+
+
+def memory(
+    seconds: float,
+    available_gib: float,
+    *,
+    total_gib: float = 128,
+    free_gib: float = 1,
+    full: float | None = 0.0,
+    stalls: int = 0,
+    swapped_in: int = 0,
+) -> MemoryState:
+    """Return how the memory of a host of 128 GiB stands, with nothing stalling unless told otherwise."""
+    gib = 1 << 30
+    return MemoryState(
+        sensor=SensorName("host.memory"),
+        at=at(seconds),
+        total_bytes=int(total_gib * gib),
+        available_bytes=int(available_gib * gib),
+        free_bytes=int(free_gib * gib),
+        cached_bytes=0,
+        swap_total_bytes=8 * gib,
+        swap_free_bytes=gib,
+        some_avg10=full,
+        full_avg10=full,
+        window_s=2.0,
+        full_stalled_s=0.0,
+        allocation_stalls=stalls,
+        swapped_in_pages=swapped_in,
+        major_faults=0,
+        oom_kills=0,
+    )
+
+
+def usage(
+    seconds: float,
+    cores: float,
+    *,
+    port: int = 8000,
+    pids: tuple[int, ...] = (4711,),
+    started: float = 0,
+    where: Origin | None = None,
+) -> ServerUsage:
+    """Return what a model server used of the processor in the five seconds before."""
+    return ServerUsage(
+        sensor=SensorName("host.servers"),
+        at=at(seconds),
+        origin=where or origin(),
+        started=at(started),
+        port=port,
+        cores=cores,
+        window_s=5.0,
+        source=UsageSource.CGROUP,
+        pids=pids,
     )
 
 

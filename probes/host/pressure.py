@@ -27,6 +27,9 @@ TELL_S: Final = 10.0
 _MOVED_SHARE: Final = 1 / 256
 """Of all memory: what available memory has to move by to be worth telling before its time."""
 
+_SHORT_SHARE: Final = 1 / 8
+"""Of all memory: with less available, every look is worth telling."""
+
 _BYTES: Final = 16384
 _PAGES: Final = 8
 _SLACK_S: Final = 0.1
@@ -51,6 +54,8 @@ class _Look:
     full_us: int
 
     def moved_since(self, told: _Look) -> bool:
+        if self.sizes["MemAvailable"] < self.sizes["MemTotal"] * _SHORT_SHARE:
+            return True
         moved = abs(self.sizes["MemAvailable"] - told.sizes["MemAvailable"])
         if moved > self.sizes["MemTotal"] * _MOVED_SHARE:
             return True

@@ -99,6 +99,12 @@ def test_what_moves_is_told_at_the_next_look(host: Host, change: str) -> None:
     assert len(host.looks(SAMPLE_S)) == 1
 
 
+def test_a_host_that_is_short_is_told_of_at_every_look(host: Host) -> None:
+    """With little left, how fast it goes has to be known from many looks."""
+    host.memory(available=15 * GIB)
+    assert [len(host.looks(SAMPLE_S)) for _ in range(4)] == [1, 1, 1, 1]
+
+
 def test_looks_no_more_often_than_it_should(host: Host) -> None:
     """However often it is asked, memory is looked at each `SAMPLE_S`."""
     host.memory(available=GIB)
