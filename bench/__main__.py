@@ -1,7 +1,7 @@
 """`make bench`: run the measurements and print their tables as Markdown.
 
 make bench                                  all, with the sizes of the published figures (about half an hour)
-make bench ARGS="latency --events 50"       one of: idle, latency, storms, ingest
+make bench ARGS="latency --events 50"       one of: idle, latency, storms, routes, ingest
 make bench ARGS="nab --corpus DIR"          the baseline on a copy of the Numenta Anomaly Benchmark
 """
 
@@ -13,10 +13,10 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import idle, ingest, latency, nab, storms
+from bench import idle, ingest, latency, nab, routes, storms
 from bench.rig import Unavailable
 
-PARTS = ("idle", "latency", "storms", "ingest")
+PARTS = ("idle", "latency", "storms", "routes", "ingest")
 ON_REQUEST = ("nab",)
 """What needs something that is not part of the project, and so is not part of `all`."""
 
@@ -56,6 +56,8 @@ def _run(part: str, options: argparse.Namespace) -> str:
             return storms.table(storms.measure(pairs=options.pairs, peers=not options.no_peers))
         case "nab":
             return nab.table(nab.measure(corpus=options.corpus))
+        case "routes":
+            return routes.table(routes.measure(pairs=options.pairs))
         case _:
             return ingest.table(ingest.measure(runs=options.runs))
 

@@ -89,8 +89,12 @@ def orchestrator(*, agents: Sequence[str], cpu: int | None = None) -> Iterator[O
 
 
 @contextmanager
-def watched(server: Orchestrator | None = None, *, host: str = "bench") -> Iterator[Agent]:
+def watched(
+    server: Orchestrator | None = None, *, host: str = "bench", http_ports: Sequence[int] = (8000,)
+) -> Iterator[Agent]:
     """Run the agent without privilege and the loader; reports go to `server`, or wait in the spool.
+
+    `http_ports` are the ports on which model servers are watched.
 
     Raises Unavailable where programs cannot be loaded.
     """
@@ -110,6 +114,7 @@ def watched(server: Orchestrator | None = None, *, host: str = "bench") -> Itera
         config.write_text(
             f'[agent]\nid = "{host}"\nstate_dir = "{state}"\n[sensors]\nsocket = "{state}/handover.sock"\n'
             f'[orchestrator]\naddress = "{address}"\n{certificates}\n[metrics]\nport = {metrics}\n'
+            f"[http]\nports = {list(http_ports)}\n"
         )
         log = folder / "agent.log"
         command = [str(PROGRAMS / "nanobot-agent"), "run", "--config", str(config), "--user", ACCOUNT]
