@@ -1,7 +1,7 @@
 """`make bench`: run the measurements and print their tables as Markdown.
 
-make bench                                  all, with the sizes of the published figures (about half an hour)
-make bench ARGS="latency --events 50"       one of: idle, latency, storms, routes, ingest
+make bench                                  all, with the sizes of the published figures (an hour and a half)
+make bench ARGS="latency --events 50"       one of: idle, latency, storms, routes, ingest, soak
 make bench ARGS="nab --corpus DIR"          the baseline on a copy of the Numenta Anomaly Benchmark
 """
 
@@ -13,10 +13,10 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import idle, ingest, latency, nab, routes, storms
+from bench import idle, ingest, latency, nab, routes, soak, storms
 from bench.rig import Unavailable
 
-PARTS = ("idle", "latency", "storms", "routes", "ingest")
+PARTS = ("idle", "latency", "storms", "routes", "ingest", "soak")
 ON_REQUEST = ("nab",)
 """What needs something that is not part of the project, and so is not part of `all`."""
 
@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300, help="how long idle is watched (default 300)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each shape of ingest (default 3)")
     parser.add_argument("--corpus", type=Path, help="where a copy of the NAB repository is, for nab")
+    parser.add_argument("--minutes", type=float, default=30, help="how long soak runs (default 30)")
     options = parser.parse_args()
     print(f"{platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} processors\n")
     failed = False
@@ -58,6 +59,8 @@ def _run(part: str, options: argparse.Namespace) -> str:
             return nab.table(nab.measure(corpus=options.corpus))
         case "routes":
             return routes.table(routes.measure(pairs=options.pairs))
+        case "soak":
+            return soak.table(soak.measure(minutes=options.minutes))
         case _:
             return ingest.table(ingest.measure(runs=options.runs))
 
