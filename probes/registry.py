@@ -11,7 +11,10 @@ from probes.host import clock, listeners, manager, pressure, servers, suspend
 from probes.host.cgroups import CgroupMounts, CgroupPaths, find_mounts
 from probes.host.identity import Identifier
 from probes.host.memory import MemoryFiles
-from probes.kernel import device_open, fatal_signal, listener, oom_kill
+from probes.host.model_servers import Servers
+from probes.http import routes
+from probes.kernel import device_open, fatal_signal, http_capture, listener, oom_kill
+from probes.kernel.capture import capture_of
 from probes.kernel.handover import Handover
 from probes.kernel.programs import KernelProgram
 from probes.observation import SensorName
@@ -87,6 +90,11 @@ def _host_suspend(_: Surroundings) -> Sensor:
     return suspend.SuspendSensor()
 
 
+def _http_routes(host: Surroundings) -> Sensor:
+    servers_here = Servers(identifier=host.identifier, root=host.mounts.unified, monotonic=time.monotonic)
+    return routes.RouteSensor(capture=capture_of(host.handover), servers=servers_here)
+
+
 def _listener(host: Surroundings) -> Sensor:
     return listener.ListenerSensor(handover=host.handover, identifier=host.identifier)
 
@@ -103,6 +111,13 @@ SENSORS: tuple[SensorSpec, ...] = (
     SensorSpec(pressure.NAME, "memory that is left, and stalls for want of it", 0.5, _host_memory),
     SensorSpec(servers.NAME, "cores that each model server keeps busy", 5.0, _host_servers),
     SensorSpec(suspend.NAME, "sleep of the host", 0.5, _host_suspend),
+    SensorSpec(
+        http_capture.NAME,
+        "answers of model servers, at their sockets",
+        0.25,
+        _http_routes,
+        http_capture.PROGRAM,
+    ),
     SensorSpec(
         device_open.NAME, "opens of NVIDIA device nodes, by result", 0.25, _device_open, device_open.PROGRAM
     ),

@@ -6,44 +6,18 @@ served. Text lives in the ring and, in pieces of a few kilobytes, in the observe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final, Protocol, assert_never
+from collections.abc import Sequence
+from typing import Final, assert_never
 
 from probes.host.clock import at_boot_ns
 from probes.host.model_servers import Servers
 from probes.http.facts import ExchangeFacts, Facts, FlightFacts, UnobservedFacts
 from probes.http.observer import Observer
-from probes.http.segment import Segment
-from probes.observation import Exchange, Gap, Instant, Observation, RequestsInFlight, SensorName, Unobserved
-
-NAME: Final = SensorName("http.routes")
+from probes.kernel.capture import Capture
+from probes.kernel.http_capture import NAME
+from probes.observation import Exchange, Instant, Observation, RequestsInFlight, Unobserved
 
 _TELL_FLIGHTS_NS: Final = 5_000_000_000
-
-
-class Capture(Protocol):
-    """Where segments come from: programs on the cgroup root, or a packet socket."""
-
-    def open(self) -> None:
-        """Take hold of it; raise SensorBlind when nothing can be seen."""
-
-    def segments(self) -> Iterable[Segment]:
-        """Return what was captured since the last call; raise SensorBlind when it cannot be read."""
-
-    def losses(self, now: Instant) -> list[Gap]:
-        """Return a Gap when pieces were lost that nobody has told of."""
-
-    def waiting(self) -> bool:
-        """Whether there is something to read, at the price of a glance."""
-
-    def settle(self) -> None:
-        """Note how far everything is judged and on disk."""
-
-    def wakeup_fd(self) -> int | None:
-        """A descriptor that becomes readable when the buffer fills up."""
-
-    def close(self) -> None:
-        """Let go of it; calling it again does nothing."""
 
 
 class RouteSensor:
