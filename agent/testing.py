@@ -54,6 +54,7 @@ from probes.observation import (
     ListenerClosed,
     ListenerInventory,
     ListenerOpened,
+    ManagerReloaded,
     MemoryState,
     NvidiaDevice,
     Observation,
@@ -65,6 +66,7 @@ from probes.observation import (
     SensorName,
     ServerKind,
     ServerUsage,
+    Suspended,
     Unobserved,
     UsageSource,
 )
@@ -341,6 +343,16 @@ def usage(
         source=UsageSource.CGROUP,
         pids=pids,
     )
+
+
+def reloaded(seconds: float) -> ManagerReloaded:
+    """Return the word that the service manager read its units again."""
+    return ManagerReloaded(SensorName("host.manager"), at(seconds))
+
+
+def slept(seconds: float, slept_s: float = 3600) -> Suspended:
+    """Return the word that the host woke from a sleep."""
+    return Suspended(SensorName("host.suspend"), at(seconds), slept_s)
 
 
 def seeing(seconds: float, sensor: str, *, lost: int = 0) -> Gap:

@@ -5,6 +5,11 @@ before, probing if it never had. EACCES is the node's mode. ENOENT is a missing 
 driver behind it. Files that are open already go on working after a revocation, so the refused open is the
 first sign there is.
 
+A second layer is what took it away. For a revocation that is a reload of the service manager since the
+cgroup last opened a node, because a reload applies device lists anew; for the lost memory module it is a
+sleep of the host since anybody last opened it. Both are seen by other sensors, which may tell a moment later
+than the refusal. docs/adr/0009-what-took-the-gpu-away.md
+
 Three look-alikes stay quiet: a container that never had a GPU and probes for one (EPERM, no success
 before); one GPU that the driver itself excludes (EPERM on that node while the control node opens); and a
 CPU image that probes once and then serves (ENOENT, and its process lives on). The last is told apart from a
@@ -14,12 +19,14 @@ server that was promised a GPU by waiting `exit_grace_s` to see whether the proc
 from __future__ import annotations
 
 import errno
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Final, Self, TypeVar
 
 from msgspec import Meta
 
+from agent.antecedents import Antecedents
 from agent.detector import (
     DetectorConfig,
     FaultNote,
@@ -47,15 +54,22 @@ from probes.observation import (
     DeviceOpens,
     Gap,
     Instant,
+    ManagerReloaded,
     NvidiaDevice,
     Observation,
     SensorName,
     ServerKind,
+    Suspended,
 )
 
 SENSOR = SensorName("kernel.device_open")
+MANAGER = SensorName("host.manager")
+SLEEP = SensorName("host.suspend")
 _REMEMBERED: Final = 1024
 """Cgroups and processes kept in mind; the oldest is forgotten first."""
+
+_ALONE: Final = 64
+"""Refusals without a second sign that a late one may still join."""
 
 _NEEDS_GPU: Final = frozenset({ServerKind.VLLM, ServerKind.TENSORRT_LLM})
 """Servers that end when they find no GPU; the others fall back to the CPU, which is another fault."""
@@ -75,6 +89,8 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     clear_hold_s: Annotated[float, Meta(ge=0)] = 30.0
     exit_grace_s: Annotated[float, Meta(ge=0)] = 60.0
     never_granted_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
+    reload_window_s: Annotated[float, Meta(ge=0)] = 86400.0
+    sleep_window_s: Annotated[float, Meta(ge=0)] = 43200.0
 
 
 @dataclass(slots=True)
@@ -83,6 +99,7 @@ class _Cgroup:
 
     opened: set[_Node] = field(default_factory=set)
     refused: set[_Node] = field(default_factory=set)
+    opened_at: Instant | None = None
 
 
 @dataclass(slots=True)
@@ -102,9 +119,10 @@ class GpuAccess:
         FaultNote(
             fault_class=FaultClass.GPU_ACCESS_REVOKED,
             severity=(Severity.HIGH, Severity.CRITICAL),
-            sensors=(SENSOR,),
+            sensors=(MANAGER, SENSOR),
             opens="A cgroup that had opened an NVIDIA node cannot open one any more: EPERM (the device "
-            "cgroup, critical) or EACCES (the node's mode, high).",
+            "cgroup, critical) or EACCES (the node's mode, high). A reload of the service manager since the "
+            "last success is the second sign.",
             quiet="EPERM in a cgroup that never had a GPU; EPERM on one GPU while the control node opens and "
             "that GPU never had (excluded by the driver).",
             clears="The same cgroup opens the refused nodes again, or is gone; held for `clear_hold_s`.",
@@ -122,8 +140,9 @@ class GpuAccess:
         FaultNote(
             fault_class=FaultClass.GPU_UVM_LOST,
             severity=(Severity.HIGH,),
-            sensors=(SENSOR,),
-            opens="`/dev/nvidia-uvm` fails with ENXIO, ENOENT or EIO for a cgroup whose control node opens.",
+            sensors=(SLEEP, SENSOR),
+            opens="`/dev/nvidia-uvm` fails with ENXIO, ENOENT or EIO for a cgroup whose control node opens. "
+            "A sleep of the host since it last opened is the second sign.",
             quiet="The control node fails too (no GPU was granted); the node is missing in one container "
             "while another cgroup opens it.",
             clears="Any cgroup opens `/dev/nvidia-uvm` again; held for `clear_hold_s`.",
@@ -137,6 +156,12 @@ class GpuAccess:
         self._cgroups: dict[CgroupId | Subject, _Cgroup] = {}
         self._waiting: dict[ProcessKey, _Waiting] = {}
         self._uvm_opened_by: set[CgroupId | Subject] = set()
+        self._uvm_opened_at: Instant | None = None
+        self._before = Antecedents(
+            reload_window_s=config.reload_window_s, sleep_window_s=config.sleep_window_s
+        )
+        self._alone: deque[tuple[DeviceOpens, Subject, _Cgroup]] = deque(maxlen=_ALONE)
+        self._uvm_alone: DeviceOpens | None = None
 
     @classmethod
     def build(cls, config: Config, surroundings: Surroundings) -> Self:
@@ -158,8 +183,13 @@ class GpuAccess:
         if isinstance(observation, Gap) and observation.sensor == SENSOR:
             self._seeing_since = sight_after(self._seeing_since, observation)
             return () if self._seeing_since else self._out_of_sight(observation.at)
-        if not isinstance(observation, DeviceOpens):
-            return ()
+        match observation:
+            case ManagerReloaded() | Suspended():
+                return self._joined(observation)
+            case DeviceOpens():
+                pass
+            case _:
+                return ()
         subject = subject_of(observation.origin)
         if observation.errno == 0:
             return self._opened(observation, subject)
@@ -180,6 +210,7 @@ class GpuAccess:
         cgroup = self._remember(opens, subject)
         node = (opens.device, opens.minor)
         cgroup.opened.add(node)
+        cgroup.opened_at = opens.at
         cgroup.refused.discard(node)
         over = Reason(ReasonCode.OPEN_SUCCEEDS_AGAIN, count=opens.count)
         found = [self._absent(FaultClass.GPU_NEVER_GRANTED, subject, opens.at, over)]
@@ -187,6 +218,7 @@ class GpuAccess:
             found.append(self._absent(FaultClass.GPU_ACCESS_REVOKED, subject, opens.at, over))
         if opens.device is NvidiaDevice.UVM:
             self._uvm_opened_by.add(_key(opens, subject))
+            self._uvm_opened_at = opens.at
             host = Subject(SubjectKind.HOST, self._around.host)
             found.append(self._absent(FaultClass.GPU_UVM_LOST, host, opens.at, over))
         return found
@@ -205,7 +237,9 @@ class GpuAccess:
             if excluded:
                 return ()
             cgroup.refused.add(node)
-            return (self._revoked(opens, subject),)
+            if opens.errno == errno.EPERM and self._reload_before(opens, cgroup) is None:
+                self._alone.append((opens, subject, cgroup))
+            return (self._revoked(opens, subject, cgroup),)
         if opens.device is NvidiaDevice.UVM and opens.errno in _UVM_ERRORS:
             return self._uvm_failed(opens, subject, cgroup)
         if opens.device is NvidiaDevice.CONTROL:
@@ -225,30 +259,55 @@ class GpuAccess:
         if not control_fine or (opens.errno == errno.ENOENT and elsewhere):
             return ()
         self._uvm_opened_by.clear()
+        if self._sleep_before(opens) is None:
+            self._uvm_alone = opens
+        return (self._uvm_lost(opens),)
+
+    def _uvm_lost(self, opens: DeviceOpens) -> Finding:
         code = (
             ReasonCode.DEVICE_NODE_MISSING
             if opens.errno == errno.ENOENT
             else ReasonCode.DRIVER_BEHIND_NODE_MISSING
         )
-        return (
-            Finding(
-                verdict=Verdict.PRESENT,
-                fault_class=FaultClass.GPU_UVM_LOST,
-                subject=Subject(SubjectKind.HOST, self._around.host),
-                at=opens.at,
-                severity=Severity.HIGH,
-                incarnation=Incarnation(kernel_boot_id=self._around.kernel_boot_id),
-                count=opens.count,
-                lifebound=True,
-                reasons=(
-                    Reason(code, count=opens.count, threshold=float(self._config.open_after)),
-                    Reason(ReasonCode.SECOND_LAYER_UNKNOWN),
-                ),
-                evidence=(_evidence(opens),),
+        return Finding(
+            verdict=Verdict.PRESENT,
+            fault_class=FaultClass.GPU_UVM_LOST,
+            subject=Subject(SubjectKind.HOST, self._around.host),
+            at=opens.at,
+            severity=Severity.HIGH,
+            incarnation=Incarnation(kernel_boot_id=self._around.kernel_boot_id),
+            count=opens.count,
+            lifebound=True,
+            reasons=(
+                Reason(code, count=opens.count, threshold=float(self._config.open_after)),
+                self._sleep_before(opens) or Reason(ReasonCode.SECOND_LAYER_UNKNOWN),
             ),
+            evidence=(_evidence(opens),),
         )
 
-    def _revoked(self, opens: DeviceOpens, subject: Subject) -> Finding:
+    def _joined(self, event: ManagerReloaded | Suspended) -> Sequence[Finding]:
+        """Take note of what came before; say again what was refused after it and told before it."""
+        self._before.take(event)
+        if isinstance(event, Suspended):
+            lost, self._uvm_alone = self._uvm_alone, None
+            again = lost is not None and self._sleep_before(lost) is not None
+            return (replace(self._uvm_lost(lost), count=1),) if lost is not None and again else ()
+        waiting, self._alone = self._alone, deque(maxlen=_ALONE)
+        return [
+            replace(self._revoked(opens, subject, cgroup), count=1)
+            for opens, subject, cgroup in waiting
+            if self._reload_before(opens, cgroup) is not None
+        ]
+
+    def _reload_before(self, opens: DeviceOpens, cgroup: _Cgroup) -> Reason | None:
+        if opens.errno != errno.EPERM:  # a file's mode is nothing that a reload changes
+            return None
+        return self._before.reload_before(opens.at, last_success=cgroup.opened_at)
+
+    def _sleep_before(self, opens: DeviceOpens) -> Reason | None:
+        return self._before.sleep_before(opens.at, last_success=self._uvm_opened_at)
+
+    def _revoked(self, opens: DeviceOpens, subject: Subject, cgroup: _Cgroup) -> Finding:
         by_mode = opens.errno == errno.EACCES
         code = ReasonCode.OPEN_REFUSED_BY_MODE if by_mode else ReasonCode.OPEN_REFUSED_AFTER_SUCCESS
         return Finding(
@@ -264,7 +323,7 @@ class GpuAccess:
             count=opens.count,
             reasons=(
                 Reason(code, count=opens.count, threshold=float(self._config.open_after)),
-                Reason(ReasonCode.SECOND_LAYER_UNKNOWN),
+                self._reload_before(opens, cgroup) or Reason(ReasonCode.SECOND_LAYER_UNKNOWN),
             ),
             evidence=(_evidence(opens),),
         )

@@ -19,11 +19,13 @@ from agent.testing import (
     opens,
     origin,
     present,
+    reloaded,
     seeing,
+    slept,
     tick,
 )
 from escalation.model import Device, FaultClass, ReasonCode, Severity, Subject, SubjectKind
-from probes.observation import CgroupId, NvidiaDevice, ServerKind
+from probes.observation import CgroupId, DeviceOpens, NvidiaDevice, Observation, ServerKind
 
 IN_CONTAINER = Subject(SubjectKind.CONTAINER, CONTAINER)
 PLACE = Place(CgroupId(2305), CGROUP_PATH)
@@ -204,3 +206,77 @@ def test_remembers_a_bounded_number_of_cgroups(detector: GpuAccess) -> None:
         detector.observe(opens(1, errno.ENOENT, where=origin(cgroup_id=number, pid=number + 1)))
     assert len(detector.watching()) == 1024
     assert len(detector._cgroups) == 1024
+
+
+def second(found: Finding) -> ReasonCode:
+    """Return what a finding says of its second layer."""
+    return found.reasons[1].code
+
+
+def uvm(seconds: float, code: int = errno.ENXIO) -> DeviceOpens:
+    """Return a failed open of the memory node, in a cgroup whose control node opens."""
+    return opens(seconds, code, device=NvidiaDevice.UVM, prior=1)
+
+
+def test_reload_before_a_revocation_is_its_second_layer(detector: GpuAccess) -> None:
+    """The cgroup opened a node, the manager reloaded, the next open is refused."""
+    (found,) = present(detector, opens(1, 0), reloaded(5), opens(90, errno.EPERM, prior=1))
+    assert (found.reasons[1].code, found.reasons[1].window_s) == (ReasonCode.MANAGER_RELOADED_BEFORE, 85.0)
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        (opens(2, errno.EPERM, prior=1),),
+        (reloaded(5), opens(6, 0), opens(9, errno.EPERM, prior=1)),
+        (reloaded(5), opens(5 + 86401, errno.EPERM, prior=1)),
+        (reloaded(5), opens(6, errno.EACCES, prior=1)),
+        (slept(5), opens(6, errno.EPERM, prior=1)),
+    ],
+    ids=["none", "opened-since", "long-ago", "mode", "a-sleep"],
+)
+def test_what_did_not_take_the_gpu_away_is_no_second_layer(
+    detector: GpuAccess, story: tuple[Observation, ...]
+) -> None:
+    """No reload, one that the cgroup opened a node after, an old one, another errno, another event."""
+    (found,) = present(detector, *story)
+    assert second(found) is ReasonCode.SECOND_LAYER_UNKNOWN
+
+
+def test_reload_that_is_told_late_is_joined_all_the_same(detector: GpuAccess) -> None:
+    """The refusal was read first; the reload before it gives the case its second layer, once."""
+    alone, joined = present(detector, opens(10.2, errno.EPERM, prior=1, count=4), reloaded(10), reloaded(11))
+    assert (second(alone), alone.count) == (ReasonCode.SECOND_LAYER_UNKNOWN, 4)
+    assert (second(joined), joined.count) == (ReasonCode.MANAGER_RELOADED_BEFORE, 1)
+    assert joined.subject == alone.subject
+
+
+def test_reload_after_a_refusal_explains_nothing(detector: GpuAccess) -> None:
+    """A cause does not come after its effect."""
+    assert len(present(detector, opens(10, errno.EPERM, prior=1), reloaded(12))) == 1
+
+
+def test_sleep_before_the_memory_node_failed_is_its_second_layer(detector: GpuAccess) -> None:
+    """Told before the failure or just after it, and not when the node opened since."""
+    (found,) = present(detector, opens(1, 0), slept(50), uvm(60))
+    assert second(found) is ReasonCode.HOST_SLEPT_BEFORE
+    other = GpuAccess.build(Config(), SURROUNDINGS)
+    alone, joined = present(other, seeing(0, SENSOR), opens(1, 0), uvm(49.8), slept(50))
+    assert (second(alone), second(joined)) == (ReasonCode.SECOND_LAYER_UNKNOWN, ReasonCode.HOST_SLEPT_BEFORE)
+    since = GpuAccess.build(Config(), SURROUNDINGS)
+    (found,) = present(since, opens(1, 0), slept(50), opens(55, 0, device=NvidiaDevice.UVM), uvm(60))
+    assert second(found) is ReasonCode.SECOND_LAYER_UNKNOWN
+
+
+@pytest.mark.parametrize("event", [reloaded(43000), slept(5)])
+def test_memory_node_that_failed_without_a_sleep_stays_alone(detector: GpuAccess, event: Observation) -> None:
+    """A reload does not unload a module, and a sleep half a day before is too long ago."""
+    (found,) = present(detector, opens(1, 0), event, uvm(43300))
+    assert second(found) is ReasonCode.SECOND_LAYER_UNKNOWN
+
+
+def test_joins_a_bounded_number_of_late_refusals(detector: GpuAccess) -> None:
+    """Ten thousand refusals that wait for a cause cost a fixed amount of memory."""
+    for number in range(3000):
+        detector.observe(opens(1, errno.EPERM, prior=1, where=origin(cgroup_id=number)))
+    assert len(detector._alone) == 64
