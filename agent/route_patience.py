@@ -1,7 +1,8 @@
 """How long one port may be silent while requests wait: what was learnt of it, and what is under way.
 
 A port is what an engine is known by here: its requests queue behind each other, so a byte on any of them
-shows that it works. Health and metrics pages do not: a dead engine goes on answering those.
+shows that it works. Health and metrics pages do not: a dead engine goes on answering those. Behind a router
+several engines share its port; that one of them is silent shows at the engine's own.
 
 Patience is longer than the slowest that this port was seen to be, and grows with the largest request under
 way, because nothing comes back while it is read in. Where no answer has begun, it is longer still while the
@@ -29,6 +30,7 @@ _ROW_NS: Final = 60_000_000_000
 _FLIGHTS: Final = 64
 _LEARNING: Final = 0.02
 _FADING: Final = 0.999
+_BELIEVED_S: Final = 60.0
 _RESIDENT: Final = frozenset({ServerKind.VLLM, ServerKind.TENSORRT_LLM})
 """Servers that never unload their model."""
 
@@ -135,5 +137,6 @@ class PortMemory:
         waited_s = facts.duration_s
         if facts.streamed:
             waited_s = max(facts.first_token_s or facts.first_byte_s or 0.0, facts.longest_gap_s)
-        self.slowest_s = max(waited_s, self.slowest_s * _FADING)
+        believed_s = max(_BELIEVED_S, 2 * self.slowest_s)  # one answer after a stall is no new pace
+        self.slowest_s = max(min(waited_s, believed_s), self.slowest_s * _FADING)
         self.whole_share += _LEARNING * ((0.0 if facts.streamed else 1.0) - self.whole_share)

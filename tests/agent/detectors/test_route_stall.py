@@ -200,6 +200,14 @@ def test_patience_grows_with_the_slowest_good_answer() -> None:
     assert 300 <= first_at(found) <= 305
 
 
+def test_one_answer_after_a_stall_is_no_new_pace() -> None:
+    """An engine that came back after half an hour is not given an hour and a half from then on."""
+    detector = learnt()
+    detector.observe(exchange(LEARNT_S, streamed=True, first_token_s=1800.0, duration_s=1801.0))
+    found = silence(detector, 300)
+    assert 180 <= first_at(found) <= 185
+
+
 def test_patience_has_an_end() -> None:
     """An hour, whatever was learnt."""
     found = silence(learnt(first_token_s=9000.0), 3700)
