@@ -1,7 +1,7 @@
 """`make bench`: run the measurements and print their tables as Markdown.
 
 make bench                                  all, with the sizes of the published figures (an hour and a half)
-make bench ARGS="latency --events 50"       one of: idle, latency, storms, routes, ingest, soak
+make bench ARGS="latency --events 50"       one of: idle, latency, storms, routes, judging, ingest, soak
 make bench ARGS="nab --corpus DIR"          the baseline on a copy of the Numenta Anomaly Benchmark
 """
 
@@ -13,10 +13,10 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import idle, ingest, latency, nab, routes, soak, storms
+from bench import idle, ingest, judging, latency, nab, routes, soak, storms
 from bench.rig import Unavailable
 
-PARTS = ("idle", "latency", "storms", "routes", "ingest", "soak")
+PARTS = ("idle", "latency", "storms", "routes", "judging", "ingest", "soak")
 ON_REQUEST = ("nab",)
 """What needs something that is not part of the project, and so is not part of `all`."""
 
@@ -59,6 +59,8 @@ def _run(part: str, options: argparse.Namespace) -> str:
             return nab.table(nab.measure(corpus=options.corpus))
         case "routes":
             return routes.table(routes.measure(pairs=options.pairs))
+        case "judging":
+            return judging.table(judging.measure())
         case "soak":
             return soak.table(soak.measure(minutes=options.minutes))
         case _:
