@@ -128,9 +128,8 @@ def _route_fact(evidence: RouteEvidence) -> str:
         parts.append(f"{evidence.completion_tokens} tokens generated{allowed}")
     elif evidence.max_tokens is not None:
         parts.append(f"{evidence.max_tokens} tokens allowed")
-    if evidence.measured is not None:
-        usual = "" if evidence.baseline is None else f" where {evidence.baseline:.3g} is usual"
-        parts.append(f"now {evidence.measured:.3g}{usual}")
+    if evidence.measured is not None and evidence.baseline is not None:
+        parts.append(f"now {evidence.measured:.3g} where {evidence.baseline:.3g} is usual")
     if evidence.unobserved:
         parts.append(f"{counted(evidence.unobserved, 'exchange')} could not be judged")
     return ", ".join(parts)

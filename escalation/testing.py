@@ -177,10 +177,10 @@ _EXAMPLES: Final = {
         target=_LITELLM_UNIT,
         reasons=(
             Reason(ReasonCode.ANSWERS_EMPTY, count=12, threshold=0.2, window_s=_WINDOW_S),
-            Reason(ReasonCode.USAGE_AGREES),
+            Reason(ReasonCode.USAGE_AGREES, count=3),
             Reason(ReasonCode.BOTH_STREAMED_AND_WHOLE),
         ),
-        evidence=(_route(_ROUTER, 12, completion_tokens=0),),
+        evidence=(_route(_ROUTER, 12, completion_tokens=3),),
     ),
     FaultClass.ROUTE_REASONING_BUDGET_EXHAUSTED: _Example(
         severity=Severity.MEDIUM,

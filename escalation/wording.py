@@ -23,7 +23,7 @@ from escalation.model import (
     Severity,
     State,
 )
-from escalation.quantities import LABEL_LIMIT, duration, error_name, times
+from escalation.quantities import LABEL_LIMIT, counted, duration, error_name, times
 
 
 def headline(  # noqa: C901, PLR0912 -- one case per class, checked complete
@@ -248,7 +248,7 @@ def sentence(reason: Reason) -> str:  # noqa: C901, PLR0912, PLR0915 -- one case
         case ReasonCode.PROMPTS_CUT_SILENTLY:
             text = "The server read far fewer tokens than were sent: it cuts prompts without saying so"
         case ReasonCode.NO_BYTES_WHILE_IN_FLIGHT:
-            text = "Requests were under way and not one byte came back, longer than their size explains"
+            text = "Requests are under way and not one byte comes back, for longer than their size explains"
         case ReasonCode.DEPLOYMENTS_COOLING:
             text = "The router answered that every deployment of the model is cooling down"
         case ReasonCode.REFUSED_AS_BUSY:
@@ -339,6 +339,11 @@ def sentence(reason: Reason) -> str:  # noqa: C901, PLR0912, PLR0915 -- one case
 
 
 def _numbers(reason: Reason) -> str:
+    if reason.code is ReasonCode.USAGE_AGREES and reason.count:
+        return f" ({counted(reason.count, 'token')})"
+    if reason.code is ReasonCode.NO_BYTES_WHILE_IN_FLIGHT and reason.window_s:
+        silence = f"{duration(reason.window_s)} of silence where {duration(reason.threshold)} are allowed"
+        return f" ({counted(reason.count, 'request')}, {silence})"
     parts = []
     if reason.count:
         parts.append(times(reason.count))

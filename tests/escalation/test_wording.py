@@ -87,6 +87,16 @@ def test_numbers_stand_in_the_sentence() -> None:
     )
 
 
+def test_numbers_that_are_no_times_say_what_they_are() -> None:
+    """Tokens are tokens, and a silence stands beside the silence that was allowed."""
+    assert sentence(Reason(ReasonCode.USAGE_AGREES, count=40)) == (
+        "The server's own token count agrees (40 tokens)."
+    )
+    assert sentence(Reason(ReasonCode.NO_BYTES_WHILE_IN_FLIGHT, 2, 180.0, 305.0)).endswith(
+        "(2 requests, 5 min 5 s of silence where 3 min are allowed)."
+    )
+
+
 def test_says_which_newer_fault_class_it_does_not_know() -> None:
     """An unknown class is named by its number, so that it can be looked up."""
     assert "number 4242" in headline(FaultClass.UNKNOWN, 4242)
@@ -152,6 +162,7 @@ def test_what_was_measured_stands_beside_what_is_usual() -> None:
     assert fact(_evidence_of(route, max_tokens=9)).endswith("9 tokens allowed")
     assert fact(_evidence_of(route, measured=6.42, baseline=0.8)).endswith("now 6.42 where 0.8 is usual")
     assert fact(_evidence_of(route, baseline=0.8)).endswith("within 10 min")
+    assert fact(_evidence_of(route, measured=0.8)).endswith("within 10 min")
 
 
 @pytest.mark.parametrize("kind", [model.RouteKind, model.ServerKind])
