@@ -8,19 +8,17 @@ connection on which requests were sent ahead of answers cannot be sorted out tha
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from typing import Final, Protocol
 
 from probes.http.exchange import Exchange
 from probes.http.facts import Ending, ExchangeFacts, UnobservedReason
-from probes.http.head import NO_BODY, REQUEST_LINE, STATUS_LINE, BadHead, request_head, response_head
+from probes.http.head import METHODS, NO_BODY, REQUEST_LINE, STATUS_LINE, BadHead, request_head, response_head
 from probes.http.message import BLIND, Framer
 from probes.http.segment import FIN, RST, SYN, Segment
 from probes.http.stream import Sequencer
 
 PIPELINED_MAX: Final = 64
-_METHOD_BEGUN: Final = re.compile(rb"[A-Z]{3,16}(?: |\Z)|[A-Z]{1,2}\Z")
 _STATUS_BEGUN: Final = b"HTTP/1."
 _HTTP2: Final = b"PRI * HTTP/2"
 
@@ -39,13 +37,13 @@ class Connection:
     """One connection. `over` says that nothing more is expected of it."""
 
     __slots__ = (
+        "_anchored",
         "_answers",
         "_blamed",
         "_client_closed_ns",
         "_down",
         "_gap_ns",
         "_ledger",
-        "_owed",
         "_piped",
         "_requests",
         "_seen",
@@ -88,7 +86,8 @@ class Connection:
     def certain(self) -> bool:
         """Whether everything that went over it so far has been seen."""
         up, down = self._up, self._down
-        return not (up.suspect or down.suspect or up.waiting or down.waiting)
+        waits = up.suspect or down.suspect or up.waiting or down.waiting
+        return not (waits or self._requests.is_lost or self._answers.is_lost)
 
     @property
     def parked_bytes(self) -> int:
@@ -97,7 +96,7 @@ class Connection:
 
     def feed(self, segment: Segment) -> None:
         """Take one piece of either direction."""
-        self.last_ns = segment.at_ns
+        self.last_ns = max(self.last_ns, segment.at_ns)
         direction = self._up if segment.to_server else self._down
         if segment.flags & SYN and (self.over or direction.is_new(segment.seq)):
             self.give_up(segment.at_ns)
@@ -105,6 +104,8 @@ class Connection:
             direction = self._up if segment.to_server else self._down
         elif segment.flags & SYN and segment.to_server:
             self._started = True
+        elif segment.flags & SYN:
+            self._anchored = True
         if self.blind:
             self.over = self.over or bool(segment.flags & (FIN | RST))
         else:
@@ -114,7 +115,7 @@ class Connection:
         """Hear that records were lost, of this connection or of others."""
         for direction in (self._up, self._down):
             direction.suspect = True
-            direction.give_up(now_ns)
+            direction.give_up(max(now_ns, self.last_ns))
 
     def advance(self, now_ns: int, *, patience_ns: int) -> None:
         """Let time pass."""
@@ -137,10 +138,10 @@ class Connection:
 
     def _begin(self, *, started: bool) -> None:
         self._started = started  # its first byte was, or would be, seen
+        self._anchored = False  # the same for the answers: none has come before the first that was seen
         self._seen = False  # a request was read
         self._blamed = False  # what is under way unseen has been counted
         self._piped = False  # requests were sent ahead of answers
-        self._owed = 0  # answers to forgotten requests that may still come
         self._client_closed_ns: int | None = None
         self.over = self.blind = False
         self._requests = Framer(_RequestReader(self))
@@ -153,15 +154,29 @@ class Connection:
     def request_begun(self, exchange: Exchange) -> None:
         """A request's head was read."""
         self._seen, self._blamed = True, False
-        if len(self.pending) >= PIPELINED_MAX:
-            self.unseen(exchange.begun_ns)
+        if len(self.pending) >= (1 if self._answers.is_lost else PIPELINED_MAX):
             self._answers.lose(exchange.begun_ns)
+            self.unseen(exchange.begun_ns)
         self.pending.append(exchange)
+
+    def answering(self, at_ns: int) -> Exchange:
+        """Return whose answer begins here: the oldest request, if it was sent before; raises BadHead."""
+        if not self.pending or at_ns < self.pending[0].begun_ns:
+            raise BadHead("an answer to nothing that was seen")
+        if not self._anchored and not self.answering_after_a_loss(None, at_ns):
+            raise BadHead("an answer to one of several requests")
+        self._anchored = True
+        return self.pending[0]
+
+    def answering_after_a_loss(self, current: Exchange | None, at_ns: int) -> bool:
+        """Say whether an answer that begins here must be to the one request that waits by now."""
+        waiting = [one for one in self.pending if one is not current and one.begun_ns <= at_ns]
+        return len(waiting) == 1 and not self._piped
 
     def finished(self, ending: Ending | None, at_ns: int) -> None:
         """The oldest exchange is over."""
         exchange = self.pending.popleft()
-        if ending is None and self.pending:
+        if ending is None and self.pending and self.pending[0].begun_ns < at_ns:
             self._piped = True
         if ending is not None and not self.certain:
             self._ledger.unobserved(self, UnobservedReason.LOST, at_ns)
@@ -176,10 +191,23 @@ class Connection:
         """Count what is under way, or the one exchange that must be, as unobserved."""
         if reason is None:
             reason = UnobservedReason.LOST if self._seen or self._started else UnobservedReason.MID_STREAM
-        if self.pending:
-            self.give_up(at_ns, reason)
-        elif not self._blamed:
+        counted = False
+        while self.pending and self.pending[0].begun_ns <= at_ns:
+            self.pending.popleft()
             self._ledger.unobserved(self, reason, at_ns)
+            counted = True
+        if not (counted or self._blamed):
+            self._ledger.unobserved(self, reason, at_ns)
+        self._blamed = True
+
+    def request_lost(self, exchange: Exchange | None, at_ns: int) -> None:
+        """Requests are missing, and the end of this one; those before it are not concerned."""
+        if exchange is None or exchange not in self.pending:
+            if not self.pending:
+                self.unseen(at_ns)
+            return
+        self.pending.remove(exchange)
+        self._ledger.unobserved(self, UnobservedReason.LOST, at_ns)
         self._blamed = True
 
     def go_blind(self, reason: UnobservedReason, at_ns: int) -> None:
@@ -191,18 +219,6 @@ class Connection:
         self._ledger.unobserved(self, reason, at_ns)
         self._requests.blind()
         self._answers.blind()
-
-    def answers_lost(self, at_ns: int) -> None:
-        """Nobody knows where in the answers this is; all but the first may still come whole."""
-        self._owed = max(0, len(self.pending) - 1)
-        self.unseen(at_ns)
-
-    def answers_resume(self) -> bool:
-        """Say whether this head of an answer, after a loss, belongs to the oldest request under way."""
-        if self._owed:
-            self._owed -= 1
-            return False
-        return bool(self.pending) and not self._piped
 
     def is_first(self) -> bool:
         """Whether nothing has been read, and nothing was missed."""
@@ -239,7 +255,8 @@ class _RequestReader:
         self._current: Exchange | None = None
 
     def plausible(self, begun: bytes) -> bool:
-        return _METHOD_BEGUN.match(begun) is not None
+        method, blank, _ = begun.partition(b" ")
+        return method in METHODS if blank else any(one.startswith(method) for one in METHODS)
 
     def strange(self, begun: bytes, at_ns: int) -> bool:
         connection = self._connection
@@ -251,8 +268,11 @@ class _RequestReader:
             connection.go_blind(UnobservedReason.NOT_HTTP, at_ns)
         return not connection.blind
 
-    def resumes(self, begun: bytes) -> bool:
+    def resumes(self, begun: bytes, at_ns: int) -> bool:  # noqa: ARG002 - a request needs nothing before it
         return REQUEST_LINE.match(begun) is not None
+
+    def ends_here(self, at_ns: int) -> bool:  # noqa: ARG002 - an answer to a missing request is noticed
+        return True
 
     def head(self, raw: bytes, at_ns: int, begun_ns: int) -> int:
         connection = self._connection
@@ -284,8 +304,8 @@ class _RequestReader:
         self._current = None
 
     def lost(self, at_ns: int) -> None:
-        self._current = None
-        self._connection.unseen(at_ns)
+        exchange, self._current = self._current, None
+        self._connection.request_lost(exchange, at_ns)
 
     def closed(self, at_ns: int, *, reset: bool) -> None:
         self._connection.client_closed(at_ns, reset=reset)
@@ -312,15 +332,18 @@ class _AnswerReader:
             connection.unseen(at_ns, UnobservedReason.NOT_HTTP)
         return not connection.blind
 
-    def resumes(self, begun: bytes) -> bool:
+    def resumes(self, begun: bytes, at_ns: int) -> bool:
         found = STATUS_LINE.match(begun)
-        return found is not None and found[2][:1] != b"1" and self._connection.answers_resume()
+        if found is None or found[2][:1] == b"1":
+            return False
+        return self._connection.answering_after_a_loss(self._current, at_ns)
+
+    def ends_here(self, at_ns: int) -> bool:
+        return all(one is self._current or one.begun_ns > at_ns for one in self._connection.pending)
 
     def head(self, raw: bytes, at_ns: int, begun_ns: int) -> int:
         connection = self._connection
-        exchange = connection.pending[0] if connection.pending else None
-        if exchange is None:
-            raise BadHead("an answer to nothing that was seen")
+        exchange = connection.answering(begun_ns)
         head = response_head(raw, exchange.method)
         if head.status == 101:
             websocket = head.headers.upgrade != "h2c"
@@ -356,7 +379,7 @@ class _AnswerReader:
     def lost(self, at_ns: int) -> None:
         self._current = None
         self._interim = False
-        self._connection.answers_lost(at_ns)
+        self._connection.unseen(at_ns)
 
     def closed(self, at_ns: int, *, reset: bool) -> None:  # noqa: ARG002 - the server's FIN ends it too
         self._connection.server_closed(at_ns)

@@ -13,7 +13,8 @@ from typing import Final
 
 from probes.http.facts import Route
 
-REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) +(\S+) +HTTP/(1)\.([0-9]) *\r?\n")
+METHODS: Final = (b"POST", b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"PATCH", b"TRACE", b"CONNECT")
+REQUEST_LINE: Final = re.compile(rb"(" + b"|".join(METHODS) + rb") +(\S+) +HTTP/1\.[0-9] *\r?\n")
 STATUS_LINE: Final = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?:[ \t][^\r\n]*)?\r?\n")
 HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
 _FOLDED: Final = re.compile(rb"\r?\n[ \t]+")

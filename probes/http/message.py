@@ -34,8 +34,11 @@ class MessageReader(Protocol):
     def strange(self, begun: bytes, at_ns: int) -> bool:
         """Hear that none does. Return whether to look for the next one; else there is nothing to be read."""
 
-    def resumes(self, begun: bytes) -> bool:
+    def resumes(self, begun: bytes, at_ns: int) -> bool:
         """Say whether these first bytes of a segment are the head to go on with after a loss."""
+
+    def ends_here(self, at_ns: int) -> bool:
+        """Say whether the end of a message, found behind a hole, must be that of the message under way."""
 
     def head(self, raw: bytes, at_ns: int, begun_ns: int) -> int:
         """Take a head, say what follows: a length, NO_BODY, CHUNKED, TO_THE_END, BLIND; raises BadHead."""
@@ -83,13 +86,13 @@ class Framer:
 
     @property
     def is_lost(self) -> bool:
-        """Whether it waits for a head to go on with."""
-        return self._state == _LOST
+        """Whether it does not know where in the messages it is."""
+        return self._state in (_LOST, _SCAN)
 
     def feed(self, data: bytes, at_ns: int) -> None:
         """Read the next bytes."""
         if self._state == _LOST:
-            if not self._reader.resumes(data):
+            if not self._reader.resumes(data, at_ns):
                 return
             self._state = _HEAD
         if self._state == _SCAN:
@@ -129,7 +132,7 @@ class Framer:
         """Read nothing until the next head that is expected."""
         if self._state in (_BLIND, _CLOSED, _LOST):
             return
-        self._state, self._carry = _LOST, b""
+        self._state, self._carry, self._begun_ns = _LOST, b"", None
         self._reader.lost(at_ns)
 
     def blind(self) -> None:
@@ -138,12 +141,12 @@ class Framer:
 
     def closed(self, at_ns: int, *, reset: bool) -> None:
         """End with the connection; a body without a length ends well that way, unless it was reset."""
-        if self._state == _CLOSED:
+        if self._state == _CLOSED and not reset:
             return
-        ends, self._state, self._carry = self._state == _OPEN_END and not reset, _CLOSED, b""
-        if ends:
-            self._reader.end(at_ns)
+        if self._state == _OPEN_END and not reset:
+            self._end(at_ns)
         self._reader.closed(at_ns, reset=reset)
+        self._state, self._carry = _CLOSED, b""
 
     def _end(self, at_ns: int) -> None:
         self._state = _HEAD
@@ -276,17 +279,19 @@ class Framer:
         return len(data)
 
     def _scan(self, data: bytes, at_ns: int) -> None:
-        if self._reader.resumes(data):
+        if self._reader.resumes(data, at_ns):
             self._carry = b""
             self._end(at_ns)
             self.feed(data, at_ns)
             return
         tail = (self._carry + data)[-_SCAN_TAIL:]
         self._carry = b""
-        if _LAST_CHUNK.search(tail):
+        if not _LAST_CHUNK.search(tail):
+            self._carry = tail
+        elif self._reader.ends_here(at_ns):
             self._end(at_ns)
         else:
-            self._carry = tail
+            self.lose(at_ns)
 
     _STEPS: ClassVar = {
         _HEAD: _head,

@@ -142,30 +142,29 @@ def sse(event: object) -> bytes:
 DONE = b"data: [DONE]\n\n"
 
 
-def cut_anywhere(segments: Sequence[Segment], cuts: Sequence[int]) -> list[Segment]:
-    """The same bytes in other segments: data is joined per direction where it is contiguous, then cut."""
-    cut: list[Segment] = []
-    turn = 0
+def cut_anew(segments: Sequence[Segment], sizes: Sequence[int]) -> list[Segment]:
+    """The same bytes in other segments: neighbours of one direction are joined, then cut into these sizes."""
+    joined: list[Segment] = []
     for segment in segments:
-        rest, seq = segment.data, segment.seq + bool(segment.flags & SYN)
-        if segment.flags & SYN or len(rest) < 2:
-            cut.append(segment)
-            continue
-        pieces = []
-        while len(rest) > 1 and cuts:
-            size = 1 + cuts[turn % len(cuts)] % len(rest)
-            turn += 1
+        before = joined[-1] if joined else None
+        if (
+            before is not None
+            and before.data
+            and segment.data
+            and before.to_server == segment.to_server
+            and not (before.flags or before.skipped or segment.flags & SYN)
+        ):
+            joined[-1] = segment._replace(seq=before.seq, data=before.data + segment.data)
+        else:
+            joined.append(segment)
+    cut: list[Segment] = []
+    for segment in joined:
+        seq, rest = segment.seq, segment.data
+        while sizes and rest:
+            size = sizes[len(cut) % len(sizes)]
             if size >= len(rest):
                 break
-            pieces.append(rest[:size])
-            rest = rest[size:]
-        for piece in pieces:
-            cut.append(replace_segment(segment, seq=seq % (1 << 32), data=piece, skipped=0, flags=0))
-            seq += len(piece)
-        cut.append(replace_segment(segment, seq=seq % (1 << 32), data=rest))
+            cut.append(segment._replace(seq=seq, data=rest[:size], skipped=0, flags=0))
+            seq, rest = (seq + size) % (1 << 32), rest[size:]
+        cut.append(segment._replace(seq=seq, data=rest))
     return cut
-
-
-def replace_segment(segment: Segment, **changes: Any) -> Segment:
-    """The segment with changes."""
-    return segment._replace(**changes)
