@@ -4,7 +4,7 @@ A hole inside a body is stepped over as far as the framing says where its end is
 one chunk, or in a body that ends with the connection. Across the head of a chunk the body is scanned for its
 last chunk. Anywhere else the framer is lost: it reads nothing until a segment begins with the head of a
 message that its reader has reason to expect. The parser is ours because no other does this, see
-docs/adr/0009-our-own-http-parser.md.
+docs/adr/0010-our-own-http-parser.md.
 """
 
 from __future__ import annotations
