@@ -7,6 +7,7 @@ things follow from it:
   becomes an incident of its own (distributed.rank_stall), on the host that was first, and explains them.
 - A router (LiteLLM, Open WebUI) in front of an engine that is at fault shows the same fault once more. That
   is a second place to see one cause from, never a second host that agrees: the engine's incident explains it.
+  A server of a kind that is not known may be a proxy too: it is neither engine nor router here.
 
 What takes a route out (empty or degenerate answers) is never explained away: its remedy is at the router.
 A case that rests on one sign alone explains nothing: one request that hangs on two hosts may be the same bad
@@ -33,7 +34,7 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server.playbook.serving import is_at_router, route_of
+from escalation.server.playbook.serving import is_at_engine, is_at_router, route_of
 
 AGREE_WITHIN_S: Final = 600.0
 """How far apart two incidents may lie and still have one cause."""
@@ -180,7 +181,7 @@ def explanation(incident: Incident, causes: Sequence[Incident]) -> IncidentId | 
     if at_router:
         for each in sorted(candidates, key=_rank):
             passed_on = _PASSED_ON.get(each.fault_class, frozenset())
-            if incident.fault_class not in passed_on or is_at_router(each) or not _is_certain(each):
+            if incident.fault_class not in passed_on or not is_at_engine(each) or not _is_certain(each):
                 continue
             if explanation(each, causes) is None:
                 return each.id
@@ -196,7 +197,7 @@ def _report(incident: Incident, body: CaseReport, *, sequence: int, now_ns: int)
 
 
 def _is_stall(incident: Incident) -> bool:
-    return incident.fault_class in _STALLS and not is_at_router(incident)
+    return incident.fault_class in _STALLS and is_at_engine(incident)
 
 
 def _is_certain(incident: Incident) -> bool:

@@ -2,7 +2,8 @@
 
 The server lives and its health check answers; only the engine in it does nothing any more. A restart ends
 that. A busy engine looks the same to impatient eyes, so a restart is offered only where the silence is longer
-than what was allowed for the largest request, and more than one sign says so.
+than what was allowed for the largest request, more than one sign says so, and the server is known to be an
+engine: restarting a proxy mends nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def advise(incident: Incident) -> Advice:
             proof=_PROOF,
         )
     restart = serving.restart_command(incident)
-    if restart is None or not _is_silent(incident) or not serving.has_second_witness(incident):
+    if restart is None or not _is_silent(incident) or not _is_certain(incident):
         return serving.look(
             incident,
             summary=(
@@ -54,6 +55,10 @@ def advise(incident: Incident) -> Advice:
         ),
         verification=Verification(text=_PROOF, within_s=1800, quiet_s=600),
     )
+
+
+def _is_certain(incident: Incident) -> bool:
+    return serving.is_at_engine(incident) and serving.has_second_witness(incident)
 
 
 def _is_silent(incident: Incident) -> bool:

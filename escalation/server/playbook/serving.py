@@ -22,6 +22,18 @@ from escalation.server.playbook.names import acted_on, container_id, model_name,
 ROUTERS: Final = frozenset({ServerKind.LITELLM, ServerKind.OPEN_WEBUI})
 """The servers that run no model themselves: what they answer came from somewhere else."""
 
+ENGINES: Final = frozenset(
+    {
+        ServerKind.VLLM,
+        ServerKind.TENSORRT_LLM,
+        ServerKind.OLLAMA,
+        ServerKind.LLAMA_CPP,
+        ServerKind.RAY,
+        ServerKind.WHISPER,
+    }
+)
+"""The servers that run a model. What is neither, or not known, may be a proxy of any kind."""
+
 READS_LOG: Final = (
     "None: the command only reads. Its output may show what users asked the model: read it on the host, and "
     "do not paste it elsewhere."
@@ -50,6 +62,11 @@ def server_of(incident: Incident) -> ServerKind:
 def is_at_router(incident: Incident) -> bool:
     """Return whether the route is one of a router's."""
     return server_of(incident) in ROUTERS
+
+
+def is_at_engine(incident: Incident) -> bool:
+    """Return whether the route is one of a server that is known to run the model itself."""
+    return server_of(incident) in ENGINES
 
 
 def model_of(incident: Incident) -> str:

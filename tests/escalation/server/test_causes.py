@@ -191,11 +191,22 @@ def test_of_three_hosts_two_can_go_on_agreeing() -> None:
         ("spark-a", _FAILS, _VLLM, 0),
         ("spark-b", _STALLED, replace(_VLLM, model="llama-70b"), 0),
         ("spark-b", _STALLED, replace(_VLLM, model=""), 0),
+        ("spark-b", _STALLED, replace(_VLLM, server=ServerKind.UNKNOWN), 0),
+        ("spark-b", _STALLED, replace(_VLLM, server=ServerKind.OTHER), 0),
         ("spark-b", _STALLED, _VLLM, 11),
         ("spark-b", FaultClass.ROUTE_LATENCY_RISING, _VLLM, 0),
         ("spark-b", _EMPTY, _VLLM, 0),
     ],
-    ids=["same host", "another model", "no model", "long after", "slow only", "empty only"],
+    ids=[
+        "same host",
+        "another model",
+        "no model",
+        "unknown server",
+        "another server",
+        "long after",
+        "slow only",
+        "empty only",
+    ],
 )
 def test_two_stalls_that_do_not_agree_stay_two(
     host: str, fault: FaultClass, route: RouteId, minutes: int

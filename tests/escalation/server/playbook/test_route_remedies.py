@@ -216,6 +216,14 @@ def test_a_busy_engine_is_never_restarted(evidence: Evidence) -> None:
     assert "busy" in advice.summary
 
 
+@pytest.mark.parametrize("server", [ServerKind.UNKNOWN, ServerKind.OTHER, ServerKind.POSTGRESQL])
+def test_a_server_that_is_not_known_as_an_engine_is_not_restarted(server: ServerKind) -> None:
+    """It may be a proxy of any kind; the engine is behind it."""
+    evidence = _flight(dataclasses.replace(_VLLM, server=server))
+    action = advise(_incident(FaultClass.ROUTE_ENGINE_STALLED, _BOX, evidence)).action
+    assert action.kind is ActionKind.INSPECT
+
+
 def test_a_router_is_not_restarted_for_an_engine_behind_it() -> None:
     """A router that waits is a witness; the engine that it waits for is somewhere else."""
     for fault in (FaultClass.ROUTE_ENGINE_STALLED, FaultClass.ROUTE_BROKEN_STREAM):
