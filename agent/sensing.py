@@ -44,6 +44,7 @@ class _Slot:
     period_ns: int = 0
     read_ns: int = 0
     wakeup: int | None = None
+    listening: bool = False
     reading: asyncio.Task[None] | None = None
     slow: bool = field(default=False)
 
@@ -181,13 +182,24 @@ class Sensing:
         slot.due_ns = now.boot_ns
         self._say(slot, Seeing(), now)
         slot.wakeup = sensor.wakeup_fd()
-        if slot.wakeup is not None:
-            asyncio.get_running_loop().add_reader(slot.wakeup, self._wakeup, slot)
+        self._listen(slot, on=True)
 
     def _wakeup(self, slot: _Slot) -> None:
-        if slot.sensor is not None and not slot.slow:
+        if slot.slow:
+            slot.due_ns = 0
+            self._listen(slot, on=False)  # it stays readable until the thread has read
+        elif slot.sensor is not None:
             self._read(slot, self._clock())
         self._woken()
+
+    def _listen(self, slot: _Slot, *, on: bool) -> None:
+        if slot.wakeup is not None and on is not slot.listening:
+            loop = asyncio.get_running_loop()
+            if on:
+                loop.add_reader(slot.wakeup, self._wakeup, slot)
+            else:
+                loop.remove_reader(slot.wakeup)
+            slot.listening = on
 
     def _read(self, slot: _Slot, now: Instant) -> None:
         assert slot.sensor is not None
@@ -213,6 +225,8 @@ class Sensing:
             self._defect(slot, error, now)
         else:
             self._pipeline.put(observations)
+            if slot.sensor is sensor:
+                self._listen(slot, on=True)
         self._woken()
 
     def _blinded(self, slot: _Slot, now: Instant) -> None:
@@ -254,9 +268,8 @@ class Sensing:
             self._close(slot)
 
     def _close(self, slot: _Slot) -> None:
-        if slot.wakeup is not None:
-            asyncio.get_running_loop().remove_reader(slot.wakeup)
-            slot.wakeup = None
+        self._listen(slot, on=False)
+        slot.wakeup = None
         if slot.sensor is not None:
             slot.sensor.close()
             slot.sensor = None

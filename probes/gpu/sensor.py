@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from probes.gpu import nvml
+from probes.gpu.bell import Bell
 from probes.gpu.driver import Versions, devices
 from probes.gpu.facts import Absence, ProcessKind, XidFacts, XidSource
 from probes.gpu.protocol import NvmlEvent, RunningProcess
@@ -91,6 +92,7 @@ class NvmlSensor:
         self._proc = proc
         self._open_s = open_s
         self._worker: Worker | None = None
+        self._bell: Bell | None = None
         self._bare_until: Instant | None = None
         self._origins: dict[int, tuple[float, Origin]] = {}
 
@@ -107,16 +109,20 @@ class NvmlSensor:
             raise self._blind(Absence.NOT_ANSWERING, None, f"{given_up} calls of NVML never came back")
         if self._is_bare():
             return
+        self._bell = Bell()
         self._worker = Worker(
             connect=self._connect,
             versions=Versions(proc=self._proc),
             clock=self._clock,
+            ring=self._bell.ring,
             monotonic=self._monotonic,
         )
-        if not self._worker.answered(self._open_s) and given_up:
+        try:
+            answered = self._worker.answered(self._open_s)
+            self._raise_if_failed(self._worker, patient=answered or not given_up)
+        except BaseException:
             self.close()
-            raise self._blind(Absence.NOT_ANSWERING, None, "NVML does not answer")
-        self._raise_if_failed(self._worker)
+            raise
 
     def read(self, now: Instant) -> Sequence[Observation]:
         """Return the last round and the Xids since the last read; raise SensorBlind when NVML is no use."""
@@ -124,6 +130,8 @@ class NvmlSensor:
         if worker is None:
             return self._nothing_there(now)
         self._raise_if_failed(worker)
+        if self._bell is not None:
+            self._bell.quieten()
         round_, told, lost = worker.take()
         worker.ask()
         found: list[Observation] = [self._xid(at, event) for at, event in told]
@@ -141,24 +149,27 @@ class NvmlSensor:
         """Nothing is kept for a successor: what is true of a GPU is read again."""
 
     def wakeup_fd(self) -> int | None:
-        """None: read once a second."""
-        return None
+        """An Xid is told at once. A host that had no GPU when the sensor opened has none."""
+        return self._bell.fd if self._bell is not None else None
 
     def close(self) -> None:
-        """End the worker."""
+        """End the worker, and let go of the descriptor."""
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.end()
+        bell, self._bell = self._bell, None
+        if bell is not None:
+            bell.close()
 
-    def _raise_if_failed(self, worker: Worker) -> None:
+    def _raise_if_failed(self, worker: Worker, *, patient: bool = True) -> None:
         if worker.defect is not None:
             raise worker.defect
         failure = worker.failure
-        call = worker.overdue()
+        call = worker.overdue() if patient else "NVML"
         if call is not None:
             failure = Failure(Absence.NOT_ANSWERING, None, f"{call} does not come back")
         if failure is not None:
-            self.close()
+            worker.end()  # here, where waiting for it holds nobody up
             raise self._blind(failure.why, failure.code, failure.detail)
 
     def _blind(self, why: Absence, code: int | None, detail: str) -> SensorBlind:

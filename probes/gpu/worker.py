@@ -75,10 +75,18 @@ def stuck() -> int:
 class Events:
     """The thread that waits for events of one set of GPUs."""
 
-    def __init__(self, *, nvml: Nvml, clock: Callable[[], Instant], hurry: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        nvml: Nvml,
+        clock: Callable[[], Instant],
+        hurry: Callable[[], None],
+        ring: Callable[[], None],
+    ) -> None:
         self._nvml = nvml
         self._clock = clock
         self._hurry = hurry
+        self._ring = ring
         self._told: deque[tuple[Instant, NvmlEvent]] = deque(maxlen=_QUEUE)
         self._lost = 0
         self._ended = threading.Event()
@@ -131,6 +139,7 @@ class Events:
                 with self._lock:
                     self._lost += len(self._told) == self._told.maxlen
                     self._told.append((self._clock(), event))
+                self._ring()
             self._hurry()
         with contextlib.suppress(NvmlError):
             self._nvml.unwatch(self._set)
@@ -146,8 +155,10 @@ class Worker:
         connect: Callable[[], Connection],
         versions: Versions,
         clock: Callable[[], Instant],
+        ring: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._ring = ring
         self._connect = connect
         self._versions = versions
         self._clock = clock
@@ -256,7 +267,9 @@ class Worker:
     def _begin(self, sampler: Sampler, connection: Connection) -> None:
         sampler.discover()
         self._versions.loaded = connection.nvml.library_version()
-        self._events = Events(nvml=connection.waiting, clock=self._clock, hurry=self._hurried)
+        self._events = Events(
+            nvml=connection.waiting, clock=self._clock, hurry=self._hurried, ring=self._ring
+        )
         self._events.watch(sampler.handles)
         sampler.unwatched(self._events.refused)
         self._sampling = True

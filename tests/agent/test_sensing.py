@@ -106,6 +106,45 @@ async def test_grave_event_is_read_at_once() -> None:
     os.close(write)
 
 
+async def test_grave_event_of_a_rarely_read_sensor_is_read_at_once() -> None:
+    """Its descriptor makes it due, its thread reads it, the loop does not spin meanwhile; time after time."""
+    read, write = os.pipe()
+    bench, sensor = Bench(), ScriptedSensor(A, period_s=30, wakeup=read)
+    async with bench.sensing:
+        await bench.start(sensor)
+        bench.woken.clear()
+        await bench.after(0)
+        await asyncio.wait_for(bench.woken.wait(), 5)
+        for times in range(1, 4):
+            bench.woken.clear()
+            sensor.says.append(death(1, 11))
+            os.write(write, b"x")
+            await asyncio.wait_for(bench.woken.wait(), 5)
+            while bench.pipeline.taken[SensorName("kernel.fatal_signal")] < times:
+                bench.woken.clear()
+                await bench.after(0.001)
+                await asyncio.wait_for(bench.woken.wait(), 5)
+        assert sensor.reads == 4
+    os.close(read)
+    os.close(write)
+
+
+async def test_what_a_sensor_still_saw_when_it_went_blind_is_kept() -> None:
+    """The last observations come before the Gap that says it is blind, at opening and at reading."""
+    last = death(1, 11)
+    bench = Bench()
+    sensor = ScriptedSensor(A, refuses=SensorBlind(BlindReason.NO_DRIVER, "none", last=[last]))
+    async with bench.sensing:
+        await bench.start(sensor)
+        assert bench.pipeline.take(9) == [last, Gap(A, bench.clock.now, Blind(BlindReason.NO_DRIVER, "none"))]
+        sensor.refuses = None
+        await bench.after(REOPEN_S)
+        bench.pipeline.take(9)
+        sensor.says.append(SensorBlind(BlindReason.NO_DRIVER, "none", last=[last]))
+        await bench.after(0.25)
+        assert bench.pipeline.take(9) == [last, Gap(A, bench.clock.now, Blind(BlindReason.NO_DRIVER, "none"))]
+
+
 async def test_rare_and_long_read_does_not_hold_up_the_loop() -> None:
     """A sensor with a long period is read on its own thread, and its result arrives by itself."""
     bench, sensor = Bench(), ScriptedSensor(A, period_s=30)

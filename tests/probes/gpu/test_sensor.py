@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -327,6 +328,22 @@ def test_xids_come_from_events_with_their_gpu(fake: FakeNvml, driven: Drive) -> 
         ("0000:43:00.0", 48),
     ]
     assert {x.facts.source for x in seen} == {XidSource.NVML}
+
+
+def test_an_xid_rings(fake: FakeNvml, driven: Drive) -> None:
+    """The descriptor is readable from the event to the read that tells it."""
+    fake.become(profiles.RTX_5090_LAPTOP)
+    drive = driven()
+    drive.next()
+    fd = drive.sensor.wakeup_fd()
+    assert fd is not None
+    assert select.select([fd], [], [], 0)[0] == []
+    fake.become(Machine((profiles.RTX_5090_LAPTOP.gpus[0].telling(1, 31),)))
+    assert select.select([fd], [], [], 10)[0] == [fd]
+    assert [type(o) for o in drive.sensor.read(clock.now())][:1] == [GpuXid]
+    assert select.select([fd], [], [], 0)[0] == []
+    drive.sensor.close()
+    assert drive.sensor.wakeup_fd() is None
 
 
 def test_more_xids_than_fit_are_counted_as_lost(
