@@ -10,7 +10,7 @@
  * SYN, its answer, and data that completes a handshake pass while the listening socket still stands for the
  * connection, with the listener's cookie.
  *
- * A long segment goes out in pieces. Of an answer 64 KiB and the last 1 KiB are copied, of a request the first 4 KiB
+ * A long segment goes out in pieces. Of an answer 128 KiB and the last 1 KiB are copied, of a request the first 4 KiB
  * and the last 1 KiB: clients put the model and the flags before or after all messages. Records come in few sizes,
  * since the kernel reserves room of a constant size only. What follows a piece and is not copied is `skipped`.
  *
@@ -20,10 +20,10 @@
 #define HTTP_CAPTURE_STEP (HTTP_CAPTURE_RING / 8)
 #define HTTP_CAPTURE_IN_RING(room) (8 + sizeof(struct http_capture_event) + (room)) /* 8: BPF_RINGBUF_HDR_SZ */
 #define HTTP_CAPTURE_PIECE 16384
-#define HTTP_CAPTURE_ANSWER 65536
+#define HTTP_CAPTURE_ANSWER 131072
 #define HTTP_CAPTURE_REQUEST 4096
 #define HTTP_CAPTURE_TAIL 1024
-#define HTTP_CAPTURE_PIECES 5 /* four of an answer and a tail */
+#define HTTP_CAPTURE_PIECES 9 /* eight of an answer and a tail */
 #define HTTP_CAPTURE_TCP 6
 #define HTTP_CAPTURE_HOP_BY_HOP 0 /* RFC 8200; the kernel's own segments over 64 KiB have one, RFC 2675 */
 #define HTTP_CAPTURE_FIN 0x01
