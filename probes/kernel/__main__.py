@@ -121,7 +121,11 @@ def _needed(http: HttpConfig, disabled: frozenset[str]) -> frozenset[Capability]
     enabled = [p for p in programs() if p.sensor not in disabled]
     sniffs = http.capture is CaptureWay.PACKET and any(p.ports is not None for p in enabled)
     # NET_ADMIN stays in that case too: it lets the socket have a buffer larger than net.core.rmem_max.
-    return LOADING.union(*(p.capabilities for p in enabled), {Capability.NET_RAW} if sniffs else ())
+    return LOADING.union(
+        *(p.capabilities for p in enabled),
+        {Capability.NET_RAW} if sniffs else (),
+        {Capability.SYS_ADMIN} if http.tls_libraries else (),  # uprobes
+    )
 
 
 def _outcome(manifest: Manifest) -> list[dict[str, str | int | None]]:

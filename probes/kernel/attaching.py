@@ -16,8 +16,9 @@ from probes.kernel.cgroup_links import NoUnifiedHierarchy, attach_to_cgroup, roo
 from probes.kernel.compiler_output import captured_output, last_words
 from probes.kernel.handover import MapEntry
 from probes.kernel.layouts import layout_of
-from probes.kernel.programs import Attachment, Capability, CgroupAttachment
+from probes.kernel.programs import AnyAttachment, Attachment, Capability, UprobeAttachment
 from probes.kernel.tracepoints import Format, attach
+from probes.kernel.uprobes import attach_to_call
 from probes.observation import Blind, BlindReason
 
 _MAP_KINDS = {1: "hash", 2: "array", 5: "percpu_hash", 6: "percpu_array", 9: "lru_hash", 27: "ringbuf"}
@@ -37,10 +38,13 @@ def reason_for(code: int | None) -> BlindReason:
     return BlindReason.NO_PRIVILEGE if code in (errno.EPERM, errno.EACCES) else BlindReason.ATTACH_FAILED
 
 
-def attach_function(
-    module: Any, attachment: Attachment | CgroupAttachment, formats: Mapping[str, Format]
-) -> int:
-    """Load one function and run it where it belongs; return the descriptor that holds it there."""
+def attach_function(module: Any, attachment: AnyAttachment, formats: Mapping[str, Format]) -> int:
+    """Load one function and run it where it belongs; return the descriptor that holds it there.
+
+    Raises Refused, and CallUnwatched for a call of a library, which blinds nothing.
+    """
+    if isinstance(attachment, UprobeAttachment):
+        return attach_to_call(_load(module, attachment.function, module.KPROBE), attachment)
     if isinstance(attachment, Attachment):
         program_fd = _load(module, attachment.function, module.TRACEPOINT)
         try:

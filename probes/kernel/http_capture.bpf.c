@@ -91,8 +91,9 @@ static __always_inline u64 http_capture_mix(u64 hash, u64 word)
     return hash ^ hash >> 32;
 }
 
-/* Submit one record with `room` bytes after its head, of which head->captured are taken from `at` of the packet. */
-static __always_inline void http_capture_put(struct __sk_buff *skb, struct http_capture_event *head, u32 at,
+/* Submit one record with `room` bytes after its head, of which head->captured are taken from `at`: a place in the
+ * packet, or where there is no packet an address of the running process. */
+static __always_inline void http_capture_put(struct __sk_buff *skb, struct http_capture_event *head, u64 at,
                                              const u64 room)
 {
     int lost_index = LOST, sent_index = SENT, taken_index = TAKEN;
@@ -110,7 +111,8 @@ static __always_inline void http_capture_put(struct __sk_buff *skb, struct http_
         u32 bytes = head->captured - 1;
         asm volatile("" : "+r"(bytes)); /* the compiler knows that the next line changes nothing, the verifier does not */
         bytes = (bytes & (room - 1)) + 1;
-        if (bpf_skb_load_bytes(skb, at, event + 1, bytes)) {
+        if (skb ? bpf_skb_load_bytes(skb, at, event + 1, bytes)
+                : bpf_probe_read_user(event + 1, bytes, (void *)at)) {
             event->captured = 0;
             event->skipped += bytes;
         }
@@ -121,7 +123,7 @@ static __always_inline void http_capture_put(struct __sk_buff *skb, struct http_
     http_capture_events.ringbuf_submit(event, wake ? FORCE_WAKEUP : NO_WAKEUP);
 }
 
-static __always_inline void http_capture_piece(struct __sk_buff *skb, struct http_capture_event *head, u32 at)
+static __always_inline void http_capture_piece(struct __sk_buff *skb, struct http_capture_event *head, u64 at)
 {
     u32 bytes = head->captured;
     if (!bytes)
@@ -140,6 +142,31 @@ static __always_inline void http_capture_piece(struct __sk_buff *skb, struct htt
         http_capture_put(skb, head, at, 8192);
     else
         http_capture_put(skb, head, at, 16384);
+}
+
+/* Submit `length` bytes that begin at `at` and are number `seq` of their stream, in pieces, the flags with the last. */
+static __always_inline void http_capture_cut(struct __sk_buff *skb, struct http_capture_event *head, u64 at, u32 seq,
+                                             u32 length, u8 flags)
+{
+    u32 whole = head->to_server ? HTTP_CAPTURE_REQUEST : HTTP_CAPTURE_ANSWER, from = 0;
+    for (int i = 0; i < HTTP_CAPTURE_PIECES; i++) {
+        u32 bytes = length - from, most = from < whole ? whole - from : HTTP_CAPTURE_TAIL;
+        if (most > HTTP_CAPTURE_PIECE)
+            most = HTTP_CAPTURE_PIECE;
+        if (bytes > most)
+            bytes = most;
+        u32 next = from + bytes;
+        if (next >= whole && length - next > HTTP_CAPTURE_TAIL)
+            next = length - HTTP_CAPTURE_TAIL;
+        head->seq = seq + from;
+        head->captured = bytes;
+        head->skipped = next - from - bytes;
+        head->flags = next < length ? 0 : flags;
+        http_capture_piece(skb, head, at + from);
+        if (next >= length)
+            break;
+        from = next;
+    }
 }
 
 /* Find the TCP header and name the connection; return where the header begins, or 0. */
@@ -229,25 +256,7 @@ static __always_inline int http_capture_packet(struct __sk_buff *skb, u8 to_serv
             return 1;
     }
 
-    u32 whole = to_server ? HTTP_CAPTURE_REQUEST : HTTP_CAPTURE_ANSWER, from = 0;
-    for (int i = 0; i < HTTP_CAPTURE_PIECES; i++) {
-        u32 bytes = length - from, most = from < whole ? whole - from : HTTP_CAPTURE_TAIL;
-        if (most > HTTP_CAPTURE_PIECE)
-            most = HTTP_CAPTURE_PIECE;
-        if (bytes > most)
-            bytes = most;
-        u32 next = from + bytes;
-        if (next >= whole && length - next > HTTP_CAPTURE_TAIL)
-            next = length - HTTP_CAPTURE_TAIL;
-        head.seq = seq + from;
-        head.captured = bytes;
-        head.skipped = next - from - bytes;
-        head.flags = next < length ? 0 : flags;
-        http_capture_piece(skb, &head, at + from);
-        if (next >= length)
-            break;
-        from = next;
-    }
+    http_capture_cut(skb, &head, at, seq, length, flags);
     return 1;
 }
 

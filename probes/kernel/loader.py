@@ -22,9 +22,11 @@ from probes.kernel.compiler_output import captured_output, last_words
 from probes.kernel.config import CaptureWay, HttpConfig
 from probes.kernel.handover import Manifest, MapEntry, SensorEntry, kernel_boot_id
 from probes.kernel.headers import Headers, HeadersMissing, find_headers, running_machine
+from probes.kernel.http_tls import with_tls
 from probes.kernel.packet_socket import DROP_IN, explanation, in_a_network_of_its_own, open_packet_socket
 from probes.kernel.programs import Attachment, KernelProgram, port_bits, shared_source
 from probes.kernel.tracepoints import Format, TracepointMissing, c_structs, mount_privately, read_format
+from probes.kernel.uprobes import CallUnwatched
 from probes.observation import Blind, BlindReason
 
 
@@ -68,6 +70,7 @@ def load(
         by_packets = [p for p in enabled if p.ports is not None]
         entries |= {p.sensor: _packet_entry(p, http.ports, descriptors) for p in by_packets}
         enabled = [p for p in enabled if p.ports is None]
+    enabled = [p if p.ports is None else with_tls(p, http.tls_libraries) for p in enabled]
     if enabled:
         try:
             work = _Work(http.ports, _tracefs(), _headers(), descriptors=descriptors)
@@ -203,7 +206,11 @@ def _attach_program(module: Any, program: KernelProgram, work: _Work) -> SensorE
             if isinstance(attachment, Attachment) and attachment.tracepoint not in work.formats:
                 notes.append(f"this kernel has no tracepoint {attachment.tracepoint}")
                 continue
-            attached.append(attach_function(module, attachment, work.formats))
+            try:
+                attached.append(attach_function(module, attachment, work.formats))
+            except CallUnwatched as missing:
+                if str(missing) not in notes:
+                    notes.append(str(missing))
         maps = [describe_map(module, name) for name in program.maps]
     except Refused as refused:
         for fd in attached:

@@ -20,6 +20,7 @@ class Capability(enum.IntEnum):
 
     NET_ADMIN = 12
     NET_RAW = 13
+    SYS_ADMIN = 21
     PERFMON = 38
     BPF = 39
 
@@ -57,24 +58,42 @@ class CgroupAttachment:
 
 
 @dataclass(frozen=True, slots=True)
+class UprobeAttachment:
+    """One function of a program and the call in a library that it runs at, or at whose return.
+
+    A library that cannot be watched is noted and blinds nothing.
+    """
+
+    function: str
+    library: str
+    symbol: str
+    at_return: bool = False
+
+
+AnyAttachment = Attachment | CgroupAttachment | UprobeAttachment
+
+
+@dataclass(frozen=True, slots=True)
 class KernelProgram:
     """One `x.bpf.c`: its stem, its attachments, and the maps that go to the agent.
 
     `capabilities` are those that attaching it takes beside LOADING. `ports` names the table of bits that the
-    loader fills with the watched ports, for a program that watches some.
+    loader fills with the watched ports, for a program that watches some. `more` are stems of further files of
+    the same program.
     """
 
     sensor: SensorName
     stem: str
-    attachments: tuple[Attachment | CgroupAttachment, ...]
+    attachments: tuple[AnyAttachment, ...]
     maps: tuple[str, ...]
     capabilities: frozenset[Capability] = frozenset()
     ports: str | None = None
+    more: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
         """The C text."""
-        return (_FOLDER / f"{self.stem}.bpf.c").read_text()
+        return "\n".join((_FOLDER / f"{stem}.bpf.c").read_text() for stem in (self.stem, *self.more))
 
     @property
     def tracepoints(self) -> tuple[Attachment, ...]:

@@ -2,32 +2,26 @@
 
 The C struct that a program reads is generated here from the running kernel's own format file, so headers of
 another kernel version cannot lead a program to a wrong offset, and a tracepoint that is missing is known
-before the compiler runs. Attaching is done here with perf_event_open rather than by bcc because bcc answers
-"failed" without an errno and knows only two places for tracefs.
+before the compiler runs. Attaching is done by us and not by bcc because bcc answers "failed" without an errno
+and knows only two places for tracefs.
 """
 
 from __future__ import annotations
 
 import ctypes
-import errno
-import fcntl
 import os
-import platform
 import re
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from probes.kernel.perf_events import Event, run_at
 
 _USUAL = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _FIELD = re.compile(
     r"\tfield:(?P<declaration>[^;]+);\s+offset:(?P<offset>\d+);\s+size:(?P<size>\d+);\s+signed:(?P<signed>[01]);"
 )
-_SYSCALL_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}  # asm/unistd_64.h, asm-generic/unistd.h
 _PERF_TYPE_TRACEPOINT = 2  # linux/perf_event.h
-_PERF_FLAG_FD_CLOEXEC = 8
-_PERF_EVENT_IOC_ENABLE = 0x2400
-_PERF_EVENT_IOC_SET_BPF = 0x40042408
 _CLONE_NEWNS = 0x20000
 _MS_REC, _MS_PRIVATE, _MS_NOSUID_NODEV_NOEXEC = 0x4000, 0x40000, 0x2 | 0x4 | 0x8
 
@@ -143,51 +137,11 @@ def c_struct(format_: Format) -> str:
 
 
 def attach(program_fd: int, format_: Format) -> int:
-    """Run a loaded program at every hit of the tracepoint, on all CPUs; return the descriptor that holds it.
+    """Run a loaded program at every hit of the tracepoint; return the descriptor that holds it there.
 
-    Raises OSError with the kernel's errno. One event on CPU 0 is enough: the kernel runs the programs of a
-    tracepoint's list wherever it fires.
+    Raises OSError with the kernel's errno.
     """
-    number = _SYSCALL_PERF_EVENT_OPEN.get(platform.machine())
-    if number is None:
-        raise OSError(38, f"attach to {format_.name}: no perf_event_open number for {platform.machine()}")
-    # struct perf_event_attr, version 0 (64 bytes): type, size, config, sample_period, ... wakeup_events at 48
-    attributes = struct.pack("=IIQQQQQIIQ", _PERF_TYPE_TRACEPOINT, 64, format_.number, 1, 0, 0, 0, 1, 0, 0)
-    buffer = ctypes.create_string_buffer(attributes, 64)
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
-    fd = libc.syscall(
-        ctypes.c_long(number),
-        buffer,
-        ctypes.c_int(-1),
-        ctypes.c_int(0),
-        ctypes.c_int(-1),
-        ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC),
-    )
-    if fd < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"open tracepoint {format_.name}: {os.strerror(code)}{_paranoia(code)}")
-    try:
-        fcntl.ioctl(fd, _PERF_EVENT_IOC_SET_BPF, program_fd)
-        fcntl.ioctl(fd, _PERF_EVENT_IOC_ENABLE, 0)
-    except OSError as error:
-        os.close(fd)
-        raise OSError(error.errno, f"attach to tracepoint {format_.name}: {error.strerror}") from error
-    return int(fd)
-
-
-def _paranoia(code: int, path: Path = Path("/proc/sys/kernel/perf_event_paranoid")) -> str:
-    """Return what to add to a refusal: distributions have levels that CAP_PERFMON does not pass."""
-    try:
-        level = int(path.read_text())
-    except (OSError, ValueError):
-        return ""
-    if code != errno.EACCES or level <= 2:
-        return ""
-    return (
-        f" (kernel.perf_event_paranoid is {level}: this kernel then asks for CAP_SYS_ADMIN; "
-        "set it to 2, the default of the kernel itself)"
-    )
+    return run_at(program_fd, Event(f"tracepoint {format_.name}", _PERF_TYPE_TRACEPOINT, format_.number))
 
 
 def c_structs(formats: Iterable[Format]) -> str:

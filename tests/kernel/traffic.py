@@ -26,8 +26,8 @@ from probes.kernel.handover import send
 from probes.kernel.http_capture import PROGRAM
 from probes.kernel.loader import load
 from probes.kernel.programs import LOADING, Capability
-keep_only(LOADING | PROGRAM.capabilities | {Capability.NET_RAW})
-http = HttpConfig(tuple(map(int, sys.argv[3].split(","))), CaptureWay(sys.argv[4]))
+keep_only(LOADING | PROGRAM.capabilities | {Capability.NET_RAW, Capability.SYS_ADMIN})
+http = HttpConfig(tuple(map(int, sys.argv[3].split(","))), CaptureWay(sys.argv[4]), tuple(sys.argv[5:]))
 loaded = load((PROGRAM,), http=http)
 send(Path(sys.argv[2]), loaded.manifest, loaded.descriptors, agent_uids={0}, timeout_s=50)
 """
@@ -66,7 +66,12 @@ given = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
 
 
 def load_capture(
-    folder: Path, ports: Sequence[int], *, prefix: list[str], way: str = "cgroup"
+    folder: Path,
+    ports: Sequence[int],
+    *,
+    prefix: list[str],
+    way: str = "cgroup",
+    libraries: Sequence[str] = (),
 ) -> handover.Handover:
     """Load the capture alone, in a process of its own, and take the handover."""
     path = folder / "handover.sock"
@@ -74,7 +79,7 @@ def load_capture(
         listener.bind(str(path))
         listener.listen(1)
         listener.settimeout(50)
-        arguments = [str(MAIN.parents[2]), str(path), ",".join(map(str, ports)), way]
+        arguments = [str(MAIN.parents[2]), str(path), ",".join(map(str, ports)), way, *libraries]
         loader = subprocess.Popen([*prefix, "/usr/bin/python3", "-I", "-c", _LOAD, *arguments])
         connection, _ = listener.accept()
         with connection:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from probes.kernel.perf_events import paranoia
 from probes.kernel.tracepoints import (
     TracepointMissing,
-    _paranoia,
     c_struct,
     find_tracefs,
     parse_format,
@@ -130,9 +130,9 @@ def test_a_refusal_by_a_stricter_kernel_says_what_to_set(
     """Debian's level 3 and Ubuntu's 4 refuse CAP_PERFMON; nothing else gets that hint."""
     path = tmp_path / "perf_event_paranoid"
     path.write_text(level)
-    told = _paranoia(code, path)
+    told = paranoia(code, path)
     assert (f"kernel.perf_event_paranoid is {level.strip()}" in told) is hint
-    assert _paranoia(13, tmp_path / "none") == ""
+    assert paranoia(13, tmp_path / "none") == ""
 
 
 def test_tracefs_is_found_where_it_is_mounted(tmp_path: Path) -> None:
