@@ -29,6 +29,7 @@ from escalation.model import (
     SubjectKind,
 )
 from escalation.outbox import Depth, OutboxUnwritable, Stored
+from probes.gpu.facts import Absence, GpuFacts, GpuIdentity, ProcessKind
 from probes.http.facts import (
     Ending,
     ExchangeFacts,
@@ -49,6 +50,9 @@ from probes.observation import (
     Exchange,
     FatalSignal,
     Gap,
+    GpuAbsent,
+    GpuProcess,
+    GpuState,
     Instant,
     Listener,
     ListenerClosed,
@@ -353,6 +357,34 @@ def reloaded(seconds: float) -> ManagerReloaded:
 def slept(seconds: float, slept_s: float = 3600) -> Suspended:
     """Return the word that the host woke from a sleep."""
     return Suspended(SensorName("host.suspend"), at(seconds), slept_s)
+
+
+def gpu_state(
+    seconds: float,
+    *processes: Origin,
+    index: int = 0,
+    pci: str = "000f:01:00.0",
+    listed: bool = True,
+    name: str = "NVIDIA GB10",
+    **facts: Any,
+) -> GpuState:
+    """Return one GPU with these compute processes; unlisted, it does not tell them. Facts are GpuFacts'."""
+    return GpuState(
+        sensor=SensorName("gpu.nvml"),
+        at=at(seconds),
+        facts=GpuFacts(gpu=GpuIdentity(uuid=f"GPU-{index}", pci=pci, index=index), name=name, **facts),
+        processes=tuple(GpuProcess(one, ProcessKind.COMPUTE, None, None, None) for one in processes)
+        if listed
+        else None,
+    )
+
+
+def gpu_absent(
+    seconds: float, why: Absence, *, code: int | None = None, pci: str | None = None, index: int = 0
+) -> GpuAbsent:
+    """Return that a GPU, or without an address every GPU, cannot be read."""
+    gpu = None if pci is None else GpuIdentity(uuid=f"GPU-{index}", pci=pci, index=index)
+    return GpuAbsent(sensor=SensorName("gpu.nvml"), at=at(seconds), gpu=gpu, why=why, code=code)
 
 
 def seeing(seconds: float, sensor: str, *, lost: int = 0) -> Gap:

@@ -190,6 +190,8 @@ class ReasonCode(enum.StrEnum):
     GPU_ANSWERS_AGAIN = "gpu_answers_again"
     LIBRARY_DIFFERS_FROM_MODULE = "library_differs_from_module"
     DRIVER_ANSWERS_AGAIN = "driver_answers_again"
+    AUDIO_BELOW_BASELINE = "audio_below_baseline"
+    PLACEMENT_DECLARED = "placement_declared"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,54 @@
+"""Who is on a GPU: listed, absent, or not known, and never absent from a list that is not whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.gpu_lists import FRESH_S, GpuLists
+from agent.subjects import subject_of
+from agent.testing import at, gpu_absent, gpu_state, origin
+from probes.gpu.facts import Absence
+from probes.observation import GpuAbsent, GpuState, Origin
+
+SERVER = origin()
+SUBJECT = subject_of(SERVER)
+OTHER = origin(container="d" * 64, pid=99)
+
+
+def lists(*told: GpuState | GpuAbsent, now: float = 1) -> bool | None:
+    """Return what is known of the server with the pids 4711 and 4712 after this was told."""
+    made = GpuLists()
+    for each in told:
+        made.take(each)
+    return made.lists(SUBJECT, (4711, 4712), at(now))
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ((gpu_state(1, SERVER),), True),
+        ((gpu_state(1, Origin(pid=4712)),), True),
+        ((gpu_state(1, origin(pid=5)),), True),
+        ((gpu_state(1, OTHER),), False),
+        ((gpu_state(1),), False),
+        ((), None),
+        ((gpu_state(1, listed=False),), None),
+        ((gpu_state(1), gpu_state(1, listed=False, index=1, pci="b")), None),
+        ((gpu_state(1, SERVER), gpu_state(1, listed=False, index=1, pci="b")), True),
+        ((gpu_state(1), gpu_absent(1, Absence.LOST, code=15, pci="b", index=1)), None),
+        ((gpu_state(1), gpu_absent(1, Absence.NO_DRIVER, code=9)), None),
+        ((gpu_absent(1, Absence.NO_DEVICE),), False),
+        ((gpu_state(1 - FRESH_S - 1, SERVER),), None),
+    ],
+)
+def test_absence_needs_a_whole_list(told: tuple[GpuState | GpuAbsent, ...], expected: bool | None) -> None:
+    """By pid or by container; one GPU that says nothing makes absence unknown, not presence."""
+    assert lists(*told) is expected
+
+
+def test_a_sensor_that_is_blind_leaves_nothing_known() -> None:
+    """What was listed before it does not count."""
+    made = GpuLists()
+    made.take(gpu_state(1))
+    made.forget()
+    assert made.lists(SUBJECT, (4711,), at(1)) is None
