@@ -5,10 +5,10 @@ that were judged that the share is above `share_min` even at the lower end of it
 (Wilson, 95 %). Streamed and whole answers are looked at together and each alone, because a parser may break
 one and leave the other.
 
-It is over when so many exchanges in a row were good that the old share would have shown itself (three
-divided by the share, between `good_min` and `good_max`): good answers in the mode that had failed, after the
-last bad one. Silence changes nothing. A route that nobody uses stays open, until the cgroup that served it
-has been gone for `gone_clear_after_s`.
+It is over when so many exchanges in a row were good that the share which the fault had cannot still be there:
+ten divided by it, between `good_min` and `good_max`, in the mode that had failed and after the last bad one.
+(Three would be the usual rule for one look; here every bad answer begins another.) Silence changes nothing.
+A route that nobody uses stays open, until the cgroup that served it has been gone for `gone_clear_after_s`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ from probes.observation import Blind, Exchange, Gap, Unobserved
 _PORTS: Final = 64
 _COUNT_MAX: Final = 1_000_000
 _SAY_AGAIN_NS: Final = 1_000_000_000
-_RECENT: Final = 9
-"""Affected exchanges whose token counts are kept for the medians of the evidence."""
+_RECENT: Final = 31
+"""Affected exchanges of which a little is kept: for the medians of the evidence and the share of late."""
+
+_GOOD_FOR_EACH_BAD: Final = 10
+"""How often a fault would have been expected among the good answers that end it."""
 
 
 class RateConfig(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -45,7 +48,7 @@ class RateConfig(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_onl
     affected_min: Annotated[int, Meta(ge=1)] = 5
     share_min: Annotated[float, Meta(ge=0, le=1)] = 0.1
     good_min: Annotated[int, Meta(ge=1)] = 10
-    good_max: Annotated[int, Meta(ge=1)] = 60
+    good_max: Annotated[int, Meta(ge=1)] = 200
     clear_hold_s: Annotated[float, Meta(ge=0)] = 30.0
     gone_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
 
@@ -75,6 +78,16 @@ class Sign:
     weight: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Bad:
+    """One affected exchange: its tokens, its mode, and how many were good before it, whole and streamed."""
+
+    completion_tokens: int | None
+    max_tokens: int | None
+    streamed: bool
+    good: tuple[int, int]
+
+
 @dataclass(slots=True)
 class _Fault:
     """What one route shows of one fault: how much since it was last said, how many were good before it."""
@@ -82,7 +95,21 @@ class _Fault:
     good_before: list[int] = field(default_factory=lambda: [0, 0])
     unsaid: int = 0
     said_ns: int | None = None
-    recent: deque[tuple[int | None, int | None]] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    recent: deque[_Bad] = field(default_factory=lambda: deque(maxlen=_RECENT))
+
+    def share(self) -> float:
+        """Return the share of late: of the affected mode where there is only one, else of all.
+
+        It is what was good between the first and the last of the recent bad ones that counts, so a long good
+        time before the fault makes it no smaller.
+        """
+        first, last, more = self.recent[0], self.recent[-1], len(self.recent) - 1
+        if not more:
+            return 1.0
+        whole, streamed = (now - then for now, then in zip(last.good, first.good, strict=True))
+        modes = {bad.streamed for bad in self.recent}
+        good = whole * (modes != {True}) + streamed * (modes != {False})
+        return more / (more + good)
 
 
 @dataclass(slots=True)
@@ -159,7 +186,8 @@ class RouteRates:
             memory = route.faults[sign.fault] = _Fault()
         memory.good_before = list(route.good)
         memory.unsaid += 1
-        memory.recent.append((facts.completion_tokens, facts.max_tokens))
+        good = (route.good[0], route.good[1])
+        memory.recent.append(_Bad(facts.completion_tokens, facts.max_tokens, facts.streamed, good))
         if memory.said_ns is not None and now_ns - memory.said_ns < _SAY_AGAIN_NS:
             return None  # the next one says it, with this one counted
         config = self._config
@@ -185,6 +213,7 @@ class RouteRates:
                 route.good = [0, 0]
                 for memory in route.faults.values():
                     memory.good_before = [0, 0]
+                    memory.recent.clear()
         return out_of_sight(self._faults, gap)
 
     def tick(self, tick: Tick) -> list[Finding]:
@@ -260,8 +289,8 @@ class RouteRates:
     ) -> RouteEvidence:
         exchanges = sum(route.window.totals)
         window = self._unobserved.get(route.name.port)
-        completion = [tokens for tokens, _ in memory.recent if tokens is not None]
-        allowed = [tokens for _, tokens in memory.recent if tokens is not None]
+        completion = [bad.completion_tokens for bad in memory.recent if bad.completion_tokens is not None]
+        allowed = [bad.max_tokens for bad in memory.recent if bad.max_tokens is not None]
         return RouteEvidence(
             id=route_id_of(route.name, exchange.origin),
             window_s=self._config.window_s,
@@ -271,14 +300,13 @@ class RouteRates:
             unobserved=window.at(exchange.at.boot_ns)[0] if window else 0,
             completion_tokens=median_low(completion) if completion else None,
             max_tokens=median_low(allowed) if allowed else None,
-            measured=round((whole + streamed) / exchanges, 4),
+            measured=round(memory.share(), 4),
         )
 
     def _over(self, case: OpenCase, tick: Tick) -> Finding | None:
         route = self._table.about(case.subject)
         last = next((item for item in case.evidence if isinstance(item, RouteEvidence)), None)
-        share = last.affected / last.exchanges if last and last.exchanges else 1.0
-        needed = self._needed(share)
+        needed = good_needed(last.measured if last else None, self._config)
         good = self._good_since(route, case.fault_class, last) if route else 0
         if route is None or good < needed:
             return gone_for_long(case, tick, self._config.gone_clear_after_s)
@@ -289,12 +317,6 @@ class RouteRates:
         route.faults.pop(case.fault_class, None)
         return absent(case, tick.now, Reason(ReasonCode.ANSWERS_GOOD_AGAIN, count=good, threshold=needed))
 
-    def _needed(self, share: float) -> int:
-        """Return how many good answers in a row would be a surprise if the share were still the same."""
-        config = self._config
-        wanted = math.ceil(3 / share) if share > 0 else config.good_max
-        return max(config.good_min, min(config.good_max, wanted))
-
     def _good_since(self, route: _Route, fault: FaultClass, last: RouteEvidence | None) -> int:
         memory = route.faults.get(fault)
         before = memory.good_before if memory else [0, 0]
@@ -302,3 +324,9 @@ class RouteRates:
         if last is None or 0 < last.affected_streamed < last.affected:
             return whole + streamed
         return streamed if last.affected_streamed else whole
+
+
+def good_needed(share: float | None, config: RateConfig) -> int:
+    """Return how many good exchanges in a row end a fault that had met `share` of them (None: unknown)."""
+    wanted = math.ceil(_GOOD_FOR_EACH_BAD / share) if share else config.good_max
+    return max(config.good_min, min(config.good_max, wanted))

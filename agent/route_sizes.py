@@ -5,7 +5,8 @@ one is taken that parts the shares of failures best. A case takes large requests
 good part while small ones certainly fail less, and small successes *between* the failures (`rounds_min`): an
 outage during which only large requests happened to come is not a matter of size.
 
-It is over when `good_min` requests at least as large as the split succeeded since the last failure.
+It is over when as many requests at least as large as the split succeeded in a row as end any other fault of
+that share (`agent.route_rates`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from agent.detector import Surroundings, Tick
 from agent.finding import Finding, OpenCase
 from agent.route_findings import absent, gone_for_long, present
 from agent.route_names import route_id_of
-from agent.route_rates import RateConfig
+from agent.route_rates import RateConfig, good_needed
 from agent.route_window import CountWindow, RouteTable, share_at_least, share_at_most
 from escalation.model import FaultClass, PromptSizeEvidence, Reason, ReasonCode, Severity, Subject
 from probes.http.facts import RouteName
@@ -185,7 +186,7 @@ class PromptSizes:
     def _over(self, case: OpenCase, tick: Tick) -> Finding | None:
         sizes = self._table.about(case.subject)
         last = next((item for item in case.evidence if isinstance(item, PromptSizeEvidence)), None)
-        needed = self._config.good_min
+        needed = good_needed(last.large_failed / last.large if last and last.large else None, self._config)
         split_class = size_class(last.split_bytes) if last else 1
         good = sum(sizes.good[split_class:]) if sizes else 0
         if sizes is None or good < needed:

@@ -24,10 +24,14 @@ from escalation.model import (
     FaultClass,
     Incarnation,
     Report,
+    RouteEvidence,
+    RouteId,
+    RouteKind,
     Severity,
     Subject,
     SubjectKind,
 )
+from escalation.model import ServerKind as WireServerKind
 from escalation.outbox import Depth, OutboxUnwritable, Stored
 from probes.gpu.facts import Absence, GpuFacts, GpuIdentity, ProcessKind
 from probes.http.facts import (
@@ -385,6 +389,19 @@ def gpu_absent(
     """Return that a GPU, or without an address every GPU, cannot be read."""
     gpu = None if pci is None else GpuIdentity(uuid=f"GPU-{index}", pci=pci, index=index)
     return GpuAbsent(sensor=SensorName("gpu.nvml"), at=at(seconds), gpu=gpu, why=why, code=code)
+
+
+def route_evidence(*, share: float = 1.0, affected: int = 5, streamed: int = 0) -> RouteEvidence:
+    """Return what an open case says of a route where `share` of the answers was bad."""
+    return RouteEvidence(
+        id=RouteId(8000, RouteKind.CHAT_COMPLETIONS, "qwen3-32b", WireServerKind.VLLM),
+        window_s=3600.0,
+        exchanges=200,
+        affected=affected,
+        affected_streamed=streamed,
+        unobserved=0,
+        measured=share,
+    )
 
 
 def seeing(seconds: float, sensor: str, *, lost: int = 0) -> Gap:

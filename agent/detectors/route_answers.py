@@ -37,7 +37,7 @@ _MISROUTED = FaultClass.ROUTE_ANSWER_MISROUTED
 _DEGENERATE = FaultClass.ROUTE_DEGENERATE_OUTPUT
 
 _CLEARS: Final = (
-    "So many answers in a row are good that the old share would have shown itself (3 divided by it, from "
+    "So many answers in a row are good that the old share cannot still be there (10 divided by it, from "
     "`good_min` to `good_max`), in the mode (streamed or whole) that had failed."
 )
 

@@ -87,7 +87,7 @@ class RouteFailures:
             quiet="Clients that go away; a chunk with usage and no choices; an engine that had been silent "
             "for `silence_s`; the streams that end together when a process ends (one event); a connection "
             "that closes before any answer; requests that were too long, or refused as busy.",
-            clears="So many whole answers in a row that the old share would have shown itself (3 divided by "
+            clears="So many whole answers in a row that the old share cannot still be there (10 divided by "
             "it, from `good_min` to `good_max`), in the mode that had failed.",
         ),
         FaultNote(
@@ -99,7 +99,8 @@ class RouteFailures:
             "`rounds_min` alternations.",
             quiet="Failures of every size; an outage in which only large requests came; prompts beyond the "
             "context limit (route.context_overflow); clients that cancel early.",
-            clears="`good_min` requests at least as large as the split succeeded since the last failure.",
+            clears="So many requests of the split and above succeed in a row: 10 divided by the share "
+            "that had failed.",
         ),
     )
 

@@ -79,7 +79,7 @@ class RouteLimits:
             "tokens, which no request exceeds.",
             quiet="One client that sends too much now and then; counts that a prefix cache lowers; the same "
             "request again; pictures; other bad requests.",
-            clears="So many prompts in a row fit that the old share would have shown itself (3 divided by "
+            clears="So many prompts in a row fit that the old share cannot still be there (10 divided by "
             "it, from `good_min` to `good_max`).",
         ),
     )

@@ -56,7 +56,7 @@ class RouteRefusals:
             opens="A router answers that no deployment is available for a model that it has served before: "
             "at least `affected_min` in `window_s`, and certainly `share_min` of all.",
             quiet="A model that was never served here: a typing mistake gets the same answer.",
-            clears="So many good answers in a row that the old share would have shown itself (3 divided by "
+            clears="So many good answers in a row that the old share cannot still be there (10 divided by "
             "it, from `good_min` to `good_max`).",
         ),
         FaultNote(

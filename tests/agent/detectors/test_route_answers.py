@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from agent.testing import (
     exchange,
     open_case,
     present,
+    route_evidence,
     seeing,
     text,
     tick,
@@ -58,18 +60,6 @@ def detector() -> RouteAnswers:
     return made
 
 
-def evidence(*, exchanges: int, affected: int, streamed: int = 0) -> RouteEvidence:
-    """Return what an open case says of its route."""
-    return RouteEvidence(
-        id=RouteId(8000, RouteKind.CHAT_COMPLETIONS, "qwen3-32b", ServerKind.VLLM),
-        window_s=3600.0,
-        exchanges=exchanges,
-        affected=affected,
-        affected_streamed=streamed,
-        unobserved=0,
-    )
-
-
 def test_fifth_empty_answer_is_a_case(detector: RouteAnswers) -> None:
     """Four are facts; the fifth opens, about the route, with the container that serves it as target."""
     assert present(detector, *(exchange(n, **NOTHING) for n in range(4))) == []
@@ -101,7 +91,7 @@ def test_evidence_counts_what_was_judged_and_what_was_not(detector: RouteAnswers
         unobserved=7,
         completion_tokens=2,
         max_tokens=4096,
-        measured=round(6 / 21, 4),
+        measured=1.0,
     )
     assert ReasonCode.BOTH_STREAMED_AND_WHOLE in [reason.code for reason in found.reasons]
 
@@ -110,6 +100,19 @@ def test_share_that_chance_explains_stays_quiet(detector: RouteAnswers) -> None:
     """Ten of two hundred are no tenth."""
     bad = (exchange(n, **(NOTHING if n % 20 == 0 else {})) for n in range(1, 201))
     assert present(detector, *bad) == []
+
+
+@pytest.mark.parametrize("hourly", [6, 30, 360])
+def test_route_that_is_bad_once_in_a_hundred_times_stays_quiet_for_weeks(
+    detector: RouteAnswers, hourly: int
+) -> None:
+    """Looking again at each bad answer finds no run of bad luck: thirty days, or 20 000 answers."""
+    chance = random.Random(20261121)
+    moment = 0.0
+    for _ in range(min(20_000, hourly * 24 * 30)):
+        moment += chance.expovariate(hourly / 3600)
+        facts = NOTHING if chance.random() < 0.01 else {}
+        assert present(detector, exchange(moment, **facts)) == []
 
 
 def test_mode_that_is_always_broken_is_found_behind_one_that_is_not(detector: RouteAnswers) -> None:
@@ -212,7 +215,7 @@ def test_clears_after_ten_good_answers(detector: RouteAnswers) -> None:
     """Nine are not enough after an outage in full, whatever other routes do."""
     for n in range(5):
         detector.observe(exchange(n, **NOTHING))
-    case = open_case(EMPTY, ROUTE, last_seen=at(4), evidence=(evidence(exchanges=5, affected=5),))
+    case = open_case(EMPTY, ROUTE, last_seen=at(4), evidence=(route_evidence(),))
     for n in range(9):
         detector.observe(exchange(10 + n))
         detector.observe(exchange(10 + n, model="another"))
@@ -223,19 +226,36 @@ def test_clears_after_ten_good_answers(detector: RouteAnswers) -> None:
     assert (over.reasons[0].code, over.reasons[0].count) == (ReasonCode.ANSWERS_GOOD_AGAIN, 10)
 
 
-def test_rare_fault_takes_more_good_answers_to_clear(detector: RouteAnswers) -> None:
-    """Where one in ten was bad, ten good ones in a row happen by chance: thirty are wanted."""
-    case = open_case(EMPTY, ROUTE, evidence=(evidence(exchanges=100, affected=10),))
-    for n in range(29):
-        detector.observe(exchange(n))
+@pytest.mark.parametrize(("share", "needed"), [(0.1, 100), (0.46, 22), (0.01, 200), (0.0, 200)])
+def test_rare_fault_takes_more_good_answers_to_clear(
+    detector: RouteAnswers, share: float, needed: int
+) -> None:
+    """Where one in ten was bad, ten good ones in a row happen by chance: a hundred are wanted."""
+    case = open_case(EMPTY, ROUTE, evidence=(route_evidence(share=share),))
+    for n in range(needed - 1):
+        detector.observe(exchange(n / 10))
     assert detector.tick(tick(100, case)) == []
     detector.observe(exchange(30))
     assert [over.verdict for over in detector.tick(tick(100, case))] == [Verdict.ABSENT]
 
 
+def test_share_is_that_of_late_and_of_the_affected_mode(detector: RouteAnswers) -> None:
+    """A long good time before the fault, and whole answers beside empty streams, make it no smaller."""
+    found: list[Finding] = []
+    for n in range(200):
+        detector.observe(exchange(n))
+    for n in range(40):
+        detector.observe(exchange(200 + 4 * n))
+        detector.observe(exchange(201 + 4 * n, streamed=True))
+        found += present(detector, exchange(202 + 4 * n, streamed=True, **NOTHING))
+    (said,) = found[-1].evidence
+    assert isinstance(said, RouteEvidence)
+    assert said.measured == 0.5
+
+
 def test_bad_answer_begins_the_row_anew(detector: RouteAnswers) -> None:
     """Good answers before the last bad one prove nothing."""
-    case = open_case(EMPTY, ROUTE, evidence=(evidence(exchanges=5, affected=5),))
+    case = open_case(EMPTY, ROUTE, evidence=(route_evidence(),))
     for n in range(9):
         detector.observe(exchange(n))
     detector.observe(exchange(9, **NOTHING))
@@ -246,7 +266,7 @@ def test_bad_answer_begins_the_row_anew(detector: RouteAnswers) -> None:
 
 def test_whole_answers_do_not_clear_what_only_streams_had(detector: RouteAnswers) -> None:
     """The mode that failed must be good again."""
-    case = open_case(EMPTY, ROUTE, evidence=(evidence(exchanges=10, affected=5, streamed=5),))
+    case = open_case(EMPTY, ROUTE, evidence=(route_evidence(streamed=5),))
     for n in range(50):
         detector.observe(exchange(n))
     assert detector.tick(tick(100, case)) == []
@@ -275,7 +295,7 @@ def test_route_whose_server_is_gone_for_a_day_clears(detector: RouteAnswers) -> 
 
 def test_keeps_open_when_source_goes_blind(detector: RouteAnswers) -> None:
     """Blindness is unknown, and good answers before it are not in a row with those after it."""
-    case = open_case(EMPTY, ROUTE, evidence=(evidence(exchanges=5, affected=5),))
+    case = open_case(EMPTY, ROUTE, evidence=(route_evidence(),))
     for n in range(9):
         detector.observe(exchange(n))
     unknown = detector.observe(blind(10, SENSOR))
@@ -294,7 +314,7 @@ def test_other_sensors_blindness_says_nothing(detector: RouteAnswers) -> None:
 def test_new_detector_clears_a_case_of_the_old_one() -> None:
     """After a restart only the open case is known; the good answers since are enough."""
     detector = RouteAnswers.build(Config(), SURROUNDINGS)
-    case = open_case(EMPTY, ROUTE, evidence=(evidence(exchanges=5, affected=5),))
+    case = open_case(EMPTY, ROUTE, evidence=(route_evidence(),))
     assert detector.tick(tick(1, case)) == []
     for n in range(10):
         detector.observe(exchange(2 + n))
@@ -316,6 +336,21 @@ def test_case_opens_clears_and_opens_again_only_with_new_evidence() -> None:
         CasePhase.OPENED,
         CasePhase.CLEARED,
     ]
+
+
+def test_fault_that_meets_one_in_seven_is_one_case() -> None:
+    """Runs of luck within the fault do not close it: one case in a day of 360 answers an hour."""
+    detector = RouteAnswers.build(Config(), SURROUNDINGS)
+    book = CaseBook(agent_id=HOST, kernel_boot_id=KERNEL_BOOT, hysteresis=hysteresis_of([detector]))
+    judge = Judge(detectors=[detector], book=book, failed=lambda name, error: pytest.fail(f"{name}: {error}"))
+    chance = random.Random(20261121)
+    phases: list[CasePhase] = []
+    for n in range(8640):
+        facts = NOTHING if chance.random() < 1 / 7 else {}
+        observed = judge.observe([exchange(10 * n, **facts)], at(10 * n))
+        passed = judge.tick(at(10 * n + 5), World())
+        phases += [body.phase for body in (*observed.bodies, *passed.bodies)]
+    assert [phase for phase in phases if phase is not CasePhase.UPDATED] == [CasePhase.OPENED]
 
 
 def test_routes_are_judged_apart(detector: RouteAnswers) -> None:

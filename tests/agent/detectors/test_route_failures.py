@@ -13,12 +13,12 @@ from agent.route_sizes import size_class
 from agent.testing import (
     CGROUP_PATH,
     SURROUNDINGS,
-    at,
     blind,
     exchange,
     in_flight,
     open_case,
     present,
+    route_evidence,
     seeing,
     tick,
 )
@@ -26,7 +26,6 @@ from escalation.model import (
     FaultClass,
     PromptSizeEvidence,
     ReasonCode,
-    RouteEvidence,
     RouteId,
     RouteKind,
     ServerKind,
@@ -148,8 +147,7 @@ def test_cut_of_a_silent_engine_is_the_stalls(detector: RouteFailures) -> None:
 
 def test_broken_streams_clear_with_whole_ones(detector: RouteFailures) -> None:
     """Ten whole streams in a row; cancelled ones count for nothing."""
-    said = RouteEvidence(id=ID, window_s=3600.0, exchanges=6, affected=6, affected_streamed=6, unobserved=0)
-    case = open_case(BROKEN, ROUTE, evidence=(said,))
+    case = open_case(BROKEN, ROUTE, evidence=(route_evidence(streamed=5),))
     for n in range(9):
         detector.observe(exchange(n, streamed=True))
         detector.observe(exchange(n, streamed=True, ending=Ending.CANCELLED))
@@ -281,7 +279,10 @@ def test_silence_never_clears(detector: RouteFailures, fault: FaultClass) -> Non
 
 def test_keeps_open_when_source_goes_blind(detector: RouteFailures) -> None:
     """Blindness is unknown for both faults, and parts the rows of good answers."""
-    cases = (open_case(BROKEN, ROUTE), open_case(SIZE, ROUTE, evidence=(sized(4096),)))
+    cases = (
+        open_case(BROKEN, ROUTE, evidence=(route_evidence(),)),
+        open_case(SIZE, ROUTE, evidence=(sized(4096),)),
+    )
     for n in range(9):
         detector.observe(exchange(n, request_bytes=BIG))
     unknown = detector.observe(blind(10, SENSOR))
@@ -297,7 +298,10 @@ def test_keeps_open_when_source_goes_blind(detector: RouteFailures) -> None:
 def test_new_detector_clears_cases_of_the_old_one() -> None:
     """After a restart the evidence of the open case says what must succeed."""
     detector = RouteFailures.build(Config(), SURROUNDINGS)
-    cases = (open_case(BROKEN, ROUTE, last_seen=at(0)), open_case(SIZE, ROUTE, evidence=(sized(),)))
+    cases = (
+        open_case(BROKEN, ROUTE, evidence=(route_evidence(streamed=3),)),
+        open_case(SIZE, ROUTE, evidence=(sized(),)),
+    )
     for n in range(10):
         detector.observe(exchange(n, request_bytes=BIG, streamed=bool(n % 2)))
     assert [over.fault_class for over in detector.tick(tick(20, *cases))] == [BROKEN, SIZE]

@@ -8,7 +8,17 @@ import pytest
 
 from agent.detectors.route_limits import Config, RouteLimits
 from agent.finding import Finding, Verdict
-from agent.testing import SURROUNDINGS, blind, exchange, open_case, origin, present, seeing, tick
+from agent.testing import (
+    SURROUNDINGS,
+    blind,
+    exchange,
+    open_case,
+    origin,
+    present,
+    route_evidence,
+    seeing,
+    tick,
+)
 from escalation.model import FaultClass, ReasonCode, RouteEvidence, Severity, Subject, SubjectKind
 from probes.http.facts import ErrorKind, Route
 from probes.observation import Exchange, ServerKind
@@ -146,7 +156,7 @@ def test_refusals_clear_when_prompts_fit(detector: RouteLimits) -> None:
     """Ten in a row after an outage in full."""
     for n in range(5):
         detector.observe(exchange(n, **TOO_LONG))
-    case = open_case(FAULT, ROUTE)
+    case = open_case(FAULT, ROUTE, evidence=(route_evidence(),))
     for n in range(9):
         detector.observe(exchange(10 + n))
     assert detector.tick(tick(30, case)) == []
@@ -161,7 +171,7 @@ def test_keeps_open_when_source_goes_blind(detector: RouteLimits) -> None:
     (unknown,) = detector.observe(blind(10, SENSOR))
     assert (unknown.verdict, unknown.subject) == (Verdict.UNKNOWN, None)
     detector.observe(exchange(11))
-    assert detector.tick(tick(30, open_case(FAULT, ROUTE))) == []
+    assert detector.tick(tick(30, open_case(FAULT, ROUTE, evidence=(route_evidence(),)))) == []
 
 
 def test_silence_never_clears(detector: RouteLimits) -> None:

@@ -8,7 +8,17 @@ import pytest
 
 from agent.detectors.route_refusals import Config, RouteRefusals
 from agent.finding import Verdict
-from agent.testing import SURROUNDINGS, blind, exchange, in_flight, open_case, present, seeing, tick
+from agent.testing import (
+    SURROUNDINGS,
+    blind,
+    exchange,
+    in_flight,
+    open_case,
+    present,
+    route_evidence,
+    seeing,
+    tick,
+)
 from escalation.model import FaultClass, ReasonCode, Severity, Subject, SubjectKind
 from probes.http.facts import Ending, ErrorKind, Route
 
@@ -103,7 +113,7 @@ def test_refusal_now_and_then_stays_quiet(detector: RouteRefusals) -> None:
 @pytest.mark.parametrize(("fault", "facts"), [(COOLDOWN, COOLING), (SATURATED, BUSY)])
 def test_clears_with_good_answers(detector: RouteRefusals, fault: FaultClass, facts: dict[str, Any]) -> None:
     """Ten in a row since the last refusal."""
-    case = open_case(fault, ROUTE)
+    case = open_case(fault, ROUTE, evidence=(route_evidence(),))
     for n in range(20):
         detector.observe(exchange(n, **(facts if n == 10 else {})))
     assert detector.tick(tick(30, case)) == []
@@ -124,7 +134,8 @@ def test_keeps_open_when_source_goes_blind(detector: RouteRefusals) -> None:
     unknown = detector.observe(blind(10, SENSOR))
     assert [found.verdict for found in unknown] == [Verdict.UNKNOWN] * 2
     detector.observe(exchange(11))
-    assert detector.tick(tick(30, open_case(SATURATED, ROUTE))) == []
+    case = open_case(SATURATED, ROUTE, evidence=(route_evidence(),))
+    assert detector.tick(tick(30, case)) == []
     assert len(present(detector, *(exchange(40 + n, **COOLING) for n in range(5)))) == 1
 
 
