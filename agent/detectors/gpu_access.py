@@ -8,7 +8,8 @@ first sign there is.
 A second layer is what took it away. For a revocation that is a reload of the service manager since the
 cgroup last opened a node, because a reload applies device lists anew; for the lost memory module it is a
 sleep of the host since anybody last opened it. Both are seen by other sensors, which may tell a moment later
-than the refusal. docs/adr/0009-what-took-the-gpu-away.md
+than the refusal. A server that the driver lists on no GPU agrees with its revocation as well; one that is
+listed says nothing, because what is open goes on working. docs/adr/0009-what-took-the-gpu-away.md
 
 Three look-alikes stay quiet: a container that never had a GPU and probes for one (EPERM, no success
 before); one GPU that the driver itself excludes (EPERM on that node while the control node opens); and a
@@ -37,6 +38,7 @@ from agent.detector import (
     sight_after,
 )
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict
+from agent.gpu_lists import GpuLists
 from agent.subjects import incarnation_of, place_of, process_name, subject_of, target_of
 from escalation.model import (
     Device,
@@ -50,9 +52,12 @@ from escalation.model import (
     SubjectKind,
 )
 from probes.observation import (
+    Blind,
     CgroupId,
     DeviceOpens,
     Gap,
+    GpuAbsent,
+    GpuState,
     Instant,
     ManagerReloaded,
     NvidiaDevice,
@@ -63,6 +68,7 @@ from probes.observation import (
 )
 
 SENSOR = SensorName("kernel.device_open")
+GPUS = SensorName("gpu.nvml")
 MANAGER = SensorName("host.manager")
 SLEEP = SensorName("host.suspend")
 _REMEMBERED: Final = 1024
@@ -119,10 +125,10 @@ class GpuAccess:
         FaultNote(
             fault_class=FaultClass.GPU_ACCESS_REVOKED,
             severity=(Severity.HIGH, Severity.CRITICAL),
-            sensors=(MANAGER, SENSOR),
+            sensors=(MANAGER, GPUS, SENSOR),
             opens="A cgroup that had opened an NVIDIA node cannot open one any more: EPERM (the device "
             "cgroup, critical) or EACCES (the node's mode, high). A reload of the service manager since the "
-            "last success is the second sign.",
+            "last success, or no GPU that lists the server, is the second sign.",
             quiet="EPERM in a cgroup that never had a GPU; EPERM on one GPU while the control node opens and "
             "that GPU never had (excluded by the driver).",
             clears="The same cgroup opens the refused nodes again, or is gone; held for `clear_hold_s`.",
@@ -162,6 +168,7 @@ class GpuAccess:
         )
         self._alone: deque[tuple[DeviceOpens, Subject, _Cgroup]] = deque(maxlen=_ALONE)
         self._uvm_alone: DeviceOpens | None = None
+        self._lists = GpuLists()
 
     @classmethod
     def build(cls, config: Config, surroundings: Surroundings) -> Self:
@@ -186,6 +193,12 @@ class GpuAccess:
         match observation:
             case ManagerReloaded() | Suspended():
                 return self._joined(observation)
+            case GpuState() | GpuAbsent():
+                self._lists.take(observation)
+                return ()
+            case Gap(sensor=sensor, coverage=Blind()) if sensor == GPUS:
+                self._lists.forget()
+                return ()
             case DeviceOpens():
                 pass
             case _:
@@ -299,6 +312,14 @@ class GpuAccess:
             if self._reload_before(opens, cgroup) is not None
         ]
 
+    def _second_layer(self, opens: DeviceOpens, subject: Subject, cgroup: _Cgroup) -> Sequence[Reason]:
+        """Return what agrees with a refusal, or that nothing is known to."""
+        told = [self._reload_before(opens, cgroup)]
+        pids = () if opens.origin.pid is None else (opens.origin.pid,)
+        if self._lists.lists(subject, pids, opens.at) is False:
+            told.append(Reason(ReasonCode.NOT_LISTED_ON_GPU))
+        return [reason for reason in told if reason] or [Reason(ReasonCode.SECOND_LAYER_UNKNOWN)]
+
     def _reload_before(self, opens: DeviceOpens, cgroup: _Cgroup) -> Reason | None:
         if opens.errno != errno.EPERM:  # a file's mode is nothing that a reload changes
             return None
@@ -323,7 +344,7 @@ class GpuAccess:
             count=opens.count,
             reasons=(
                 Reason(code, count=opens.count, threshold=float(self._config.open_after)),
-                self._reload_before(opens, cgroup) or Reason(ReasonCode.SECOND_LAYER_UNKNOWN),
+                *self._second_layer(opens, subject, cgroup),
             ),
             evidence=(_evidence(opens),),
         )

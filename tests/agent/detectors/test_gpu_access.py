@@ -15,6 +15,8 @@ from agent.testing import (
     HOST,
     SURROUNDINGS,
     blind,
+    gpu_absent,
+    gpu_state,
     open_case,
     opens,
     origin,
@@ -25,6 +27,7 @@ from agent.testing import (
     tick,
 )
 from escalation.model import Device, FaultClass, ReasonCode, Severity, Subject, SubjectKind
+from probes.gpu.facts import Absence
 from probes.observation import CgroupId, DeviceOpens, NvidiaDevice, Observation, ServerKind
 
 IN_CONTAINER = Subject(SubjectKind.CONTAINER, CONTAINER)
@@ -280,3 +283,32 @@ def test_joins_a_bounded_number_of_late_refusals(detector: GpuAccess) -> None:
     for number in range(3000):
         detector.observe(opens(1, errno.EPERM, prior=1, where=origin(cgroup_id=number)))
     assert len(detector._alone) == 64
+
+
+def test_server_on_no_gpu_agrees_with_its_revocation(detector: GpuAccess) -> None:
+    """Refused and listed nowhere: the list is the second layer, beside a reload where there is one."""
+    (found,) = present(detector, gpu_state(9), opens(10, errno.EPERM, prior=1))
+    assert second(found) is ReasonCode.NOT_LISTED_ON_GPU
+    (both,) = present(detector, reloaded(20), gpu_state(20), opens(21, errno.EPERM, prior=1))
+    assert [reason.code for reason in both.reasons[1:]] == [
+        ReasonCode.MANAGER_RELOADED_BEFORE,
+        ReasonCode.NOT_LISTED_ON_GPU,
+    ]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        (gpu_state(9, origin()),),
+        (gpu_state(9, listed=False),),
+        (gpu_absent(9, Absence.NO_DRIVER, code=9),),
+        (gpu_state(9), blind(9.5, "gpu.nvml")),
+    ],
+    ids=["listed", "not-told", "no-driver", "blind"],
+)
+def test_list_that_has_the_server_or_is_not_whole_says_nothing(
+    detector: GpuAccess, told: tuple[Observation, ...]
+) -> None:
+    """What is open goes on working, so being listed contradicts nothing; what is unknown does not agree."""
+    (found,) = present(detector, *told, opens(10, errno.EPERM, prior=1))
+    assert (found.severity, second(found)) == (Severity.CRITICAL, ReasonCode.SECOND_LAYER_UNKNOWN)
