@@ -79,16 +79,18 @@ if [ ! -x .venv/nginx/usr/sbin/nginx ] && command -v apt-get >/dev/null && comma
   rm -rf "$folder"
 fi
 
-stamp=$(sha256sum dev/litellm.txt | cut -d' ' -f1)
-if [ "$(cat .venv/litellm/.stamp 2>/dev/null)" != "$stamp" ]; then
-  echo "setup: a LiteLLM proxy in .venv/litellm, for the tests alone"
-  rm -rf .venv/litellm
-  "$python" -m venv .venv/litellm
-  if .venv/litellm/bin/python -m pip install -q --disable-pip-version-check --no-deps --only-binary :all: \
-       --require-hashes -r dev/litellm.txt; then
-    echo "$stamp" > .venv/litellm/.stamp
+# Each in an environment of its own, so that what they need is nothing to the product's.
+for name in litellm llamacpp; do
+  stamp=$(sha256sum dev/$name.txt | cut -d' ' -f1)
+  [ "$(cat .venv/$name/.stamp 2>/dev/null)" != "$stamp" ] || continue
+  echo "setup: $name for the tests, in .venv/$name"
+  rm -rf .venv/$name
+  "$python" -m venv .venv/$name
+  if .venv/$name/bin/python -m pip install -q --disable-pip-version-check --no-deps --only-binary :all: \
+       --require-hashes -r dev/$name.txt; then
+    echo "$stamp" > .venv/$name/.stamp
   else
-    echo "setup: LiteLLM cannot be installed here; its tests will be skipped" >&2
-    rm -rf .venv/litellm
+    echo "setup: $name cannot be installed here; its tests will be skipped" >&2
+    rm -rf .venv/$name
   fi
-fi
+done

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dev.processes import Processes
+from probes.kernel.handover import Handover
+from tests.routes.observing import load_capture
 from tests.routes.serving import Server, Servers
 
 
@@ -15,6 +17,14 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """A place to start servers; all are ended with the run."""
     with Processes() as processes:
         yield Servers(tmp_path_factory.mktemp("routes"), processes)
+
+
+@pytest.fixture(scope="session")
+def handed(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handover]:
+    """The capture, attached to every port that a server of this run can have."""
+    taken = load_capture(tmp_path_factory.mktemp("capture"), servers.ports)
+    yield taken
+    taken.close()
 
 
 @pytest.fixture(scope="session")

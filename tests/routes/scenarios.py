@@ -608,7 +608,7 @@ OLLAMA: Final = (
             31,
             ending=Ending.UNTERMINATED,
             finish=FinishReason.NONE,
-            error=ErrorKind.SERVER,
+            error=ErrorKind.OTHER,  # it has neither a status nor a code
             error_in_answer=True,
             prompt=None,
             completion=None,
@@ -685,10 +685,38 @@ THROUGH_LITELLM: Final[Mapping[str, Mapping[str, object]]] = {
     },
 }
 
+
+def _real(name: str, finish: FinishReason, *, stream: bool = False, **asks: Any) -> Scenario:
+    return Scenario(
+        name=name,
+        stream=stream,
+        asks={"temperature": 0, "max_tokens": 24, **asks},
+        answer=Answer(writes=()),
+        expected=Expected(finish=finish),
+    )
+
+
+# A real engine answers as it will: only what was asked for is known beforehand.
+LLAMACPP: Final = (
+    _real("tiny-whole", FinishReason.LENGTH),
+    _real("tiny-stopped", FinishReason.STOP, stop=["é"]),
+    _real("tiny-stream", FinishReason.LENGTH, stream=True),
+    _real("tiny-stream-usage", FinishReason.LENGTH, stream=True, stream_options={"include_usage": True}),
+    _real("tiny-stream-stopped", FinishReason.STOP, stream=True, stop=["é"]),
+    Scenario(
+        name="tiny-overflow",
+        prompt="x" * 3000,
+        answer=Answer(writes=()),
+        expected=Expected(status=400, finish=FinishReason.NONE, error=ErrorKind.CONTEXT_OVERFLOW),
+    ),
+)
+
+SLOW: Final = _stream("stream-slow", _plain("stream-slow"), _told(9), pause_ms=300)
+
 SCENARIOS: Final = WHOLE + DEGENERATE + STREAMS + OLLAMA
-BY_NAME: Final = {scenario.name: scenario for scenario in SCENARIOS}
+BY_NAME: Final = {scenario.name: scenario for scenario in (*SCENARIOS, SLOW)}
 
 
 def scripts() -> str:
     """Return the answers of all scenarios as the servers read them."""
-    return json.dumps({scenario.name: scenario.answer.as_json() for scenario in SCENARIOS})
+    return json.dumps({scenario.name: scenario.answer.as_json() for scenario in BY_NAME.values()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -24,7 +25,9 @@ HERE = Path(__file__).resolve().parent
 SERVED = HERE / "served"
 VENV = HERE.parent.parent / ".venv"
 LITELLM = VENV / "litellm" / "bin"
+LLAMACPP = VENV / "llamacpp" / "bin"
 READY_S = 50.0
+_PORTS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,13 @@ class Server:
         return [json.loads(line) for line in self.journal.read_text().splitlines()]
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+def _free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on, neither over IPv4 nor over IPv6."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket(socket.AF_INET6)) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("::", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 class Servers:
@@ -63,13 +68,23 @@ class Servers:
 
     def __init__(self, folder: Path, processes: Processes) -> None:
         self.folder = folder
+        self.ports = _free_ports(_PORTS)  # all of them known to a capture before the first server starts
+        self._unused = list(self.ports)
+        self._prefix: tuple[str, ...] = ()
         self.processes = processes
         self.scripts = folder / "scripts.json"
         self.scripts.write_text(scenarios.scripts())
 
-    def start(self, kind: str, *, host: str = "127.0.0.1", port: int | None = None) -> Server:
-        """Start a server of `kind`, and what stands behind it, and wait; skip where it is not installed."""
-        return KINDS[kind](self, kind, host, port or free_port(host))
+    def start(self, kind: str, *, host: str = "127.0.0.1", prefix: tuple[str, ...] = ()) -> Server:
+        """Start a server of `kind`, and what stands behind it, and wait; skip where it is not installed.
+
+        `prefix` is a command that runs the server's own.
+        """
+        self._prefix = prefix
+        try:
+            return KINDS[kind](self, kind, host, self._unused.pop())
+        finally:
+            self._prefix = ()
 
     def launch(
         self,
@@ -87,7 +102,8 @@ class Servers:
         running = self.processes.start(
             Part(
                 name=name,
-                command=command,
+                command=[*self._prefix, *command],
+                capabilities=("sys_admin",) if self._prefix else (),
                 log=self.folder / f"{name}-{port}.log",
                 environment={
                     "ROUTES_SCRIPTS": str(self.scripts),
@@ -209,6 +225,14 @@ def _litellm(servers: Servers, kind: str, host: str, port: int) -> Server:
     )
 
 
+def _llamacpp(servers: Servers, kind: str, host: str, port: int) -> Server:
+    if not (LLAMACPP / "python").exists():
+        pytest.skip("needs llama.cpp's server in .venv/llamacpp (dev/setup.sh tests installs it)")
+    model = servers.folder / f"tiny-{port}.gguf"
+    command = [str(LLAMACPP / "python"), str(SERVED / "llamacpp.py"), str(model)]
+    return servers.launch(kind, command, host=host, port=port)
+
+
 KINDS: Mapping[str, Callable[[Servers, str, str, int], Server]] = {
     "uvicorn-asyncio": _uvicorn("asyncio", "h11"),
     "uvicorn-uvloop": _uvicorn("uvloop", "httptools"),
@@ -221,4 +245,5 @@ KINDS: Mapping[str, Callable[[Servers, str, str, int], Server]] = {
         "gzip_types application/json text/event-stream application/x-ndjson;"
     ),
     "litellm": _litellm,
+    "llamacpp": _llamacpp,
 }

@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 
 import pytest
 
 from probes.http.facts import Ending
 from tests.routes.answers import End
 from tests.routes.driver import Driver, Seen
+from tests.routes.expectation import NONE, Changes, expected
 from tests.routes.scenarios import BY_NAME, OLLAMA, SCENARIOS, THROUGH_LITELLM, Scenario
 from tests.routes.serving import Server
-from tests.routes.truth import ROUTES, Truth
+from tests.routes.truth import Truth
 
 DIRECT = ("uvicorn-asyncio", "uvicorn-uvloop", "granian", "node", "go")
-Changes = Mapping[str, Mapping[str, object]]
-NONE: Changes = {}
-
-
-def expected(scenario: Scenario, seen: Truth, changes: Changes) -> Truth:
-    """Return what `scenario` says must be true; what was asked is taken from the request itself."""
-    says = scenario.expected
-    through_an_honest_one = replace(
-        seen,
-        route=ROUTES[scenario.path],
-        model=scenario.name,
-        status=says.status,
-        ending=says.ending,
-        finish=says.finish,
-        error_in_answer=says.error_in_answer,
-        streamed=scenario.stream and says.status != 0,
-        stream_asked=scenario.stream or seen.stream_asked,
-        tools_asked="tools" in scenario.asks,
-        chunks=says.chunks,
-        content_characters=says.content,
-        reasoning_characters=says.reasoning,
-        tool_calls=says.tool_calls,
-        tool_calls_valid=says.tool_calls_valid,
-        prompt_tokens=says.prompt,
-        completion_tokens=says.completion,
-        reasoning_tokens=says.reasoning_tokens,
-    )
-    return replace(through_an_honest_one, **changes.get(scenario.name, {}))
 
 
 def _differing(true: Truth, said: Truth) -> list[tuple[str, object, object]]:

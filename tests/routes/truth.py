@@ -92,7 +92,7 @@ class Recorded:
             finish=FinishReason(told.finish) if told.finish else FinishReason.NONE,
             error_in_answer=told.error and self.status < 400,
             streamed=streamed,
-            stream_asked=asked.get("stream"),
+            stream_asked=asked.get("stream", False),
             tools_asked=bool(asked.get("tools")),
             max_tokens=asked.get("max_tokens", asked.get("options", {}).get("num_predict")),
             request_bytes=len(self.request),

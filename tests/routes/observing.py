@@ -1,0 +1,134 @@
+"""The capture on the servers' ports and an observer behind it, read beside the clients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from probes.host.clock import now
+from probes.http.facts import ExchangeFacts, FlightFacts, UnobservedFacts
+from probes.http.observer import Observer
+from probes.http.segment import Segment
+from probes.kernel import handover
+from probes.kernel.http_capture import HttpCapture
+from tests.kernel.conftest import AS_IN_ITS_UNIT, MAIN
+
+_READ_S = 0.02
+_QUIET_S = 0.2
+_LOAD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from probes.kernel.capabilities import keep_only
+from probes.kernel.handover import send
+from probes.kernel.http_capture import PROGRAM, port_bits
+from probes.kernel.loader import load
+from probes.kernel.programs import LOADING
+keep_only(LOADING | PROGRAM.capabilities)
+loaded = load((PROGRAM,), presets=port_bits(map(int, sys.argv[3].split(","))))
+send(Path(sys.argv[2]), loaded.manifest, loaded.descriptors, agent_uids={0}, timeout_s=50)
+"""
+
+
+def load_capture(folder: Path, ports: Iterable[int]) -> handover.Handover:
+    """Have the loader attach the capture to `ports`, with its own privileges; take what it hands over."""
+    path = folder / "handover.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        listener.settimeout(50)
+        arguments = [str(MAIN.parents[2]), str(path), ",".join(map(str, ports))]
+        loader = subprocess.Popen([*AS_IN_ITS_UNIT, "/usr/bin/python3", "-I", "-c", _LOAD, *arguments])
+        connection, _ = listener.accept()
+        with connection:
+            taken = handover.receive(connection, timeout_s=50)
+            handover.accept(connection)
+        assert loader.wait(50) == 0
+    path.unlink()
+    return taken
+
+
+class Observing:
+    """Reads the capture into an observer for the time of a block, and keeps what it says of some ports."""
+
+    def __init__(
+        self,
+        handed: handover.Handover,
+        *ports: int,
+        observer: Observer | None = None,
+        also: Callable[[Segment], None] | None = None,
+    ) -> None:
+        self._capture = HttpCapture(handover=handed)
+        self._ports = frozenset(ports)
+        self.observer = observer or Observer()
+        self._also = also
+        self.exchanges: list[ExchangeFacts] = []
+        self.unobserved: list[UnobservedFacts] = []
+        self.lost = 0
+        self.holes_in_answers = 0  # pieces of answers that the capture left out of long segments
+        self._reading: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Observing:
+        self._capture.open()
+        await asyncio.sleep(_QUIET_S)  # the last of what went on before
+        for _ in self._capture.segments():
+            pass
+        self._capture.losses(now())
+        self._reading = asyncio.ensure_future(self._read_on())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._reading is not None
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+        self._capture.close()
+
+    async def _read_on(self) -> None:
+        while True:
+            self.read()
+            await asyncio.sleep(_READ_S)
+
+    def read(self) -> None:
+        """Take what was captured since the last time."""
+        for segment in self._capture.segments():
+            if segment.port in self._ports:
+                self.observer.feed(segment)
+                self.holes_in_answers += segment.skipped > 0 and not segment.to_server
+                if self._also is not None:
+                    self._also(segment)
+        moment = now()
+        lost = sum(gap.lost for gap in self._capture.losses(moment))
+        if lost:
+            self.lost += lost
+            self.observer.lost(lost, moment.boot_ns)
+        self.observer.advance(moment.boot_ns)
+        for facts in self.observer.take():
+            if isinstance(facts, ExchangeFacts):
+                self.exchanges.append(facts)
+            else:
+                self.unobserved.append(facts)
+
+    def in_flight(self) -> list[FlightFacts]:
+        """Return the requests that have not been answered."""
+        return self.observer.in_flight(now().boot_ns)
+
+    async def until(self, enough: Callable[[], bool], seconds: float = 15.0) -> None:
+        """Wait until it is enough or time is up; what is missing then, the caller's comparison tells."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not enough():  # noqa: ASYNC110 - what is waited for is read from the kernel by polling
+                    await asyncio.sleep(_READ_S)
+
+    def of(self, port: int) -> list[ExchangeFacts]:
+        """Return the exchanges of one port that named a model, as they ended."""
+        return [facts for facts in self.exchanges if facts.name.port == port and facts.name.model is not None]
+
+    async def settled(self, port: int, count: int) -> list[ExchangeFacts]:
+        """Wait for so many exchanges of a port and a little for what must not come; return them."""
+        await self.until(lambda: len(self.of(port)) + sum(u.count for u in self.unobserved) >= count)
+        await asyncio.sleep(_QUIET_S)
+        return self.of(port)
