@@ -4,52 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import subprocess
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from probes import registry
 from probes.host.clock import now
 from probes.http.facts import ExchangeFacts, FlightFacts, UnobservedFacts
 from probes.http.observer import Observer
 from probes.http.segment import Segment
 from probes.kernel import handover
-from probes.kernel.http_capture import HttpCapture
-from tests.kernel.conftest import AS_IN_ITS_UNIT, MAIN
+from probes.kernel.http_capture import NAME, HttpCapture
+from tests.kernel.conftest import AS_IN_ITS_UNIT, run_loader
 
 _READ_S = 0.02
 _QUIET_S = 0.2
-_LOAD = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from probes.kernel.capabilities import keep_only
-from probes.kernel.handover import send
-from probes.kernel.http_capture import PROGRAM, port_bits
-from probes.kernel.loader import load
-from probes.kernel.programs import LOADING
-keep_only(LOADING | PROGRAM.capabilities)
-loaded = load((PROGRAM,), presets=port_bits(map(int, sys.argv[3].split(","))))
-send(Path(sys.argv[2]), loaded.manifest, loaded.descriptors, agent_uids={0}, timeout_s=50)
-"""
 
 
 def load_capture(folder: Path, ports: Iterable[int]) -> handover.Handover:
     """Have the loader attach the capture to `ports`, with its own privileges; take what it hands over."""
-    path = folder / "handover.sock"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(path))
-        listener.listen(1)
-        listener.settimeout(50)
-        arguments = [str(MAIN.parents[2]), str(path), ",".join(map(str, ports))]
-        loader = subprocess.Popen([*AS_IN_ITS_UNIT, "/usr/bin/python3", "-I", "-c", _LOAD, *arguments])
-        connection, _ = listener.accept()
-        with connection:
-            taken = handover.receive(connection, timeout_s=50)
-            handover.accept(connection)
-        assert loader.wait(50) == 0
-    path.unlink()
-    return taken
+    others = [spec.name for spec in registry.SENSORS if spec.name != NAME]
+    config = f"disabled = {json.dumps(others)}\n[http]\nports = {json.dumps(list(ports))}\n"
+    run = run_loader(folder, config=config, prefix=AS_IN_ITS_UNIT)
+    assert run.status == 0, run.said
+    return run.handover
 
 
 class Observing:
