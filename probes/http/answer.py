@@ -114,6 +114,17 @@ class Answer:
         content = self.content
         return content.done and (self.route in _BY_DONE_ALONE or content.finish.value != "none")
 
+    @property
+    def said_all(self) -> bool:
+        """Whether a stream said that it is done, whatever came after."""
+        return self.streamed and self.status < 400 and self.content.done
+
+    @property
+    def said_nothing(self) -> bool:
+        """Whether there was neither an answer nor an error, where there should be one."""
+        content = self.content
+        return self.route in JUDGED and self.status < 400 and not content.answers and content.error is None
+
     def body(self, data: bytes, at_ns: int) -> None:
         """Take the next bytes of the body."""
         self.body_bytes += len(data)

@@ -180,7 +180,7 @@ class Connection:
         if ending is not None and not self.certain:
             self._ledger.unobserved(self, UnobservedReason.LOST, at_ns)
             return
-        said = exchange.finish(ending, at_ns)
+        said = exchange.finish(ending, at_ns, client_left=self._client_closed_ns is not None)
         if isinstance(said, ExchangeFacts):
             self._ledger.exchange(said)
         else:

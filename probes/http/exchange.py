@@ -46,13 +46,18 @@ class Exchange:
         """Begin its answer."""
         self.answer = Answer(head, self.request.route, at_ns)
 
-    def finish(self, ending: Ending | None, at_ns: int) -> ExchangeFacts | UnobservedReason:
+    def finish(
+        self, ending: Ending | None, at_ns: int, *, client_left: bool
+    ) -> ExchangeFacts | UnobservedReason:
         """Say what is known, now that it is over. None as ending: it is whole, as HTTP sees it.
 
         This is the one place that decides whether an exchange was observed. Nothing is said about an answer
         that misses bytes, as every fact could be another with them (except where nobody looks into the answer
         anyway); nor about one in a coding that cannot be looked into, unless its status says that it is an
         error.
+
+        Clients close at a stream's [DONE] without waiting for the end of the message: they have heard it all.
+        Servers end in good order a message that nobody waits for any more: such an answer is not broken.
         """
         self.request.drop()
         answer = self.answer
@@ -64,8 +69,12 @@ class Exchange:
         answer.end(at_ns, whole=ending is None)
         if answer.opaque and answer.status < 400:
             return UnobservedReason.ENCODING
+        if ending is Ending.CANCELLED and answer.said_all:
+            ending = None
         if ending is None:
             ending = Ending.COMPLETE if answer.terminated else Ending.UNTERMINATED
+            if client_left and not answer.said_all and (not answer.terminated or answer.said_nothing):
+                ending = Ending.CANCELLED
         return self._facts(answer, ending, at_ns)
 
     def _unanswered(self, ending: Ending, at_ns: int) -> ExchangeFacts:
