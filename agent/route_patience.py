@@ -28,6 +28,7 @@ _ROW_NS: Final = 60_000_000_000
 """Requests that follow one another within this time are one row of attempts."""
 
 _FLIGHTS: Final = 64
+_ROUNDING_NS: Final = 1_000_000
 _LEARNING: Final = 0.02
 _FADING: Final = 0.999
 _BELIEVED_S: Final = 60.0
@@ -61,12 +62,13 @@ class PortMemory:
     good_since: int = 0  # good answers since a stall was last seen
     whole_share: float = 0.0
     slowest_s: float = 0.0
+    laid_to: RouteName | None = None  # the route that the present silence is laid to
     flights: dict[RouteName, FlightFacts] = field(default_factory=dict)
 
     def forget_silence(self, until_ns: int) -> None:
         """Begin anew: what happens until then is not seen, and may be a sign of life."""
         self.alive_ns = max(self.alive_ns or 0, until_ns)
-        self.asked_since_ns = None
+        self.asked_since_ns = self.laid_to = None
         self.gave_up = 0
         self.flights.clear()
 
@@ -80,7 +82,7 @@ class PortMemory:
                 self.gave_up += 1
             return
         self.alive_ns = max(self.alive_ns or 0, now_ns)
-        self.asked_since_ns = None
+        self.asked_since_ns = self.laid_to = None
         self.gave_up = 0
         if facts.ending is Ending.COMPLETE and facts.status == 200 and not facts.error_in_answer:
             self._learn(facts)
@@ -96,8 +98,9 @@ class PortMemory:
         self._asked(now_ns - int(flight.oldest_s * 1e9), now_ns)
         if flight.requests > flight.waiting:
             byte_ns = now_ns - int(flight.silent_s * 1e9)
-            if byte_ns > (self.alive_ns or 0):
+            if byte_ns > (self.alive_ns or 0) + _ROUNDING_NS:
                 self.alive_ns = byte_ns
+                self.laid_to = None
                 self.gave_up = 0
 
     def silent_s(self, now_ns: int) -> float:
@@ -105,6 +108,12 @@ class PortMemory:
         if self.asked_since_ns is None:
             return 0.0
         return max(0, now_ns - max(self.alive_ns or 0, self.asked_since_ns)) / 1e9
+
+    def lays_stall_to(self, name: RouteName) -> bool:
+        """Return whether the present silence is laid to `name`: the first route that was asked about."""
+        if self.laid_to is None:
+            self.laid_to = name
+        return self.laid_to == name
 
     def witnesses(self) -> int:
         """Return how many requests had no answer in this silence: those under way and those given up."""
@@ -125,6 +134,7 @@ class PortMemory:
     def _asked(self, since_ns: int, now_ns: int) -> None:
         if self.asked_since_ns is None or since_ns > self.asked_last_ns + _ROW_NS:
             self.asked_since_ns = since_ns
+            self.laid_to = None
             self.idle_before_s = max(0.0, (since_ns - (self.alive_ns or since_ns)) / 1e9)
             self.gave_up = 0
         else:

@@ -5,8 +5,9 @@ ends there, with a refusal, an error or a closed connection too: a server that i
 stalled. How long silence may last is learnt and scaled (`agent.route_patience`). Health pages are no sign of
 life, because a stalled engine goes on answering them.
 
-One request alone may be at fault itself, so it is a note; that a second one (under way or given up by its
-client) has no answer either is the second witness.
+One silence is one case, however many routes and models wait on the port: it is laid to the first of them, and
+the others are its witnesses. One request alone may be at fault itself, so it is a note; that a second one
+(under way or given up by its client) has no answer either is the second witness.
 
 What is not seen is no silence. After a loss, or an exchange that could not be followed, an engine may go on
 with streams that the sensor no longer knows of: for `unseen_s` nothing is said of that port.
@@ -145,7 +146,7 @@ class RouteStall:
         if silent_s < self._config.patience_s or told.facts.oldest_s < self._config.waited_min_s:
             return ()
         patience_s = memory.patience_s(told.origin.server, self._config)
-        if silent_s < patience_s:
+        if silent_s < patience_s or not memory.lays_stall_to(told.facts.name):
             return ()
         memory.good_since = 0
         return (self._stalled(told, memory, silent_s, patience_s),)

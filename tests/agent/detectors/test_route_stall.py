@@ -105,6 +105,21 @@ def test_one_request_alone_is_a_note_until_a_second_waits(detector: RouteStall) 
     assert (worse.severity, worse.count) == (Severity.CRITICAL, 0)
 
 
+def test_one_silence_is_one_case_however_many_routes_wait(detector: RouteStall) -> None:
+    """Chat, embeddings and another model wait on one engine: one case, three witnesses."""
+    found: list[Finding] = []
+    for n in range(1, 60):
+        waits = {"requests": 1, "oldest_s": 5.0 * n}
+        found += present(
+            detector,
+            in_flight(LEARNT_S + 5 * n, **waits),
+            in_flight(LEARNT_S + 5 * n, route=Route.EMBEDDINGS, **waits),
+            in_flight(LEARNT_S + 5 * n, model="another", **waits),
+        )
+    assert {each.subject for each in found} == {ROUTE}
+    assert {(each.severity, each.reasons[0].count) for each in found} == {(Severity.CRITICAL, 3)}
+
+
 def test_clients_that_give_up_and_try_again_do_not_hide_it(detector: RouteStall) -> None:
     """No single request waits long, but none is ever answered."""
     found: list[Finding] = []
