@@ -8,6 +8,7 @@ from agent.detector import Detector
 from agent.detectors.blind_sensor import BlindSensor
 from agent.detectors.fatal_signal import FatalSignalDetector
 from agent.detectors.gpu_access import GpuAccess
+from agent.detectors.gpu_clocks import GpuClocks
 from agent.detectors.gpu_placement import GpuPlacement
 from agent.detectors.memory_exhaustion import MemoryExhaustion
 from agent.detectors.off_mesh_listener import OffMeshListener
@@ -23,6 +24,7 @@ DETECTORS: Final[tuple[type[Detector], ...]] = (
     BlindSensor,
     FatalSignalDetector,
     GpuAccess,
+    GpuClocks,
     GpuPlacement,
     MemoryExhaustion,
     OffMeshListener,
