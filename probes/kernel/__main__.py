@@ -20,7 +20,7 @@ if __package__ in (None, ""):  # run as a file: only the folder that holds `prob
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from probes.kernel.capabilities import keep_only
-from probes.kernel.config import CaptureWay, ConfigInvalid, HttpConfig, read_config
+from probes.kernel.config import CaptureWay, ConfigInvalid, LoaderConfig, read_config
 from probes.kernel.handover import HandoverError, Manifest, send
 from probes.kernel.loader import Loaded, load
 from probes.kernel.programs import LOADING, Capability
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _list(as_json=options.json)
         _use_the_systems_python(arguments)
         if options.command == "check":
-            return _check(as_json=options.json)
+            return _check(options)
         return _load(options)
     except (ConfigInvalid, HandoverError) as error:
         print(f"nanobot-probes: {error}", file=sys.stderr)  # noqa: T201 - a command's answer
@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true")
     checking = commands.add_parser("check", help="compile and attach for real, say what works, let go")
     checking.add_argument("--json", action="store_true")
+    checking.add_argument(
+        "--config", type=Path, help="check with this configuration in place of the defaults"
+    )
     return parser
 
 
@@ -83,21 +86,27 @@ def _list(*, as_json: bool) -> int:
     return 0
 
 
-def _check(*, as_json: bool) -> int:
-    loaded = _load_bounded(HttpConfig())
+def _check(options: argparse.Namespace) -> int:
+    config = _config(options.config) if options.config is not None else LoaderConfig()
+    loaded = _load_bounded(config)
     _let_go(loaded)
-    if as_json:
+    if options.json:
         _say(json.dumps({"sensors": _outcome(loaded.manifest)}, indent=2))
     else:
         for row in _outcome(loaded.manifest):
             _say(f"{row['name']:24} {row['state']:10} {row['detail'] or ''}".rstrip())
-    return 0 if all(entry.blind is None for entry in loaded.manifest.sensors) else 1
+    wanted = [entry for entry in loaded.manifest.sensors if entry.sensor not in config.disabled]
+    return 0 if all(entry.blind is None for entry in wanted) else 1
+
+
+def _config(path: Path) -> LoaderConfig:
+    return read_config(path, sensors=(spec.name for spec in SENSORS))
 
 
 def _load(options: argparse.Namespace) -> int:
-    config = read_config(options.config, sensors=(spec.name for spec in SENSORS))
+    config = _config(options.config)
     agent_uids = {_uid(options.agent_user), 0}
-    loaded = _load_bounded(config.http, disabled=config.disabled)
+    loaded = _load_bounded(config)
     try:
         send(config.socket, loaded.manifest, loaded.descriptors, agent_uids=agent_uids, timeout_s=_TIMEOUT_S)
     finally:
@@ -107,24 +116,24 @@ def _load(options: argparse.Namespace) -> int:
     return 0
 
 
-def _load_bounded(http: HttpConfig, *, disabled: frozenset[str] = frozenset()) -> Loaded:
+def _load_bounded(config: LoaderConfig) -> Loaded:
     """Load with no capability but those that the enabled programs take; mounting tracefs comes before."""
     mount_privately()
     try:
-        keep_only(_needed(http, disabled))
+        keep_only(_needed(config))
     except OSError as error:  # a sandbox without capset; what is held is bounded elsewhere or by nobody
         print(f"nanobot-probes: keeps all its capabilities: {error}", file=sys.stderr)  # noqa: T201
-    return load(programs(), disabled=disabled, http=http)
+    return load(programs(), disabled=config.disabled, http=config.http)
 
 
-def _needed(http: HttpConfig, disabled: frozenset[str]) -> frozenset[Capability]:
-    enabled = [p for p in programs() if p.sensor not in disabled]
-    sniffs = http.capture is CaptureWay.PACKET and any(p.ports is not None for p in enabled)
+def _needed(config: LoaderConfig) -> frozenset[Capability]:
+    enabled = [p for p in programs() if p.sensor not in config.disabled]
+    sniffs = config.http.capture is CaptureWay.PACKET and any(p.ports is not None for p in enabled)
     # NET_ADMIN stays in that case too: it lets the socket have a buffer larger than net.core.rmem_max.
     return LOADING.union(
         *(p.capabilities for p in enabled),
         {Capability.NET_RAW} if sniffs else (),
-        {Capability.SYS_ADMIN} if http.tls_libraries else (),  # uprobes
+        {Capability.SYS_ADMIN} if config.http.tls_libraries else (),  # uprobes
     )
 
 

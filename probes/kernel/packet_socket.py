@@ -54,7 +54,9 @@ def open_packet_socket(ports: Sequence[int]) -> socket.socket:
     return opened
 
 
-def in_a_network_of_its_own(init: Path = Path("/proc/1/ns/net")) -> bool:
+def in_a_network_of_its_own(
+    init: Path = Path("/proc/1/ns/net"), devices: Path = Path("/proc/self/net/dev")
+) -> bool:
     """Whether this process sees another network than the host's, as far as can be told.
 
     The namespace of the first process is compared where it may be read; else, as in a unit with
@@ -62,7 +64,11 @@ def in_a_network_of_its_own(init: Path = Path("/proc/1/ns/net")) -> bool:
     """
     with contextlib.suppress(OSError):
         return init.readlink() != Path("/proc/self/ns/net").readlink()
-    return [name for _, name in socket.if_nameindex()] == ["lo"]
+    try:  # a file, because the unit as it is shipped may open no socket to ask for names
+        lines = devices.read_text().splitlines()
+    except OSError:
+        return False
+    return [line.partition(":")[0].strip() for line in lines if ":" in line] == ["lo"]
 
 
 def filter_for(ports: Sequence[int]) -> bytes:

@@ -222,6 +222,28 @@ def test_the_programs_can_only_let_pass() -> None:
     assert set(re.findall(r"return\b([^;]*);", packet)) == {" 1"}
 
 
+_EARLY = """
+open("/proc/sys/net/ipv4/tcp_fastopen", "w").write(str(0x607))  # both sides, and data in the first SYN
+with listen("127.0.0.1", given["port"]) as listener:
+    client = socket.socket()
+    client.sendto(b"early data", socket.MSG_FASTOPEN, listener.getsockname())
+    server, _ = listener.accept()
+    assert read(server, 10) == b"early data"
+    server.close(); client.close()
+"""
+
+
+def test_data_in_a_syn_comes_after_it(reading: Reading) -> None:
+    """TCP Fast Open (RFC 7413): the SYN is a segment without data, and what it carried begins one further."""
+    traffic.run(reading.group, _EARLY, port=_PORTS[0])
+    found = reading.until(ended)
+    begun, early = [s for s in found if s.to_server][:2]
+    assert (begun.flags, begun.data) == (SYN, b"")
+    assert (early.flags, early.data) == (0, b"early data")
+    assert early.seq == (begun.seq + 1) % (1 << 32)
+    assert early.connection == begun.connection == next(s.connection for s in found if not s.to_server)
+
+
 _REQUESTS = """
 with listen("127.0.0.1", given["port"]) as listener:
     client = socket.create_connection(("127.0.0.1", given["port"]))

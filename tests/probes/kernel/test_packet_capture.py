@@ -154,6 +154,18 @@ def test_another_network_is_told_by_its_namespace(tmp_path: Path) -> None:
     link = tmp_path / "net"
     link.symlink_to("net:[1]")
     assert in_a_network_of_its_own(link) is True
+    link.unlink()
+    link.symlink_to(Path("/proc/self/ns/net").readlink())
+    assert in_a_network_of_its_own(link) is False
+
+
+@pytest.mark.parametrize(("others", "own"), [("", True), ("  eth0: 1 2\n", False)])
+def test_a_network_of_loopback_alone_is_none_of_a_host(tmp_path: Path, others: str, own: bool) -> None:
+    """Where the first process's namespace may not be read, the devices tell; else nothing does."""
+    devices = tmp_path / "dev"
+    devices.write_text(f"Inter-|   Receive\n face |bytes    packets\n    lo: 7 7\n{others}")
+    assert in_a_network_of_its_own(tmp_path / "none", devices) is own
+    assert in_a_network_of_its_own(tmp_path / "none", tmp_path / "none") is False
 
 
 def test_without_a_handover_it_is_blind() -> None:
