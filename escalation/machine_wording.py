@@ -34,7 +34,9 @@ _RECOVERY: Final = {
 def memory_fact(evidence: MemoryEvidence) -> str:
     """Return how a host's memory stands."""
     left, whole, free = map(size, (evidence.available_bytes, evidence.total_bytes, evidence.free_bytes))
-    parts = [f"{left} of {whole} can be had ({free} free), floor {size(evidence.floor_bytes)}"]
+    parts = [f"{left} of {whole} can be had ({free} free)"]
+    if evidence.floor_bytes:
+        parts.append(f"floor {size(evidence.floor_bytes)}")
     if evidence.empty_in_s is not None:
         speed = size(max(0, int(min(evidence.falls_bytes_per_s, 1e18))))
         parts.append(f"falls by {speed} a second: nothing left in {duration(evidence.empty_in_s)}")

@@ -13,6 +13,7 @@ from agent.detectors.gpu_placement import GpuPlacement
 from agent.detectors.memory_exhaustion import MemoryExhaustion
 from agent.detectors.off_mesh_listener import OffMeshListener
 from agent.detectors.oom_kill import OomKillDetector
+from agent.detectors.page_cache import PageCache
 from agent.detectors.route_answers import RouteAnswers
 from agent.detectors.route_baseline import RouteBaseline
 from agent.detectors.route_failures import RouteFailures
@@ -29,6 +30,7 @@ DETECTORS: Final[tuple[type[Detector], ...]] = (
     MemoryExhaustion,
     OffMeshListener,
     OomKillDetector,
+    PageCache,
     RouteAnswers,
     RouteBaseline,
     RouteFailures,
