@@ -3,17 +3,21 @@
 A bucket is a minute, or as much longer as it takes to hold enough exchanges; a route that is used too little
 for that is not judged. A bucket is *off* where three things agree: it lies beyond the usual by a practical
 effect, not by a statistical one; the baseline finds it rare; and (for shares) chance does not explain it.
-Several in a row make a case.
+Several in a row make a case. Shares of few exchanges jump, so a row of them may hold buckets that are neither
+off nor back, and must be too unlikely as a whole (`_CERTAIN`), or a route that always fails a little would
+open a case every few days.
 
 Long prompts are slow by right. So the median size of a bucket's requests is learnt beside the median time to
 the first token, and a bucket of larger requests than usual may take longer in proportion. Nothing is divided
 by the size: with a prefix cache a large prompt takes no longer than a small one, and where both kinds are
 mixed such a quotient jumps with the mix.
 
-What is off is not learnt, so a fault does not become the norm while it lasts. But no baseline may be wrong
-for ever: at the end of each hour the level of that hour moves by `hour_share` of the way to what was not
-learnt. A new level that stays, and one that returns every day at its hour, so stop being news after two to
-five days of their kind (working days, weekends). A share of failures that is off is never learnt.
+What is off is not learnt, so a fault does not become the norm while it lasts. What then was no case is learnt
+afterwards, and of a slow time that was one its last buckets are: a route that is slow now and then is not
+rarely so. And no baseline may be wrong for ever: at the end of each hour the level of that hour moves by
+`hour_share` of the way to what was not learnt. A new level that stays, and one that returns every day at its
+hour, so stop being news after two to five days of their kind (working days, weekends). A share of failures
+that made a case is never learnt.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import struct
 from array import array
 from collections import deque
 from dataclasses import dataclass
+from math import log
 from statistics import median
 from typing import Annotated, Final
 
@@ -38,6 +43,14 @@ _SAMPLES: Final = 64
 """Values of one bucket that are kept for its median; of more, the latest."""
 
 _MEDIANS: Final = 15
+"""Buckets that were off of which the values are kept, for the evidence and to be learnt afterwards."""
+
+_CERTAIN: Final = 14.0
+"""A row of shares must be so unlikely: minus the natural log of its chance (Chernoff), one in a million."""
+
+_LEAST_SHARE: Final = 0.01
+"""A route that never failed is taken to fail this often: nothing is impossible after an hour of watching."""
+
 _ANSWER_TOKENS: Final = 256
 _BACK: Final = 1.5
 _BYTES_WEIGHT: Final = 2.0 / 401.0
@@ -67,7 +80,8 @@ class ShiftConfig(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_on
     exchanges_min: Annotated[int, Meta(ge=3)] = 10
     warm_up_buckets: Annotated[int, Meta(ge=1)] = 30
     warm_up_s: Annotated[float, Meta(ge=0)] = 3600.0
-    in_a_row: Annotated[int, Meta(ge=1)] = 3
+    failing_in_a_row: Annotated[int, Meta(ge=1)] = 3
+    slow_in_a_row: Annotated[int, Meta(ge=1)] = 5
     surprise_min: Annotated[float, Meta(ge=0)] = 1.5
     errors_rise: Annotated[float, Meta(gt=0, le=1)] = 0.1
     failures_min: Annotated[int, Meta(ge=1)] = 5
@@ -120,11 +134,18 @@ class _Row:
         self.buckets = self.exchanges = self.affected = self.streamed = self.told = 0
         self.values: deque[float] = deque(maxlen=_MEDIANS)
 
+    def add(self, bucket: Bucket, affected: int, streamed: int) -> None:
+        """Count the exchanges of one more bucket."""
+        self.exchanges += bucket.exchanges
+        self.affected += affected
+        self.streamed += streamed
+
 
 class Series:
     """One measure of one route."""
 
     __slots__ = (
+        "_aside",
         "_back",
         "_baseline",
         "_began_ns",
@@ -156,6 +177,7 @@ class Series:
         self._hour = 0
         self._hour_count = 0
         self._hour_sum = 0.0
+        self._aside: deque[tuple[float, Bucket]] = deque(maxlen=_MEDIANS)
         self._values = array("f")
         self._sizes = array("f")
         self.drop()
@@ -184,6 +206,7 @@ class Series:
         """Forget the bucket that is under way, and what was in a row: not everything was seen."""
         self._row = None
         self._back = 0
+        self._aside.clear()
         self._clear()
 
     def outcome(self, now_ns: int, *, failed: bool, streamed: bool) -> None:
@@ -231,22 +254,24 @@ class Series:
             self._learn(bucket, now)
             return None
         expected = usual * self._growth(bucket)
-        if self._is_off(bucket, expected) and (was_usual is not None or self._rare(bucket, unix_s)):
+        opened = was_usual is not None
+        if self._is_off(bucket, expected) and (opened or self._rare(bucket, unix_s)):
             self._back = 0
-            if self.measure is not Measure.FAILURES:
-                self._put_aside(bucket, unix_s)
-            return self._shift(bucket, expected, now, opened=was_usual is not None)
+            return self._went_off(bucket, expected, now, opened=opened)
+        back = self._is_back(bucket, expected)
+        if self._row is not None and not back and not opened and self.measure is Measure.FAILURES:
+            self._row.add(bucket, bucket.failed, bucket.failed_streamed)
+            return None
         self._row = None
-        if was_usual is None:
-            self._back = 0
-            self._learn(bucket, now)
-        elif self._is_back(bucket, expected):
-            self._back += 1
-            if self.warm:
-                self._learn(bucket, now)
-        else:
+        if opened and not back:
             self._back = 0
             self._put_aside(bucket, unix_s)
+            return None
+        self._back = self._back + 1 if opened else 0
+        if not opened:
+            self._learn_aside()
+        if self.warm or not opened:
+            self._learn(bucket, now)
         return None
 
     def to_bytes(self) -> bytes:
@@ -344,18 +369,24 @@ class Series:
             return max(config.slower_factor * expected, expected + config.slower_s)
         return expected / config.slower_factor
 
-    def _shift(self, bucket: Bucket, expected: float, now: Instant, *, opened: bool) -> Shift | None:
+    def _went_off(self, bucket: Bucket, expected: float, now: Instant, *, opened: bool) -> Shift | None:
+        unix_s = now.unix_ns / 1e9
         row = self._row
         if row is None:
             row = self._row = _Row(bucket.began_ns)
-        slow = sum(self._is_slow(value, expected) for value in bucket.values)
+        if bucket.values:
+            slow = sum(self._is_slow(value, expected) for value in bucket.values)
+            row.add(bucket, slow, slow)
+            self._put_aside(bucket, unix_s)
+        else:
+            row.add(bucket, bucket.failed, bucket.failed_streamed)
         row.buckets += 1
-        row.exchanges += bucket.exchanges
-        row.affected += slow if bucket.values else bucket.failed
-        row.streamed += slow if bucket.values else bucket.failed_streamed
         row.values.append(bucket.value)
-        if not opened and (row.buckets < self._config.in_a_row or not self._certain(row, expected)):
+        self._aside.append((unix_s, bucket))
+        if not opened and not self._makes_a_case(row, expected):
             return None
+        if self.measure is Measure.FAILURES:
+            self._aside.clear()
         fresh, row.told = row.affected - row.told, row.affected
         share = row.affected / row.exchanges
         return Shift(
@@ -369,13 +400,24 @@ class Series:
             limit=self._limit(expected),
         )
 
-    def _certain(self, row: _Row, expected: float) -> bool:
-        """Whether the buckets together leave no doubt: enough failures, and surely half the rise."""
-        if self.measure is not Measure.FAILURES:
-            return True
+    def _makes_a_case(self, row: _Row, expected: float) -> bool:
+        """Whether the buckets in a row are enough, and for shares too unlikely to be a whim."""
         config = self._config
-        surely = share_at_least(row.affected, row.exchanges)
-        return row.affected >= config.failures_min and surely >= expected + config.errors_rise / 2
+        if self.measure is not Measure.FAILURES:
+            return row.buckets >= config.slow_in_a_row
+        share = row.affected / row.exchanges
+        return (
+            row.buckets >= config.failing_in_a_row
+            and row.affected >= config.failures_min
+            and share >= expected + config.errors_rise
+            and row.exchanges * _unlikeliness(share, max(expected, _LEAST_SHARE)) >= _CERTAIN
+        )
+
+    def _learn_aside(self) -> None:
+        """Learn what was set aside and is no open case any more."""
+        for unix_s, bucket in self._aside:
+            self._baseline.observe(unix_s, bucket.value)
+        self._aside.clear()
 
     def _learn(self, bucket: Bucket, now: Instant) -> None:
         self._baseline.observe(now.unix_ns / 1e9, bucket.value)
@@ -397,3 +439,12 @@ class Series:
             self._hour, self._hour_sum, self._hour_count = hour, 0.0, 0
         self._hour_sum += bucket.value / self._growth(bucket)
         self._hour_count += 1
+
+
+def _unlikeliness(share: float, usual: float) -> float:
+    """Return how unlikely each exchange makes `share` where `usual` holds: relative entropy, in nats."""
+    if not usual < share:
+        return 0.0
+    if usual >= 1.0 or share >= 1.0:
+        return -log(usual)
+    return share * log(share / usual) + (1.0 - share) * log((1.0 - share) / (1.0 - usual))

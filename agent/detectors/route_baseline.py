@@ -98,8 +98,8 @@ class RouteBaseline:
             severity=(Severity.MEDIUM, Severity.HIGH),
             sensors=(SENSOR,),
             opens="The share of failed exchanges is `errors_rise` above what is usual on the route at this "
-            "hour, `in_a_row` buckets long, with at least `failures_min` failures that chance does not "
-            "explain. High from one half on.",
+            "hour, `failing_in_a_row` buckets long, with at least `failures_min` failures that chance does "
+            "not explain. High from one half on.",
             quiet="What clients do (4xx, cancelled); what other detectors judge (busy, rate-limited, cooling "
             "down, too long a prompt); a model that is being loaded; a share that was always so; too little "
             "traffic to tell (`exchanges_min` in `bucket_longest_s`); the first `warm_up_s`.",
@@ -112,7 +112,7 @@ class RouteBaseline:
             sensors=(SENSOR,),
             opens="The median time to the first token is `slower_factor` times what is usual on the route at "
             "this hour, and `slower_s` more; or tokens come that much more slowly, so that an answer of 256 "
-            "takes `answer_slower_s` longer; `in_a_row` buckets long.",
+            "takes `answer_slower_s` longer; `slow_in_a_row` buckets long.",
             quiet="Larger prompts than usual (in proportion to their size); one huge prompt; the first "
             "requests after an idle time, which wait for the model; the same slow hour every day; too little "
             "traffic to tell; a level that has lasted for days, which becomes the usual one.",
