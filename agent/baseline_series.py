@@ -81,7 +81,7 @@ class ShiftConfig(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_on
     warm_up_buckets: Annotated[int, Meta(ge=1)] = 30
     warm_up_s: Annotated[float, Meta(ge=0)] = 3600.0
     failing_in_a_row: Annotated[int, Meta(ge=1)] = 3
-    slow_in_a_row: Annotated[int, Meta(ge=1)] = 5
+    slow_in_a_row: Annotated[int, Meta(ge=1)] = 8
     surprise_min: Annotated[float, Meta(ge=0)] = 1.5
     errors_rise: Annotated[float, Meta(gt=0, le=1)] = 0.1
     failures_min: Annotated[int, Meta(ge=1)] = 5
@@ -259,8 +259,11 @@ class Series:
             self._back = 0
             return self._went_off(bucket, expected, now, opened=opened)
         back = self._is_back(bucket, expected)
-        if self._row is not None and not back and not opened and self.measure is Measure.FAILURES:
-            self._row.add(bucket, bucket.failed, bucket.failed_streamed)
+        if self._row is not None and not back and not opened:
+            slow = sum(self._is_slow(value, expected) for value in bucket.values)
+            affected = (slow, slow) if bucket.values else (bucket.failed, bucket.failed_streamed)
+            self._row.add(bucket, *affected)
+            self._aside.append((unix_s, bucket))
             return None
         self._row = None
         if opened and not back:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import msgspec
 
@@ -111,6 +111,17 @@ class Detector(Protocol):
 
     def watching(self) -> Sequence[ProcessKey]:
         """Return the processes whose life the next tick should tell."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A detector that learns: what it learnt is kept beside the cases, and comes back after a restart."""
+
+    def memory(self) -> Mapping[str, bytes]:
+        """Return what was learnt, by key; of bounded number and size."""
+
+    def recall(self, memory: Mapping[str, bytes]) -> int:
+        """Take up what an earlier one returned; return how many entries could not be read."""
 
 
 def sight_after(seeing_since: Instant | None, gap: Gap) -> Instant | None:

@@ -7,11 +7,11 @@ and leaves the other detectors alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.cases import CaseBook, Changes
-from agent.detector import Detector, ProcessKey, Tick, World
+from agent.detector import Detector, ProcessKey, Remembering, Tick, World
 from agent.finding import Finding, Hysteresis, Place
 from escalation.model import FaultClass
 from probes.observation import Instant, Observation
@@ -45,9 +45,35 @@ class Judge:
 
     def retune(self, detectors: Sequence[Detector], observations: Sequence[Observation]) -> None:
         """Go on with newly configured detectors, told by `observations` what each sensor's sight is."""
+        memory = self.memory()
         self._detectors = tuple(detectors)
         self.book.retune(hysteresis_of(detectors))
+        self.recall(memory)
         self._judged(observations)
+
+    def memory(self) -> dict[str, bytes]:
+        """Return what the detectors that learn have learnt, by their names and keys."""
+        kept: dict[str, bytes] = {}
+        for detector in self._detectors:
+            if isinstance(detector, Remembering):
+                try:
+                    kept |= {f"{detector.NAME}/{key}": raw for key, raw in detector.memory().items()}
+                except Exception as error:  # noqa: BLE001  # one detector must not take the others down
+                    self._count(detector, error)
+        return kept
+
+    def recall(self, memory: Mapping[str, bytes]) -> int:
+        """Give each detector what it had learnt; return how many entries could not be read."""
+        unreadable = 0
+        for detector in self._detectors:
+            prefix = f"{detector.NAME}/"
+            own = {key.removeprefix(prefix): raw for key, raw in memory.items() if key.startswith(prefix)}
+            if own and isinstance(detector, Remembering):
+                try:
+                    unreadable += detector.recall(own)
+                except Exception as error:  # noqa: BLE001  # the same
+                    self._count(detector, error)
+        return unreadable
 
     def observe(self, observations: Sequence[Observation], now: Instant) -> Changes:
         """Judge `observations` in order."""

@@ -35,6 +35,8 @@ _TICK_NS: Final = 1_000_000_000
 _SLACK_NS: Final = 20_000_000
 _LOSS_EVERY_NS: Final = 10_000_000_000
 _RETRY_NS: Final = 1_000_000_000
+_MEMORY_NS: Final = 3_600_000_000_000
+MEMORY_PREFIX: Final = "learnt/"
 
 log = structlog.get_logger("nanobot.loop")
 
@@ -79,6 +81,8 @@ class WorkLoop:
         self._next_loss_ns = 0
         self._next_try_ns = 0
         self._next_feed_ns = 0
+        self._next_memory_ns = 0
+        self._remembered: frozenset[str] = frozenset()
         self._alarm: asyncio.TimerHandle | None = None
         self._restored = False
         self._failing = False
@@ -102,6 +106,7 @@ class WorkLoop:
                 await asyncio.sleep(0)
                 continue
             await self._sleep(next_ns)
+        self._next_memory_ns = 0
         await self.step()
 
     async def step(self) -> int:
@@ -114,6 +119,7 @@ class WorkLoop:
             self._observe(now)
             self._tick(now)
             await self._commit(now)
+            await self._remember(now)
             if not (self.backlog or len(self._pipeline) or self._lost.total()):
                 self._sensing.settle()
             await self._beat(now)
@@ -159,6 +165,7 @@ class WorkLoop:
         try:
             await self._spooling.open()
             notes = await self._spooling.notes(KEY_PREFIX)
+            memory = await self._spooling.notes(MEMORY_PREFIX)
         except OutboxError as error:
             self._spooling.failures += 1
             if first:
@@ -170,6 +177,10 @@ class WorkLoop:
         self._boot_id = self._spooling.boot_id
         self._restored = True
         self._next_try_ns = 0
+        self._next_memory_ns = now.boot_ns + _MEMORY_NS
+        self._remembered = frozenset(memory)
+        lost = self._judge.recall({key.removeprefix(MEMORY_PREFIX): raw for key, raw in memory.items()})
+        log.info("memory_restored", entries=len(memory) - lost, unreadable=lost)
         log.info("cases_restored", cases=len(notes) - unreadable, unreadable=unreadable)
 
     def _observe(self, now: Instant) -> None:
@@ -227,6 +238,23 @@ class WorkLoop:
             self._failing = False
             log.info("commits_work_again")
         self._written(reports)
+
+    async def _remember(self, now: Instant) -> None:
+        """Keep what was learnt, hourly and at the end; apart from the cases, which must not wait for it."""
+        if now.boot_ns < self._next_memory_ns:
+            return
+        self._next_memory_ns = now.boot_ns + _MEMORY_NS
+        notes: dict[str, bytes | None] = dict.fromkeys(self._remembered)
+        notes |= {MEMORY_PREFIX + key: raw for key, raw in self._judge.memory().items()}
+        if not notes:
+            return
+        try:
+            await self._spooling.append((), now_ns=now.unix_ns, notes=notes)
+        except OutboxError as error:
+            # Counted by the spooling; the next time all is written again.
+            log.debug("memory_not_written", error=str(error))
+        else:
+            self._remembered = frozenset(key for key, raw in notes.items() if raw is not None)
 
     def _written(self, reports: Sequence[Report]) -> None:
         if not reports:

@@ -21,15 +21,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import ClassVar, Final, Self
 
-from agent.baseline import UnreadableBaseline
 from agent.baseline_series import PACES, Measure, Series, Shift, ShiftConfig
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase
 from agent.route_findings import absent, gone_for_long, out_of_sight, present
 from agent.route_names import GENERATING, MODEL_ROUTES, SENSOR, route_id_of
 from agent.route_window import CountWindow, RouteTable
+from agent.subjects import cut
 from escalation.model import FaultClass, Reason, ReasonCode, RouteEvidence, Severity, Subject
-from probes.http.facts import Ending, ErrorKind, ExchangeFacts, RouteName
+from probes.http.facts import MODEL_BYTES, Ending, ErrorKind, ExchangeFacts, Route, RouteName
 from probes.observation import Blind, Exchange, Gap, Instant, Observation, Origin, Unobserved
 
 _ERRORS = FaultClass.ROUTE_ERRORS_RISING
@@ -169,22 +169,26 @@ class RouteBaseline:
         """Ask for nothing."""
         return ()
 
-    def memory(self) -> dict[tuple[RouteName, Measure], bytes]:
-        """Return what was learnt, to be kept across a restart; of bounded number and size."""
+    def memory(self) -> dict[str, bytes]:
+        """Return what was learnt, to be kept across a restart."""
         return {
-            (route.name, series.measure): series.to_bytes()
+            _key(route.name, series.measure): series.to_bytes()
             for route in self._table
             for series in route.series.values()
         }
 
-    def recall(self, memory: Mapping[tuple[RouteName, Measure], bytes], now: Instant) -> int:
-        """Take up what `memory` returned before; return how many of them could not be read."""
+    def recall(self, memory: Mapping[str, bytes]) -> int:
+        """Take up what `memory` returned before; return how many entries could not be read."""
         unreadable = 0
-        for (name, measure), raw in memory.items():
+        for key, raw in memory.items():
             try:
-                self._series(self._table.of(name, now.boot_ns), measure).recall(raw)
-            except UnreadableBaseline:
+                name, measure = _named(key)
+                series = Series(measure, self._config)
+                series.recall(raw)
+            except ValueError:
                 unreadable += 1
+            else:
+                self._table.of(name, 0).series[measure] = series
         return unreadable
 
     def _take(self, exchange: Exchange) -> None:
@@ -267,6 +271,18 @@ class RouteBaseline:
                 reason = Reason(ReasonCode.BACK_AT_BASELINE, count=count, threshold=usual or 0.0)
                 return absent(case, tick.now, reason)
         return gone_for_long(case, tick, self._config.gone_clear_after_s)
+
+
+def _key(name: RouteName, measure: Measure) -> str:
+    """Return under which key a series is kept; what it is about can be read from it again."""
+    model = "" if name.model is None else f"/{cut(name.model, MODEL_BYTES)}"
+    return f"{measure.value}/{name.port}/{name.route.value}{model}"
+
+
+def _named(key: str) -> tuple[RouteName, Measure]:
+    """Return what `_key` made the key of; raise ValueError where it did not."""
+    measure, port, route, *model = key.split("/", 3)
+    return RouteName(int(port), Route(route), model[0] if model else None), Measure(measure)
 
 
 def _failed(facts: ExchangeFacts) -> bool | None:

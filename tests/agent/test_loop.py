@@ -26,6 +26,7 @@ from agent.testing import (
     builders,
     case_report,
     death,
+    exchange,
     oom_kill,
     origin,
     seeing,
@@ -142,6 +143,51 @@ async def test_open_case_is_known_after_a_crash(tmp_path: Path) -> None:
         assert [one.phase for one in await second.bodies() if isinstance(one, CaseReport)].count(
             CasePhase.OPENED
         ) == 1
+
+
+async def test_what_was_learnt_is_known_after_a_crash(tmp_path: Path) -> None:
+    """It is kept each hour; a second life takes it up and leaves out what cannot be read."""
+    async with Host(tmp_path) as first:
+        await first.live(1)
+        for minute in range(62):
+            first.sensor.says += [exchange(1 + 60 * minute + n, streamed=True) for n in range(20)]
+            await first.live(60, step_s=20)
+        learnt = await first.spooling.notes("learnt/")
+        assert len(learnt) == 3
+        damaged = {sorted(learnt)[0]: b"\xff", "learnt/nobody/x": b"", "learnt/route_baseline/x": b""}
+        await first.spooling.append((), now_ns=1, notes=damaged)
+    async with Host(tmp_path) as second:
+        await second.live(1)
+        assert len(second.judge.memory()) == 2
+        await second.live(3601, step_s=100)
+        assert set(await second.spooling.notes("learnt/")) == set(sorted(learnt)[1:])
+
+
+async def test_what_was_learnt_is_kept_at_the_end(tmp_path: Path) -> None:
+    """An agent that ends in order forgets nothing, however short it lived."""
+    async with Host(tmp_path) as host:
+        await host.live(1)
+        host.sensor.says += [exchange(2 + n, streamed=True) for n in range(20)]
+        await host.live(70, step_s=10)
+        assert await host.spooling.notes("learnt/") == {}
+        stop = asyncio.Event()
+        stop.set()
+        await host.loop.run(stop)
+        assert len(await host.spooling.notes("learnt/")) == 3
+
+
+async def test_memory_never_keeps_a_report_from_the_disk(tmp_path: Path) -> None:
+    """While the disk takes nothing, only what is judged waits; what was learnt is written another time."""
+    async with Host(tmp_path) as host:
+        await host.live(1)
+        host.sensor.says += [exchange(2 + n, streamed=True) for n in range(20)]
+        await host.live(70, step_s=10)
+        host.disk.broken = True
+        await host.live(3700, step_s=100)
+        assert not host.loop.backlog
+        host.disk.broken = False
+        await host.live(3700, step_s=100)
+        assert len(await host.spooling.notes("learnt/")) == 3
 
 
 async def test_settles_only_what_is_on_disk(tmp_path: Path) -> None:
