@@ -8,6 +8,7 @@ from typing import Any, Final
 from probes.http.json_walk import JsonWalk, PassageTaker, Watch
 
 SMALL_BYTES: Final = 4096
+_DECODER: Final = json.JSONDecoder(strict=False)
 
 
 class Document:
@@ -59,6 +60,6 @@ class Document:
 def loads(raw: bytes) -> Any:
     """Parse JSON as leniently as can be told; None for what is none."""
     try:
-        return json.loads(raw.decode("utf-8", "replace"), strict=False)
+        return _DECODER.decode(raw.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return None

@@ -100,14 +100,21 @@ class TextMeter:
         measured = sum(self._counts.values()) + self._other
         if not measured:
             return None
+        whitespace, undecodable = 0, self._counts["\ufffd"]
+        weighed = self._other * math.log2(self._other) if self._other else 0.0
+        for one, count in self._counts.items():
+            weighed += count * math.log2(count or 1)
+            if one == " " or not one.isprintable():
+                whitespace += count * one.isspace()
+                undecodable += count * _undecodable(one)
         return TextMeasure(
             characters=self.characters,
             repeated=self._repeated(),
             longest_run=self.longest_run,
-            whitespace=sum(n for one, n in self._counts.items() if one.isspace()) / measured,
+            whitespace=whitespace / measured,
             distinct=min(1.0, len(self._counts) / measured),
-            entropy_bits=self._entropy(measured),
-            undecodable=sum(n for one, n in self._counts.items() if _undecodable(one)) / measured,
+            entropy_bits=max(0.0, math.log2(measured) - weighed / measured),
+            undecodable=undecodable / measured,
         )
 
     def _blocks_of(self, text: str) -> None:
@@ -188,12 +195,6 @@ class TextMeter:
         different = _BITS * math.log(_BITS / max(1, _BITS - ones))
         return max(0.0, min(1.0, 1.0 - round(different) / self._grams))
 
-    def _entropy(self, measured: int) -> float:
-        shares = [n / measured for n in self._counts.values()]
-        if self._other:
-            shares.append(self._other / measured)
-        return max(0.0, -sum(share * math.log2(share) for share in shares))
-
 
 def _undecodable(one: str) -> bool:
-    return one == "\ufffd" or (unicodedata.category(one) in ("Cc", "Cs") and one not in "\t\n\r")
+    return one not in "\t\n\r" and unicodedata.category(one) in ("Cc", "Cs")
