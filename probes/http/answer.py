@@ -58,6 +58,7 @@ class Answer:
         "status",
         "streamed",
         "unreadable",
+        "vague",
     )
 
     def __init__(self, head: ResponseHead, route: Route, at_ns: int) -> None:
@@ -66,6 +67,7 @@ class Answer:
         self.first_byte_ns = at_ns
         self.body_bytes = 0
         self.holed = False  # bytes of the body are missing
+        self.vague = False  # so that its size or its end is not certain
         self.opaque = False  # a coding that cannot be looked into
         self.unreadable = False  # a body that ends with the connection and is not the JSON that it began as
         self.chunks = 0
@@ -145,6 +147,7 @@ class Answer:
     def hole(self, size: int) -> None:
         """Hear of missing bytes: what follows them is not looked into."""
         self.holed = True
+        self.vague = self.vague or size < 0
         self.body_bytes += max(0, size)
         self._forget()
 

@@ -110,11 +110,11 @@ class Connection:
         else:
             direction.feed(segment)
 
-    def suspect(self, now_ns: int) -> None:
+    def suspect(self) -> None:
         """Hear that records were lost, of this connection or of others."""
         for direction in (self._up, self._down):
             direction.suspect = True
-            direction.give_up(max(now_ns, self.last_ns))
+            direction.give_up()
 
     def advance(self, now_ns: int, *, patience_ns: int) -> None:
         """Let time pass."""

@@ -63,7 +63,7 @@ class Exchange:
         answer = self.answer
         if answer is None:
             return self._unanswered(ending or Ending.CUT, at_ns)
-        unread = answer.status < 400 and answer.route not in JUDGED and ending is None
+        unread = answer.status < 400 and answer.route not in JUDGED and ending is None and not answer.vague
         if answer.holed and not unread:
             return UnobservedReason.LOST
         answer.end(at_ns, whole=ending is None)
@@ -98,6 +98,7 @@ class Exchange:
         if error is None and answer.status >= 400:
             error = kind_of(answer.status, None)
         first_token = answer.first_token_ns
+        said, thought = content.content.measure(), content.reasoning.measure()
         return ExchangeFacts(
             name=self.name,
             at_ns=at_ns,
@@ -128,8 +129,8 @@ class Exchange:
             prompt_tokens=content.prompt_tokens,
             completion_tokens=content.completion_tokens,
             reasoning_tokens=content.reasoning_tokens,
-            content=content.content.measure(),
-            reasoning=content.reasoning.measure(),
+            content=said,
+            reasoning=thought,
         )
 
 

@@ -47,7 +47,7 @@ class MessageReader(Protocol):
         """Take the next bytes of the body."""
 
     def hole(self, size: int) -> None:
-        """Hear that bytes of the body are missing here; -1: nobody can say how many."""
+        """Hear that bytes of the body are missing here; -1: nobody can say how many, or when it ended."""
 
     def end(self, at_ns: int) -> None:
         """The message is whole."""
@@ -114,6 +114,7 @@ class Framer:
             self._reader.hole(size)
             self._remaining -= size
             if not self._remaining:
+                self._reader.hole(-1)
                 self._end(at_ns)
         elif state == _CHUNK and size <= self._remaining:
             self._reader.hole(size)

@@ -94,7 +94,7 @@ class Observer:
         self._now_ns = max(self._now_ns, now_ns)
         self._lost += count
         for connection in self._connections.values():
-            connection.suspect(now_ns)
+            connection.suspect()
         sure = [facts for facts in self._facts if facts.ending in _SURE]
         for facts in self._facts:
             if facts.ending not in _SURE:

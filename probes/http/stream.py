@@ -75,12 +75,12 @@ class Sequencer:
     def overdue(self, now_ns: int) -> None:
         """Give up bytes that others have waited for too long."""
         while self._parked and min(one.at_ns for one in self._parked.values()) + self._gap_ns <= now_ns:
-            self._give_up(now_ns)
+            self._give_up()
 
-    def give_up(self, now_ns: int) -> None:
+    def give_up(self) -> None:
         """Give up every byte that is waited for."""
         while self._parked:
-            self._give_up(now_ns)
+            self._give_up()
 
     def _out_of_line(self, segment: Segment) -> None:
         if segment.flags & SYN:
@@ -131,17 +131,18 @@ class Sequencer:
         if before is None or _extent(before) < _extent(segment):
             self._parked[segment.seq] = segment
         if self.suspect or len(self._parked) > PARKED or self.held_bytes > PARKED_BYTES:
-            self._give_up(segment.at_ns)
+            self._give_up()
         else:
             self.overdue(segment.at_ns)
 
-    def _give_up(self, now_ns: int) -> None:
-        """Declare the bytes up to the next piece that waits a hole."""
+    def _give_up(self) -> None:
+        """Declare the bytes up to the next piece that waits a hole; they went over the wire before it did."""
         assert self._expected is not None
         expected = self._expected
-        gap = min((seq - expected) & _MASK for seq in self._parked)
-        self._expected = (expected + gap) & _MASK
-        self._reader.hole(gap, now_ns)
+        following = min(self._parked.values(), key=lambda one: (one.seq - expected) & _MASK)
+        gap = (following.seq - expected) & _MASK
+        self._expected = following.seq
+        self._reader.hole(gap, following.at_ns)
         self._drain()
 
     def _drain(self) -> None:
