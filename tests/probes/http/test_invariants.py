@@ -39,7 +39,8 @@ def assert_known(after: Seen, complete: Sequence[ExchangeFacts]) -> None:
         if (known := essence(facts)) not in complete:
             nearest = max(complete, key=lambda one: sum(map(eq, astuple(one), astuple(known))))
             ours, theirs = asdict(known), asdict(nearest)
-            assert {name: (ours[name], theirs[name]) for name in ours if ours[name] != theirs[name]} == {}
+            differing = {name: (ours[name], theirs[name]) for name in ours if ours[name] != theirs[name]}
+            assert not differing, differing
 
 
 def one_after_the_other(pieces: Sequence[Segment]) -> list[Segment]:
