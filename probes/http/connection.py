@@ -201,13 +201,12 @@ class Connection:
 
     def request_lost(self, exchange: Exchange | None, at_ns: int) -> None:
         """Requests are missing, and the end of this one; those before it are not concerned."""
-        if exchange is None or exchange not in self.pending:
-            if not self.pending:
-                self.unseen(at_ns)
-            return
-        self.pending.remove(exchange)
-        self._ledger.unobserved(self, UnobservedReason.LOST, at_ns)
-        self._blamed = True
+        if self._answers.is_lost or not self.pending:
+            self.unseen(at_ns)
+        elif exchange is not None and exchange in self.pending:
+            self.pending.remove(exchange)
+            self._ledger.unobserved(self, UnobservedReason.LOST, at_ns)
+            self._blamed = True
 
     def go_blind(self, reason: UnobservedReason, at_ns: int) -> None:
         """Read nothing more, for this reason."""
