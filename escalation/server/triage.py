@@ -26,7 +26,7 @@ from escalation.model import (
     State,
     UnknownBody,
 )
-from escalation.server import approvals, audit, binding, causes, coverage, incidents
+from escalation.server import approvals, audit, binding, causes, coverage, host_causes, incidents
 from escalation.server.desk import Entry, NotFound
 from escalation.server.playbook.registry import advise
 from escalation.server.store import Delivery, Ledger
@@ -186,7 +186,7 @@ def entry_of(
     incident = _incident_of(ledger, recommendation)
     cured, tried = ledger.outcomes(incident.fault_class, recommendation.advice.action.kind)
     explains: tuple[Incident, ...] = ()
-    if incident.open and incident.fault_class in causes.EXPLAINING:
+    if incident.open and incident.fault_class in causes.EXPLAINING | host_causes.EXPLAINING:
         known = consequences_in(ledger) if consequences is None else consequences
         explains = known.get(incident.id, ())
     return Entry(recommendation, incident, cured, tried, explains)
@@ -195,7 +195,7 @@ def entry_of(
 def consequences_in(ledger: Ledger) -> Consequences:
     """Return which open incidents explain which others, those of one host side by side."""
     found: dict[IncidentId, list[Incident]] = {}
-    related = ledger.open_of(causes.RELATED, limit=_RELATED_AT_MOST)
+    related = ledger.open_of(causes.RELATED | host_causes.RELATED, limit=_RELATED_AT_MOST)
     for each in sorted(related, key=lambda each: (each.agent_id, each.first_seen_ns, each.id)):
         if each.explained_by is not None:
             found.setdefault(each.explained_by, []).append(each)
@@ -278,18 +278,16 @@ class _Work:
         return True
 
     def relate(self, incident: Incident) -> None:
-        """Find out anew what has one cause among the open incidents of the same model."""
-        if incident.fault_class not in causes.RELATED:
-            return
-        model = causes.model_of(incident)
-        if not model:
-            return
-        related = self._open_of_model(model)
-        if self._agree(related, incident):
+        """Find out anew what has one cause among the open incidents of the same model and host."""
+        model = causes.model_of(incident) if incident.fault_class in causes.RELATED else ""
+        related = self._open_of_model(model) if model else []
+        if model and self._agree(related, incident):
             related = self._open_of_model(model)
-        accepted = [each for each in related if not self._is_rejected(each)]
-        for each in related:
-            explained_by = causes.explanation(each, accepted)
+        if incident.fault_class in host_causes.RELATED:
+            related = [*related, *self._open_on_host(incident.agent_id)]
+        looked: dict[str, list[Incident]] = {}
+        for each in {each.id: each for each in related}.values():
+            explained_by = self._explanation(each, looked)
             if explained_by == each.explained_by:
                 continue
             changed = replace(each, explained_by=explained_by)
@@ -297,6 +295,34 @@ class _Work:
             verb = "incident.stands_alone" if explained_by is None else "incident.explained"
             self.note(verb, each.id, "" if explained_by is None else f"by {explained_by}")
             self.follow(changed)
+
+    def _explanation(self, incident: Incident, looked: dict[str, list[Incident]]) -> IncidentId | None:
+        """Return what explains `incident`: what its host is at fault with goes before what its model is.
+
+        `looked` keeps the open incidents of a model or a host that were looked up before.
+        """
+        found = None
+        if incident.fault_class in host_causes.RELATED:
+            key = f"host {incident.agent_id}"
+            if key not in looked:
+                looked[key] = self._accepted(self._open_on_host(incident.agent_id))
+            found = host_causes.explanation(incident, looked[key])
+        if found is not None or incident.fault_class not in causes.RELATED:
+            return found
+        model = causes.model_of(incident)
+        if not model:
+            return None
+        key = f"model {model}"
+        if key not in looked:
+            looked[key] = self._accepted(self._open_of_model(model))
+        return causes.explanation(incident, looked[key])
+
+    def _accepted(self, incidents: list[Incident]) -> list[Incident]:
+        return [each for each in incidents if not self._is_rejected(each)]
+
+    def _open_on_host(self, agent_id: AgentId) -> list[Incident]:
+        related = self._ledger.open_of(host_causes.RELATED, limit=_RELATED_AT_MOST)
+        return [each for each in related if each.agent_id == agent_id]
 
     def _agree(self, related: list[Incident], incident: Incident) -> bool:
         """Open, update or clear what hosts agree on, and tell whether; `incident` is what has changed."""
