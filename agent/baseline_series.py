@@ -1,11 +1,10 @@
 """One measure of one route, bucket by bucket: what it is now, what is usual, and whether it has left that.
 
-A bucket is a minute, or as much longer as it takes to hold enough exchanges; a route that is used too little
-for that is not judged. A bucket is *off* where three things agree: it lies beyond the usual by a practical
+A bucket (`agent.baseline_bucket`) is *off* where three things agree: it lies beyond the usual by a practical
 effect, not by a statistical one; the baseline finds it rare; and (for shares) chance does not explain it.
-Several in a row make a case. Shares of few exchanges jump, so a row of them may hold buckets that are neither
-off nor back, and must be too unlikely as a whole (`_CERTAIN`), or a route that always fails a little would
-open a case every few days.
+Several in a row make a case; a bucket that is neither off nor back does not end the row. Shares of few
+exchanges jump, so a row of them must be too unlikely as a whole (`_CERTAIN`), or a route that always fails a
+little would open a case every few days.
 
 Long prompts are slow by right. So the median size of a bucket's requests is learnt beside the median time to
 the first token, and a bucket of larger requests than usual may take longer in proportion. Nothing is divided
@@ -24,7 +23,6 @@ from __future__ import annotations
 
 import enum
 import struct
-from array import array
 from collections import deque
 from dataclasses import dataclass
 from math import log
@@ -35,12 +33,10 @@ from msgspec import Meta
 
 from agent.baseline import SAVED_BYTES as BASELINE_BYTES
 from agent.baseline import Baseline, UnreadableBaseline
+from agent.baseline_bucket import Bucket, Filling
 from agent.detector import DetectorConfig
 from agent.route_window import share_at_least
 from probes.observation import Instant
-
-_SAMPLES: Final = 64
-"""Values of one bucket that are kept for its median; of more, the latest."""
 
 _MEDIANS: Final = 15
 """Buckets that were off of which the values are kept, for the evidence and to be learnt afterwards."""
@@ -95,23 +91,11 @@ class ShiftConfig(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bucket:
-    """What a measure was for a while: a share of `exchanges`, or a median of `values`."""
-
-    began_ns: int
-    value: float
-    exchanges: int
-    failed: int = 0
-    failed_streamed: int = 0
-    request_bytes: float = 0.0
-    values: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Shift:
     """Buckets in a row that were off: how many exchanges, how many of them affected, and how far from usual.
 
-    `fresh` is how many affected exchanges were not told before.
+    `fresh` is how many affected exchanges were not told before. `usual` is for requests of the usual size,
+    `limit` for those of the last bucket.
     """
 
     window_s: float
@@ -134,12 +118,6 @@ class _Row:
         self.buckets = self.exchanges = self.affected = self.streamed = self.told = 0
         self.values: deque[float] = deque(maxlen=_MEDIANS)
 
-    def add(self, bucket: Bucket, affected: int, streamed: int) -> None:
-        """Count the exchanges of one more bucket."""
-        self.exchanges += bucket.exchanges
-        self.affected += affected
-        self.streamed += streamed
-
 
 class Series:
     """One measure of one route."""
@@ -148,25 +126,22 @@ class Series:
         "_aside",
         "_back",
         "_baseline",
-        "_began_ns",
         "_bytes",
         "_config",
-        "_count",
-        "_failed",
-        "_failed_streamed",
         "_hour",
         "_hour_count",
+        "_hour_s",
         "_hour_sum",
         "_learning_s",
         "_learnt_ns",
         "_row",
-        "_sizes",
-        "_values",
+        "filling",
         "measure",
     )
 
     def __init__(self, measure: Measure, config: ShiftConfig) -> None:
         self.measure = measure
+        self.filling = Filling()
         self._config = config
         self._baseline = Baseline()
         self._bytes = 0.0
@@ -176,11 +151,8 @@ class Series:
         self._back = 0
         self._hour = 0
         self._hour_count = 0
-        self._hour_sum = 0.0
-        self._aside: deque[tuple[float, Bucket]] = deque(maxlen=_MEDIANS)
-        self._values = array("f")
-        self._sizes = array("f")
-        self.drop()
+        self._hour_sum = self._hour_s = 0.0
+        self._aside: deque[tuple[float, float]] = deque(maxlen=_MEDIANS)
 
     def __repr__(self) -> str:
         row = self._row.buckets if self._row else 0
@@ -207,23 +179,7 @@ class Series:
         self._row = None
         self._back = 0
         self._aside.clear()
-        self._clear()
-
-    def outcome(self, now_ns: int, *, failed: bool, streamed: bool) -> None:
-        """Count one exchange that failed or did not."""
-        self._begin(now_ns)
-        self._failed += failed
-        self._failed_streamed += failed and streamed
-
-    def sample(self, now_ns: int, value: float, request_bytes: float) -> None:
-        """Take one exchange's value."""
-        self._begin(now_ns)
-        if len(self._values) < _SAMPLES:
-            self._values.append(value)
-            self._sizes.append(request_bytes)
-        else:
-            self._values[self._count % _SAMPLES] = value
-            self._sizes[self._count % _SAMPLES] = request_bytes
+        self.filling.drop()
 
     def usual(self, unix_s: float) -> float | None:
         """Return what is usual at that time of the day; None before enough was learnt.
@@ -241,7 +197,13 @@ class Series:
         `was_usual` is what an open case about this measure says was usual, None without one: such a case is
         followed whether or not the baseline was forgotten since.
         """
-        bucket = self._full(now.boot_ns)
+        config = self._config
+        bucket = self.filling.take(
+            now.boot_ns,
+            least=config.exchanges_min,
+            shortest_s=config.bucket_s,
+            longest_s=config.bucket_longest_s,
+        )
         if bucket is None:
             return None
         unix_s = now.unix_ns / 1e9
@@ -257,18 +219,16 @@ class Series:
         opened = was_usual is not None
         if self._is_off(bucket, expected) and (opened or self._rare(bucket, unix_s)):
             self._back = 0
-            return self._went_off(bucket, expected, now, opened=opened)
+            return self._went_off(bucket, usual, now, opened=opened)
         back = self._is_back(bucket, expected)
         if self._row is not None and not back and not opened:
-            slow = sum(self._is_slow(value, expected) for value in bucket.values)
-            affected = (slow, slow) if bucket.values else (bucket.failed, bucket.failed_streamed)
-            self._row.add(bucket, *affected)
-            self._aside.append((unix_s, bucket))
+            self._count(self._row, bucket, expected)
+            self._aside.append((unix_s, bucket.value))
             return None
         self._row = None
         if opened and not back:
             self._back = 0
-            self._put_aside(bucket, unix_s)
+            self._put_aside(bucket, now)
             return None
         self._back = self._back + 1 if opened else 0
         if not opened:
@@ -291,39 +251,6 @@ class Series:
             raise UnreadableBaseline("a series of another version, or with times or sizes out of range")
         self._baseline = Baseline.from_bytes(raw[_LAYOUT.size :])
         self._learning_s, self._bytes = learning_s, request_bytes
-
-    def _clear(self) -> None:
-        self._began_ns: int | None = None
-        self._count = self._failed = self._failed_streamed = 0
-        del self._values[:]
-        del self._sizes[:]
-
-    def _begin(self, now_ns: int) -> None:
-        if self._began_ns is None:
-            self._began_ns = now_ns
-        self._count += 1
-
-    def _full(self, now_ns: int) -> Bucket | None:
-        """Return the bucket that is done, and begin another; one that fills too slowly is given up."""
-        config = self._config
-        if self._began_ns is None or now_ns - self._began_ns < config.bucket_s * 1e9:
-            return None
-        if self._count < config.exchanges_min:
-            if now_ns - self._began_ns >= config.bucket_longest_s * 1e9:
-                self._clear()
-            return None
-        values = tuple(self._values)
-        bucket = Bucket(
-            began_ns=self._began_ns,
-            value=median(values) if values else self._failed / self._count,
-            exchanges=self._count,
-            failed=self._failed,
-            failed_streamed=self._failed_streamed,
-            request_bytes=median(self._sizes) if values else 0.0,
-            values=values,
-        )
-        self._clear()
-        return bucket
 
     def _growth(self, bucket: Bucket) -> float:
         """Return how many times longer than usual the first token may take, the requests being larger."""
@@ -372,20 +299,18 @@ class Series:
             return max(config.slower_factor * expected, expected + config.slower_s)
         return expected / config.slower_factor
 
-    def _went_off(self, bucket: Bucket, expected: float, now: Instant, *, opened: bool) -> Shift | None:
+    def _went_off(self, bucket: Bucket, usual: float, now: Instant, *, opened: bool) -> Shift | None:
         unix_s = now.unix_ns / 1e9
+        expected = usual * self._growth(bucket)
         row = self._row
         if row is None:
             row = self._row = _Row(bucket.began_ns)
-        if bucket.values:
-            slow = sum(self._is_slow(value, expected) for value in bucket.values)
-            row.add(bucket, slow, slow)
-            self._put_aside(bucket, unix_s)
-        else:
-            row.add(bucket, bucket.failed, bucket.failed_streamed)
+        self._count(row, bucket, expected)
         row.buckets += 1
         row.values.append(bucket.value)
-        self._aside.append((unix_s, bucket))
+        self._aside.append((unix_s, bucket.value))
+        if opened and self.measure is not Measure.FAILURES:
+            self._put_aside(bucket, now)
         if not opened and not self._makes_a_case(row, expected):
             return None
         if self.measure is Measure.FAILURES:
@@ -399,9 +324,16 @@ class Series:
             affected_streamed=row.streamed,
             fresh=max(1, fresh),
             measured=share if self.measure is Measure.FAILURES else median(row.values),
-            usual=expected,
+            usual=usual,
             limit=self._limit(expected),
         )
+
+    def _count(self, row: _Row, bucket: Bucket, expected: float) -> None:
+        """Add the exchanges of `bucket` to the row."""
+        slow = sum(self._is_slow(value, expected) for value in bucket.values)
+        row.exchanges += bucket.exchanges
+        row.affected += slow if bucket.values else bucket.failed
+        row.streamed += slow if bucket.values else bucket.failed_streamed
 
     def _makes_a_case(self, row: _Row, expected: float) -> bool:
         """Whether the buckets in a row are enough, and for shares too unlikely to be a whim."""
@@ -418,8 +350,8 @@ class Series:
 
     def _learn_aside(self) -> None:
         """Learn what was set aside and is no open case any more."""
-        for unix_s, bucket in self._aside:
-            self._baseline.observe(unix_s, bucket.value)
+        for unix_s, value in self._aside:
+            self._baseline.observe(unix_s, value)
         self._aside.clear()
 
     def _learn(self, bucket: Bucket, now: Instant) -> None:
@@ -432,16 +364,21 @@ class Series:
         weight = max(_BYTES_WEIGHT, 1.0 / self._baseline.count)
         self._bytes += weight * (bucket.request_bytes - self._bytes)
 
-    def _put_aside(self, bucket: Bucket, unix_s: float) -> None:
-        """Keep what is not learnt; when its hour is over, the level of that hour moves a part of the way."""
-        hour = int(unix_s // 3600.0)
+    def _put_aside(self, bucket: Bucket, now: Instant) -> None:
+        """Keep what is not learnt; when its hour is over, the level of that hour moves a part of the way.
+
+        A quarter of an hour moves it by a quarter of that.
+        """
+        hour = int(now.unix_ns / 1e9 // 3600.0)
         if hour != self._hour:
             if self._hour_count and self.warm:
                 mean = self._hour_sum / self._hour_count
-                self._baseline.nudge(self._hour * 3600.0, mean, self._config.hour_share)
-            self._hour, self._hour_sum, self._hour_count = hour, 0.0, 0
+                share = self._config.hour_share * min(1.0, self._hour_s / 3600.0)
+                self._baseline.nudge(self._hour * 3600.0, mean, share)
+            self._hour, self._hour_sum, self._hour_count, self._hour_s = hour, 0.0, 0, 0.0
         self._hour_sum += bucket.value / self._growth(bucket)
         self._hour_count += 1
+        self._hour_s += (now.boot_ns - bucket.began_ns) / 1e9
 
 
 def _unlikeliness(share: float, usual: float) -> float:

@@ -200,16 +200,16 @@ class RouteBaseline:
             return
         route = self._table.of(facts.name, now_ns)
         route.origin = exchange.origin
-        self._series(route, Measure.FAILURES).outcome(now_ns, failed=failed, streamed=facts.streamed)
+        self._series(route, Measure.FAILURES).filling.outcome(now_ns, failed=failed, streamed=facts.streamed)
         if failed or not facts.streamed or facts.name.route not in GENERATING:
             return
         waited_s = facts.first_token_s
         if waited_s is None or not 0.0 <= waited_s <= _LONGEST_S:
             return
         size = float(max(0, facts.request_bytes))
-        self._series(route, Measure.FIRST_TOKEN).sample(now_ns, waited_s, size)
+        self._series(route, Measure.FIRST_TOKEN).filling.sample(now_ns, waited_s, size)
         for measure, pace in _paces(facts, waited_s):
-            self._series(route, measure).sample(now_ns, pace, size)
+            self._series(route, measure).filling.sample(now_ns, pace, size)
 
     def _series(self, route: _Route, measure: Measure) -> Series:
         series = route.series.get(measure)

@@ -284,7 +284,14 @@ def test_larger_prompts_do_not_excuse_everything(watched: Watched) -> None:
     """Twice the prompt is not a reason for twenty times the wait."""
     (case,) = opened(watched.run(9, always(*[slow(8.0, request_bytes=8_000)] * 15)))
     assert case.fault_class is LATENCY
-    assert route_evidence(case).baseline == pytest.approx(0.8, rel=0.2)
+    assert route_evidence(case).baseline == pytest.approx(0.4, rel=0.2)
+    assert case.reasons[0].threshold == pytest.approx(1.6, rel=0.2)
+
+
+def test_a_case_of_large_prompts_stays_open_while_they_are_slow(watched: Watched) -> None:
+    """What is usual is told for requests of the usual size, so their size excuses nothing twice."""
+    assert len(opened(watched.run(9, always(*[slow(8.0, request_bytes=12_000)] * 15)))) == 1
+    assert cleared(watched.run(60, always(*[slow(8.0, request_bytes=12_000)] * 15))) == []
 
 
 def test_a_mixture_of_sizes_that_shifts_stays_quiet() -> None:
