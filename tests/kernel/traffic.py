@@ -169,10 +169,13 @@ class Stream:
 
 
 def stream(segments: list[Segment], *, to_server: bool, first: int | None = None) -> Stream:
-    """Put one direction together, from its SYN or from sequence number `first`."""
+    """Put one direction together, from its SYN or from sequence number `first`.
+
+    Kernel 6.1 shows no SYN of a server over IPv6: there it begins with the first segment.
+    """
     mine = [s for s in segments if s.to_server == to_server]
     if first is None:
-        first = next(s.seq for s in mine if s.flags & SYN) + 1
+        first = next((s.seq + 1 for s in mine if s.flags & SYN), mine[0].seq)
     place: dict[int, int] = {}
     for piece in mine:
         if piece.flags & SYN:
