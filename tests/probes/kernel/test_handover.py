@@ -37,6 +37,7 @@ def _manifest(maps: int = 2) -> Manifest:
         maps=tuple(MapEntry(f"m{i}", "ringbuf", i + 1, 0, 0, 4096, None, _LAYOUT) for i in range(maps)),
         attachments=(0,),
         notes=("this kernel has no tracepoint x:y",),
+        ports=(8000, 65535),
     )
     blind = SensorEntry(SensorName("kernel.b"), blind=Blind(BlindReason.NO_HEADERS, "install"), errno=2)
     return Manifest("boot", 7, (seeing, blind))
@@ -245,6 +246,34 @@ def test_a_manifest_with_one_thing_changed_is_read_or_refused(data: st.DataObjec
 def test_a_manifest_survives_its_own_form() -> None:
     """What the store keeps is what the next agent reads."""
     assert Manifest.from_bytes(_manifest().to_bytes()) == _manifest()
+
+
+def test_a_manifest_of_an_earlier_loader_names_no_ports() -> None:
+    """It is read all the same: the store keeps it across an upgrade of the agent."""
+    raw = json.loads(_manifest().to_bytes())
+    for sensor in raw["sensors"]:
+        del sensor["ports"]
+    read = Manifest.from_bytes(json.dumps(raw).encode())
+    assert [entry.ports for entry in read.sensors] == [(), ()]
+
+
+@pytest.mark.parametrize("port", [0, 65536, "8000", True, None])
+def test_what_is_no_port_is_refused(port: object) -> None:
+    """With the sensor that it stands at."""
+    raw = json.loads(_manifest().to_bytes())
+    raw["sensors"][0]["ports"] = [80, port]
+    with pytest.raises(ManifestInvalid, match=r"sensors\[0\]\.ports: .* is no port"):
+        Manifest.from_bytes(json.dumps(raw).encode())
+
+
+def test_fields_are_unpacked_when_they_are_the_expected_ones() -> None:
+    """A reader that knows its fields gets them as they lie; for others it is told which there are."""
+    assert _LAYOUT.unpacker("time_ns", "process")(bytes(range(16))) == (
+        0x0706050403020100,
+        bytes(range(8, 16)),
+    )
+    with pytest.raises(ManifestInvalid, match="fields time_ns, process, expected process"):
+        _LAYOUT.unpacker("process")
 
 
 @given(st.binary(max_size=40))
