@@ -4,7 +4,7 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help setup run test check bench format generate clean
+.PHONY: help setup run test check bench fuzz format generate clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,10 @@ check: setup  ## format, lint, types, layers, generated code and docs tables
 
 bench: setup  ## measure in pairs and print the figures (make bench ARGS="storms --pairs 9")
 	@$(PY) -m bench $(ARGS)
+
+fuzz: setup  ## fuzz the route observer for a minute (make fuzz ARGS="-max_total_time=3600")
+	@$(PY) -m pip install -q --disable-pip-version-check -c dev/constraints.txt -e ".[fuzz]"
+	@$(PY) -m fuzz.observer $(ARGS)
 
 format: setup  ## format the code and mend what the linter can
 	$(VENV)/bin/ruff format .

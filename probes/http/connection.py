@@ -169,8 +169,9 @@ class Connection:
 
     def answering_after_a_loss(self, current: Exchange | None, at_ns: int) -> bool:
         """Say whether an answer that begins here must be to the one request that waits by now."""
-        waiting = [one for one in self.pending if one is not current and one.begun_ns <= at_ns]
-        return len(waiting) == 1 and not self._piped
+        if self._piped or self._up.suspect or self._up.waiting or self._requests.is_lost:
+            return False
+        return sum(one is not current and one.begun_ns <= at_ns for one in self.pending) == 1
 
     def finished(self, ending: Ending | None, at_ns: int) -> None:
         """The oldest exchange is over."""
