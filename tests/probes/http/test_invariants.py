@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, replace
 from operator import eq
@@ -16,8 +17,13 @@ from tests.probes.http.conversations import conversations
 from tests.probes.http.wire import S, Seen, Wire, cut_anew, observe, seen, stream_head
 
 _SIZES = st.lists(st.one_of(st.integers(1, 40), st.integers(1, 1500)), min_size=1, max_size=12)
+# The same examples in every run; `make fuzz` asks for many new ones.
+_EXAMPLES = os.environ.get("NANOBOT_EXAMPLES")
 _RELAXED = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=int(_EXAMPLES or 150),
+    derandomize=_EXAMPLES is None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
 
@@ -144,7 +150,7 @@ def test_a_known_hole_never_makes_a_fault(wire: Wire, sizes: list[int], holes: l
         max_size=60,
     )
 )
-@settings(max_examples=400, deadline=None)
+@settings(_RELAXED, max_examples=int(_EXAMPLES or 400))
 def test_hostile_segments_raise_nothing(segments: list[Segment]) -> None:
     """Whatever comes: no exception, bounded memory, and every accessor answers."""
     observer = Observer()
