@@ -25,8 +25,8 @@ PIPELINED_MAX: Final = 64
 class Ledger(Protocol):
     """Takes what is over."""
 
-    def exchange(self, facts: ExchangeFacts) -> None:
-        """One exchange that was observed."""
+    def exchange(self, facts: ExchangeFacts, *, sure: bool) -> None:
+        """One exchange that was observed; not sure, if a loss that is not known yet could explain it."""
 
     def unobserved(self, connection: Connection, reason: UnobservedReason, at_ns: int) -> None:
         """One that was not."""
@@ -112,6 +112,8 @@ class Connection:
 
     def suspect(self) -> None:
         """Hear that records were lost, of this connection or of others."""
+        for exchange in self.pending:
+            exchange.doubted = exchange.doubted or not exchange.sure
         for direction in (self._up, self._down):
             direction.suspect = True
             direction.give_up()
@@ -164,6 +166,7 @@ class Connection:
             raise BadHead("an answer to nothing that was seen")
         if not self._anchored and not self.answering_after_a_loss(None, at_ns):
             raise BadHead("an answer to one of several requests")
+        self.pending[0].sure = self._anchored
         self._anchored = True
         return self.pending[0]
 
@@ -183,7 +186,7 @@ class Connection:
             return
         said = exchange.finish(ending, at_ns, client_left=self._client_closed_ns is not None)
         if isinstance(said, ExchangeFacts):
-            self._ledger.exchange(said)
+            self._ledger.exchange(said, sure=exchange.sure and ending is None)
         else:
             self._ledger.unobserved(self, said, at_ns)
 

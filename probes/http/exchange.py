@@ -17,7 +17,18 @@ from probes.http.request import Request
 class Exchange:
     """One exchange under way."""
 
-    __slots__ = ("answer", "begun_ns", "cgroup_id", "heard_ns", "method", "port", "request", "sent_ns")
+    __slots__ = (
+        "answer",
+        "begun_ns",
+        "cgroup_id",
+        "doubted",
+        "heard_ns",
+        "method",
+        "port",
+        "request",
+        "sent_ns",
+        "sure",
+    )
 
     def __init__(self, *, head: RequestHead, port: int, cgroup_id: int, begun_ns: int, at_ns: int) -> None:
         self.port = port
@@ -28,6 +39,8 @@ class Exchange:
         self.sent_ns = at_ns  # when the last byte of the request came
         self.heard_ns: int | None = None  # when the last byte of the answer came
         self.answer: Answer | None = None
+        self.sure = True  # that the answer is to this request, whatever was lost
+        self.doubted = False
 
     @property
     def held_bytes(self) -> int:
@@ -61,6 +74,8 @@ class Exchange:
         """
         self.request.drop()
         answer = self.answer
+        if self.doubted:
+            return UnobservedReason.LOST
         if answer is None:
             return self._unanswered(ending or Ending.CUT, at_ns)
         unread = answer.status < 400 and answer.route not in JUDGED and ending is None and not answer.vague

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from probes.http.connection import Connection
 from probes.http.exchange import Exchange
 from probes.http.facts import (
-    Ending,
     ExchangeFacts,
     FlightFacts,
     RouteName,
@@ -24,7 +23,6 @@ from probes.http.head import REQUEST_LINE
 from probes.http.segment import SYN, Segment
 
 _LOOK_NS = 250_000_000
-_SURE = frozenset({Ending.COMPLETE, Ending.UNTERMINATED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +57,14 @@ class Observer:
     def __init__(self, *, settings: ObserverSettings = _DEFAULTS) -> None:
         self._settings = settings
         self._connections: dict[int, Connection] = {}
-        self._facts: list[ExchangeFacts] = []
+        self._finished: list[tuple[ExchangeFacts, bool]] = []  # and whether a loss cannot explain it
         self._unobserved: Counter[tuple[int, UnobservedReason, int]] = Counter()
         self._now_ns = 0
         self._looked_ns = 0
         self._lost = 0
 
     def __repr__(self) -> str:
-        return f"Observer(held={self.held}, finished={len(self._facts)}, records_lost={self._lost})"
+        return f"Observer(held={self.held}, finished={len(self._finished)}, records_lost={self._lost})"
 
     @property
     def held(self) -> int:
@@ -95,11 +93,10 @@ class Observer:
         self._lost += count
         for connection in self._connections.values():
             connection.suspect()
-        sure = [facts for facts in self._facts if facts.ending in _SURE]
-        for facts in self._facts:
-            if facts.ending not in _SURE:
+        for facts, sure in self._finished:
+            if not sure:
                 self._unobserved[facts.name.port, UnobservedReason.LOST, facts.cgroup_id] += 1
-        self._facts = sure
+        self._finished = [one for one in self._finished if one[1]]
 
     def advance(self, now_ns: int) -> None:
         """Let time pass."""
@@ -130,14 +127,14 @@ class Observer:
 
     def take(self) -> list[ExchangeFacts | UnobservedFacts]:
         """Return what has finished since the last call, and forget it."""
-        taken: list[ExchangeFacts | UnobservedFacts] = list(self._facts)
+        taken: list[ExchangeFacts | UnobservedFacts] = [facts for facts, _ in self._finished]
         for (port, reason, cgroup_id), count in self._unobserved.items():
             taken.append(
                 UnobservedFacts(
                     port=port, reason=reason, count=count, at_ns=self._now_ns, cgroup_id=cgroup_id
                 )
             )
-        self._facts = []
+        self._finished = []
         self._unobserved = Counter()
         return taken
 
@@ -150,9 +147,9 @@ class Observer:
                     by_name.setdefault(exchange.name, []).append(exchange)
         return [_flight(name, exchanges, now_ns) for name, exchanges in by_name.items()]
 
-    def exchange(self, facts: ExchangeFacts) -> None:
+    def exchange(self, facts: ExchangeFacts, *, sure: bool) -> None:
         """See Ledger."""
-        self._facts.append(facts)
+        self._finished.append((facts, sure))
         self._now_ns = max(self._now_ns, facts.at_ns)
 
     def unobserved(self, connection: Connection, reason: UnobservedReason, at_ns: int) -> None:
