@@ -247,6 +247,8 @@ class CaseBook:
         pause_s = (at.boot_ns - before.reported_boot_ns) / 1e9
         if SEVERITY_ORDER.index(after.severity) > SEVERITY_ORDER.index(before.severity):
             return True
+        if before.target is None and after.target is not None:
+            return True
         if pause_s < self._updates.least_pause_s:
             return False
         if after.incarnation != before.incarnation or _codes(after) != _codes(before):
@@ -291,12 +293,16 @@ def _merged(note: CaseNote, finding: Finding) -> CaseNote:
     """Return the case after one more sighting. Severity only rises while a case is open.
 
     A state that merely goes on (it counts nothing) keeps the evidence of the event that began it, which knew
-    more than an inventory does.
+    more than an inventory does; but it may say for the first time what an action would act on, and where.
     """
     worse = SEVERITY_ORDER.index(finding.severity) > SEVERITY_ORDER.index(note.severity)
     if not finding.count and not worse:
+        first = note.target is None and finding.target is not None
         return replace(
             note,
+            incarnation=_lived_on(note.incarnation, finding.incarnation) if first else note.incarnation,
+            target=finding.target if first else note.target,
+            place=finding.place if first else note.place,
             last_seen_ns=max(note.last_seen_ns, finding.at.unix_ns),
             last_boot_ns=max(note.last_boot_ns, finding.at.boot_ns),
         )

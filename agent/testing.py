@@ -33,7 +33,15 @@ from escalation.model import (
 )
 from escalation.model import ServerKind as WireServerKind
 from escalation.outbox import Depth, OutboxUnwritable, Stored
-from probes.gpu.facts import Absence, GpuFacts, GpuIdentity, ProcessKind
+from probes.gpu.facts import (
+    Absence,
+    DriverFacts,
+    GpuFacts,
+    GpuIdentity,
+    ProcessKind,
+    XidFacts,
+    XidSource,
+)
 from probes.http.facts import (
     Ending,
     ExchangeFacts,
@@ -55,8 +63,10 @@ from probes.observation import (
     FatalSignal,
     Gap,
     GpuAbsent,
+    GpuDriver,
     GpuProcess,
     GpuState,
+    GpuXid,
     Instant,
     Listener,
     ListenerClosed,
@@ -389,6 +399,31 @@ def gpu_absent(
     """Return that a GPU, or without an address every GPU, cannot be read."""
     gpu = None if pci is None else GpuIdentity(uuid=f"GPU-{index}", pci=pci, index=index)
     return GpuAbsent(sensor=SensorName("gpu.nvml"), at=at(seconds), gpu=gpu, why=why, code=code)
+
+
+def xid(
+    seconds: float,
+    number: int,
+    *,
+    pci: str | None = "000f:01:00.0",
+    source: XidSource = XidSource.NVML,
+    where: Origin | None = None,
+    gpu_instance: int | None = None,
+) -> GpuXid:
+    """Return one telling of one Xid; without `where`, nobody knows whose it is."""
+    sensor = {
+        XidSource.NVML: "gpu.nvml",
+        XidSource.TRACEPOINT: "kernel.xid",
+        XidSource.LOG: "host.kernel_log",
+    }
+    facts = XidFacts(pci=pci, number=number, source=source, gpu_instance=gpu_instance)
+    return GpuXid(SensorName(sensor[source]), at(seconds), where or Origin(), facts)
+
+
+def gpu_driver(seconds: float, module: str | None = "580.65.06", disk: str | None = "580.65.06") -> GpuDriver:
+    """Return the versions of the driver: the loaded module's, and the library's on disk."""
+    facts = DriverFacts(module=module, loaded=disk, disk=disk)
+    return GpuDriver(SensorName("gpu.nvml"), at(seconds), facts)
 
 
 def route_evidence(*, share: float = 1.0, affected: int = 5, streamed: int = 0) -> RouteEvidence:

@@ -61,6 +61,10 @@ class FaultClass(enum.StrEnum):
     GPU_DRIVER_MISMATCH = "gpu.driver_mismatch"
 
 
+BY_ORCHESTRATOR: Final = frozenset({FaultClass.DISTRIBUTED_RANK_STALL})
+"""What no host can find alone: the orchestrator makes these of what several hosts report."""
+
+
 class Severity(enum.StrEnum):
     """How bad it is, worst last in `SEVERITY_ORDER`."""
 
@@ -192,6 +196,7 @@ class ReasonCode(enum.StrEnum):
     DRIVER_ANSWERS_AGAIN = "driver_answers_again"
     AUDIO_BELOW_BASELINE = "audio_below_baseline"
     PLACEMENT_DECLARED = "placement_declared"
+    INSTALLED_LIBRARY_DIFFERS = "installed_library_differs"
 
 
 @dataclass(frozen=True, slots=True)

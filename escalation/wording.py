@@ -331,6 +331,8 @@ def sentence(reason: Reason) -> str:  # noqa: C901, PLR0912, PLR0915 -- one case
             text = "The library refuses to work: the loaded kernel module is of another version"
         case ReasonCode.DRIVER_ANSWERS_AGAIN:
             text = "Library and kernel module work together again"
+        case ReasonCode.INSTALLED_LIBRARY_DIFFERS:
+            text = "The installed library is of another version than the loaded module: what starts now fails"
         case ReasonCode.AUDIO_BELOW_BASELINE:
             text = "Transcription takes several times as long as is usual for audio of that size"
         case ReasonCode.PLACEMENT_DECLARED:

@@ -9,7 +9,9 @@ from agent.detectors.blind_sensor import BlindSensor
 from agent.detectors.fatal_signal import FatalSignalDetector
 from agent.detectors.gpu_access import GpuAccess
 from agent.detectors.gpu_clocks import GpuClocks
+from agent.detectors.gpu_driver import GpuDriverMismatch
 from agent.detectors.gpu_placement import GpuPlacement
+from agent.detectors.gpu_xid import GpuXids
 from agent.detectors.memory_exhaustion import MemoryExhaustion
 from agent.detectors.off_mesh_listener import OffMeshListener
 from agent.detectors.oom_kill import OomKillDetector
@@ -26,7 +28,9 @@ DETECTORS: Final[tuple[type[Detector], ...]] = (
     FatalSignalDetector,
     GpuAccess,
     GpuClocks,
+    GpuDriverMismatch,
     GpuPlacement,
+    GpuXids,
     MemoryExhaustion,
     OffMeshListener,
     OomKillDetector,

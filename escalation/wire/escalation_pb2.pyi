@@ -144,6 +144,7 @@ class ReasonCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_CODE_DRIVER_ANSWERS_AGAIN: _ClassVar[ReasonCode]
     REASON_CODE_AUDIO_BELOW_BASELINE: _ClassVar[ReasonCode]
     REASON_CODE_PLACEMENT_DECLARED: _ClassVar[ReasonCode]
+    REASON_CODE_INSTALLED_LIBRARY_DIFFERS: _ClassVar[ReasonCode]
 
 class Device(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -359,6 +360,7 @@ REASON_CODE_LIBRARY_DIFFERS_FROM_MODULE: ReasonCode
 REASON_CODE_DRIVER_ANSWERS_AGAIN: ReasonCode
 REASON_CODE_AUDIO_BELOW_BASELINE: ReasonCode
 REASON_CODE_PLACEMENT_DECLARED: ReasonCode
+REASON_CODE_INSTALLED_LIBRARY_DIFFERS: ReasonCode
 DEVICE_UNSPECIFIED: Device
 DEVICE_CONTROL: Device
 DEVICE_GPU: Device

@@ -163,6 +163,17 @@ def test_a_state_that_goes_on_says_nothing_new() -> None:
     assert [step(cases, second, seen(second, count=0)) for second in range(30, 9000, 30)] == [[]] * 299
 
 
+def test_what_an_action_would_act_on_is_said_at_once_when_it_becomes_known() -> None:
+    """Once: a state that goes on does not change the target again."""
+    cases = book()
+    step(cases, 0, seen(0))
+    target = Subject(SubjectKind.CONTAINER, "c0ffee")
+    (said,) = cases.judge([replace(seen(1, count=0), target=target, evidence=())], at(1)).bodies
+    assert (said.phase, said.count, said.target) == (CasePhase.UPDATED, 1, target)
+    assert said.evidence == seen(0).evidence
+    assert step(cases, 2, replace(seen(2, count=0), target=UNIT)) == []
+
+
 def test_an_inventory_that_knows_less_is_not_another_life() -> None:
     """Who listens is known from the event; a table without processes does not change that."""
     cases = book()
