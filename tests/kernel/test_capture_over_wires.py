@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("ip") is None, reason="needs ip (Debian: iproute2)"),
 ]
 
-_PORT = 18321
+_PORT = 25_000 + os.getpid() % 5_000
 # Server and client in a network namespace each, a veth pair between. Where `every` is not 0 a program at each
 # end of the cable drops every packet of that number as it arrives.
 _CABLE = """
