@@ -269,8 +269,7 @@ class Sampler:
                 raise
             _raise_if_gone(error)
         found: list[RunningProcess] = []
-        for handle in gpu.instances:
-            instance = self._instance(handle)
+        for handle, instance in zip(gpu.instances, gpu.slow["mig"], strict=True):
             found.extend(
                 process._replace(
                     gpu_instance=instance.gpu_instance, compute_instance=instance.compute_instance
@@ -282,12 +281,13 @@ class Sampler:
     def _instance(self, handle: Handle) -> MigInstance:
         nvml = self._nvml
         used, total = _or_none(nvml.memory, handle) or (None, None)
+        low, high = _BYTES
         return MigInstance(
             uuid=_or_none(nvml.uuid, handle),
             gpu_instance=_or_none(nvml.gpu_instance, handle),
             compute_instance=_or_none(nvml.compute_instance, handle),
-            memory_used_bytes=used,
-            memory_total_bytes=total,
+            memory_used_bytes=used if used is not None and low <= used <= high else None,
+            memory_total_bytes=total if total is not None and low <= total <= high else None,
         )
 
 
