@@ -1,7 +1,7 @@
 """`make bench`: run the measurements and print their tables as Markdown.
 
 make bench                                  all, with the sizes of the published figures (an hour and a half)
-make bench ARGS="latency --events 50"       one of: idle, latency, storms, routes, judging, ingest, soak
+make bench ARGS="latency --events 50"       one of: idle, latency, storms, gpu, routes, judging, ingest, soak
 make bench ARGS="nab --corpus DIR"          the baseline on a copy of the Numenta Anomaly Benchmark
 """
 
@@ -13,10 +13,10 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import idle, ingest, judging, latency, nab, routes, soak, storms
+from bench import gpu, idle, ingest, judging, latency, nab, routes, soak, storms
 from bench.rig import Unavailable
 
-PARTS = ("idle", "latency", "storms", "routes", "judging", "ingest", "soak")
+PARTS = ("idle", "latency", "storms", "gpu", "routes", "judging", "ingest", "soak")
 ON_REQUEST = ("nab",)
 """What needs something that is not part of the project, and so is not part of `all`."""
 
@@ -55,6 +55,8 @@ def _run(part: str, options: argparse.Namespace) -> str:
             return latency.table(latency.measure(events=options.events))
         case "storms":
             return storms.table(storms.measure(pairs=options.pairs, peers=not options.no_peers))
+        case "gpu":
+            return gpu.table(gpu.measure(seconds=options.seconds))
         case "nab":
             return nab.table(nab.measure(corpus=options.corpus))
         case "routes":

@@ -6,10 +6,13 @@
  * definitions when the library is built: nothing is mirrored here by hand.
  */
 #define _GNU_SOURCE
+#include <libgen.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -557,12 +560,28 @@ int nvmlDeviceRegisterEvents(struct handle *h, unsigned long long types, struct 
     return leave(0);
 }
 
-int nvmlEventSetWait_v2(struct event_set *set, nvmlEventData_t *data, unsigned int timeout_ms)
+static long long now_ms(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    long long until = now.tv_sec * 1000LL + now.tv_nsec / 1000000 + timeout_ms;
+    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+static int watch_state(void) /* a driver's wait sleeps: so does this one, until the state file is replaced */
+{
+    char folder[4096];
+    snprintf(folder, sizeof(folder), "%s", getenv("FAKE_NVML_STATE"));
+    int watch = inotify_init1(IN_CLOEXEC);
+    inotify_add_watch(watch, dirname(folder), IN_MOVED_TO | IN_CLOSE_WRITE);
+    return watch;
+}
+
+int nvmlEventSetWait_v2(struct event_set *set, nvmlEventData_t *data, unsigned int timeout_ms)
+{
+    char changes[4096];
+    long long until = now_ms() + timeout_ms;
     ENTER(nvmlEventSetWait_v2, NULL);
+    int watch = watch_state();
     for (;;) {
         int gpu;
         refresh();
@@ -577,13 +596,18 @@ int nvmlEventSetWait_v2(struct event_set *set, nvmlEventData_t *data, unsigned i
             data->eventData = e->data;
             data->gpuInstanceId = e->gpu_instance;
             data->computeInstanceId = e->compute_instance;
+            close(watch);
             return leave(0);
         }
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        if (now.tv_sec * 1000LL + now.tv_nsec / 1000000 >= until)
+        long long left = until - now_ms();
+        if (left <= 0) {
+            close(watch);
             return leave(NVML_ERROR_TIMEOUT);
+        }
         pthread_mutex_unlock(&lock);
-        usleep(POLL_US);
+        struct pollfd changed = {.fd = watch, .events = POLLIN};
+        if (poll(&changed, 1, (int)left) > 0 && read(watch, changes, sizeof(changes)) < 0)
+            abort();
         pthread_mutex_lock(&lock);
     }
 }
