@@ -27,14 +27,13 @@ from pathlib import Path
 from probes import registry
 from probes.gpu.sensor import NvmlSensor
 from probes.host import clock
-def pss():
+def private():
     gc.collect()
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
 watch, seconds, rounds = sys.argv[1] == "watch", float(sys.argv[2]), int(sys.argv[3])
 host = registry.surroundings(None)
-told = {"before": pss(), "calls_us": None}
+told = {"before": private(), "calls_us": None}
 sensor = NvmlSensor(identifier=host.identifier, clock=clock.now, open_s=20.0, sys_folder=Path("/nowhere"))
 if watch:
     sensor.open()
@@ -45,7 +44,7 @@ while time.monotonic() - began < seconds:
     if watch:
         sensor.read(clock.now())
 told["cpu_s_per_min"] = (time.process_time() - cpu) / (time.monotonic() - began) * 60
-told["after"] = pss()
+told["after"] = private()
 if watch:
     from probes.gpu.nvml import NvmlLibrary, binding
     from probes.gpu.sampler import Sampler
@@ -107,7 +106,10 @@ def _watched(fake: FakeNvml, gpus: int, machine: Machine, *, seconds: float) -> 
 
 def table(rows: list[Watched]) -> str:
     """Render it as Markdown."""
-    lines = ["| GPUs | CPU us a round | CPU-s/min at 1 s | MB added | over s |", "|---|---|---|---|---|"]
+    lines = [
+        "| GPUs | CPU us a round | CPU-s/min at 1 s | private MB added | over s |",
+        "|---|---|---|---|---|",
+    ]
     for row in rows:
         each = "-" if row.round_us is None else f"{row.round_us:.0f}"
         name = "none (control)" if not row.gpus else str(row.gpus)

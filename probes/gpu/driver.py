@@ -69,14 +69,15 @@ class Versions:
         self._looked_s = now_s
         path = on_disk()
         facts = DriverFacts(
-            module=self._module(), loaded=self.loaded, disk=file_version(path) if path else None
+            module=self.module(), loaded=self.loaded, disk=file_version(path) if path else None
         )
         if facts == self._told and now_s - self._told_s < REPEAT_S:
             return None
         self._told, self._told_s = facts, now_s
         return facts
 
-    def _module(self) -> str | None:
+    def module(self) -> str | None:
+        """Return the version of the kernel module; None when it is not loaded."""
         try:
             return module_version(self._file.read_text(errors="replace"))
         except OSError:

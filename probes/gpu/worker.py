@@ -232,8 +232,7 @@ class Worker:
         try:
             self._work()
         except NvmlError as error:
-            why = ABSENCES.get(error.code, Absence.UNKNOWN)
-            self.failure = Failure(why, error.code, str(error))
+            self.failure = self._failure(error)
         except BindingMissing as error:
             self.failure = Failure(Absence.NO_BINDING, None, str(error))
         except Exception as error:  # noqa: BLE001  # whoever reads raises it again, where defects are counted
@@ -241,6 +240,13 @@ class Worker:
         finally:
             self._answered.set()
             self._leave()
+
+    def _failure(self, error: NvmlError) -> Failure:
+        """Say what an error means; a driver that is loaded, yet "not loaded", has its nodes out of reach."""
+        why = ABSENCES.get(error.code, Absence.UNKNOWN)
+        if why is Absence.NO_DRIVER and self._versions.module() is not None:
+            return Failure(Absence.BLOCKED, error.code, f"{error}, but the driver is loaded")
+        return Failure(why, error.code, str(error))
 
     def _work(self) -> None:
         connection = self._connect()

@@ -168,6 +168,19 @@ def test_every_absence_is_blindness_with_its_code(
     assert (last.gpu, last.why, last.code) == (None, why, code)
 
 
+def test_a_loaded_driver_without_its_devices_is_a_matter_of_access(
+    fake: FakeNvml, driven: Drive, tmp_path: Path
+) -> None:
+    """In a sandbox with a /dev of its own NVML says that no driver is loaded; /proc says that one is."""
+    version = tmp_path / "proc" / "driver" / "nvidia" / "version"
+    version.parent.mkdir(parents=True)
+    version.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.161.08  Sat Jan 6\n")
+    fake.become(profiles.NO_DRIVER)
+    with pytest.raises(SensorBlind, match="no_device_access") as caught:
+        driven()
+    assert [(o.why, o.code) for o in caught.value.last if isinstance(o, GpuAbsent)] == [(Absence.BLOCKED, 9)]
+
+
 @pytest.mark.parametrize(
     ("machine", "why", "code"),
     [
