@@ -128,13 +128,14 @@ def _load_bounded(config: LoaderConfig) -> Loaded:
 
 def _needed(config: LoaderConfig) -> frozenset[Capability]:
     enabled = [p for p in programs() if p.sensor not in config.disabled]
-    sniffs = config.http.capture is CaptureWay.PACKET and any(p.ports is not None for p in enabled)
-    # NET_ADMIN stays in that case too: it lets the socket have a buffer larger than net.core.rmem_max.
-    return LOADING.union(
-        *(p.capabilities for p in enabled),
-        {Capability.NET_RAW} if sniffs else (),
-        {Capability.SYS_ADMIN} if config.http.tls_libraries else (),  # uprobes
-    )
+    more: set[Capability] = set()
+    if any(p.ports is not None for p in enabled):
+        if config.http.capture is CaptureWay.PACKET:
+            # NET_ADMIN stays as well: it lets the socket have a buffer larger than net.core.rmem_max.
+            more = {Capability.NET_RAW}
+        elif config.http.tls_libraries:
+            more = {Capability.SYS_ADMIN}  # uprobes
+    return LOADING.union(more, *(p.capabilities for p in enabled))
 
 
 def _outcome(manifest: Manifest) -> list[dict[str, str | int | None]]:

@@ -68,7 +68,7 @@ def load(
     descriptors: list[int] = []
     if http.capture is CaptureWay.PACKET:
         by_packets = [p for p in enabled if p.ports is not None]
-        entries |= {p.sensor: _packet_entry(p, http.ports, descriptors) for p in by_packets}
+        entries |= {p.sensor: _packet_entry(p, http, descriptors) for p in by_packets}
         enabled = [p for p in enabled if p.ports is None]
     enabled = [p if p.ports is None else with_tls(p, http.tls_libraries) for p in enabled]
     if enabled:
@@ -89,20 +89,24 @@ def load(
     )
 
 
-def _packet_entry(program: KernelProgram, ports: tuple[int, ...], descriptors: list[int]) -> SensorEntry:
+def _packet_entry(program: KernelProgram, http: HttpConfig, descriptors: list[int]) -> SensorEntry:
     """Open the packet socket in the place of a program."""
     if in_a_network_of_its_own():
         detail = f"a packet socket sees nothing in a network of the loader's own, {DROP_IN}"
         return SensorEntry(program.sensor, blind=Blind(BlindReason.ATTACH_FAILED, detail))
     try:
-        opened = open_packet_socket(ports)
+        opened = open_packet_socket(http.ports)
     except OSError as error:
         return SensorEntry(
             program.sensor, blind=Blind(reason_for(error.errno), explanation(error)), errno=error.errno
         )
     descriptors.append(opened.detach())
     socket_ = MapEntry(f"{program.stem}_packets", "packet_socket", len(descriptors) - 1, 0, 0, 0)
-    return SensorEntry(program.sensor, maps=(socket_,), notes=("by a packet socket",), ports=ports)
+    notes = (
+        "by a packet socket",
+        *(f"{library}: is watched with http.capture = cgroup alone" for library in http.tls_libraries),
+    )
+    return SensorEntry(program.sensor, maps=(socket_,), notes=notes, ports=http.ports)
 
 
 def _tracefs() -> Path:

@@ -107,6 +107,17 @@ def test_what_did_not_fit_is_counted_and_told_once(
     assert capture.losses(now()) == []
 
 
+def test_what_it_does_not_do_is_noted(tmp_path: Path, handed: handover.Handover) -> None:
+    """The manifest says by which way it sees, its ports, and that libraries are not watched in that way."""
+    taken = traffic.load_capture(tmp_path, [1], prefix=_WITH_RAW, way="packet", libraries=["/lib/libssl.so"])
+    with_library, entry = taken.entry(NAME), handed.entry(NAME)
+    taken.close()
+    assert entry is not None
+    assert with_library is not None
+    assert (entry.notes, entry.ports) == (("by a packet socket",), (_PORT, 1))
+    assert with_library.notes[1:] == ("/lib/libssl.so: is watched with http.capture = cgroup alone",)
+
+
 def test_its_filter_cannot_be_taken_off(handed: handover.Handover) -> None:
     """Whoever reads it sees the watched ports and nothing else, even as root."""
     (handed_socket,) = handed.maps(NAME).values()

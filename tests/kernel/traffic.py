@@ -75,6 +75,7 @@ def load_capture(
 ) -> handover.Handover:
     """Load the capture alone, in a process of its own, and take the handover."""
     path = folder / "handover.sock"
+    path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(path))
         listener.listen(1)
