@@ -184,7 +184,10 @@ class Connection:
         if ending is not None and not self.certain:
             self._ledger.unobserved(self, UnobservedReason.LOST, at_ns)
             return
-        said = exchange.finish(ending, at_ns, client_left=self._client_closed_ns is not None)
+        closed = (
+            self._client_closed_ns
+        )  # it may be known earlier than it was, when answers had to wait for others
+        said = exchange.finish(ending, at_ns, client_left=closed is not None and closed <= at_ns)
         if isinstance(said, ExchangeFacts):
             self._ledger.exchange(said, sure=exchange.sure and ending is None)
         else:
@@ -239,7 +242,7 @@ class Connection:
 
     def _close(self, at_ns: int) -> None:
         self.over = True
-        cancelled = self._client_closed_ns is not None
+        cancelled = self._client_closed_ns is not None and self._client_closed_ns <= at_ns
         self._end_all(Ending.CANCELLED if cancelled else Ending.CUT, at_ns)
 
     def _end_all(self, ending: Ending, at_ns: int) -> None:
