@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.subjects import subject_of
-from escalation.model import Subject
+from escalation.model import Subject, SubjectKind
 from probes.gpu.facts import Absence, GpuIdentity
 from probes.observation import GpuAbsent, GpuState, Instant
 
@@ -28,7 +28,7 @@ class _List:
 
     at: Instant
     pids: frozenset[int] | None
-    subjects: frozenset[Subject] = frozenset()
+    subjects: frozenset[Subject | None] = frozenset()
 
 
 class GpuLists:
@@ -60,8 +60,9 @@ class GpuLists:
     def lists(self, subject: Subject, pids: Collection[int], now: Instant) -> bool | None:
         """Return whether any GPU lists any of a server's processes; None where that is not known."""
         fresh = [known for known in self._lists.values() if now.since_s(known.at) <= FRESH_S]
+        named = subject if _is_its_own(subject) else None
         for known in fresh:
-            if subject in known.subjects or (known.pids and not known.pids.isdisjoint(pids)):
+            if named in known.subjects or (known.pids and not known.pids.isdisjoint(pids)):
                 return True
         if self._empty_at is not None:
             return False
@@ -72,6 +73,13 @@ class GpuLists:
         self._lists[gpu] = known
         while len(self._lists) > _GPUS_MAX:
             del self._lists[next(iter(self._lists))]
+
+
+def _is_its_own(subject: Subject) -> bool:
+    """Return whether everything in it is one server's: a session or a process's name may be shared."""
+    if subject.kind is SubjectKind.UNIT:
+        return subject.name.endswith(".service") and not subject.name.startswith("user@")
+    return subject.kind is SubjectKind.CONTAINER
 
 
 def _list(told: GpuState) -> _List:

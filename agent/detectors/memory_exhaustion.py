@@ -5,8 +5,11 @@ which all tasks stall, processes that have to make room for themselves, pages th
 together are critical. The level alone is a note while it stays where it is, because a host that is filled to
 the brim on purpose is like that; while it falls towards nothing within `empty_in_s` it is high and says that
 its second layer is missing: on a host that freezes the pressure comes seconds before the end, too late to act
-on. Catalogued look-alikes stay quiet: page cache that fills free memory (what is available is not less for
-it), a dip that is over in seconds, swap in use without stalls.
+on. The one model server of the host is named as the target, unless it has started more often than
+`restart_budget` lately: then another start is no cure.
+
+Catalogued look-alikes stay quiet: page cache that fills free memory (what is available is not less for it), a
+dip that is over in seconds, swap in use without stalls.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
@@ -37,6 +41,7 @@ SENSOR: Final = SensorName("host.memory")
 SERVERS: Final = SensorName("host.servers")
 _FAULT: Final = FaultClass.MEMORY_UNIFIED_EXHAUSTION
 _SAMPLES: Final = 64
+_SERVERS_MAX: Final = 64
 _STALE_S: Final = 30.0
 _GIB: Final = 1 << 30
 
@@ -53,6 +58,8 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     stalled_percent: Annotated[float, Meta(ge=0, le=100)] = 5.0
     clear_above: Annotated[float, Meta(ge=1)] = 1.25
     clear_hold_s: Annotated[float, Meta(ge=0)] = 60.0
+    restart_budget: Annotated[int, Meta(ge=0)] = 2
+    restart_window_s: Annotated[float, Meta(gt=0)] = 3600.0
 
 
 class _Stage(enum.IntEnum):
@@ -62,6 +69,14 @@ class _Stage(enum.IntEnum):
     LOW = 1
     FALLING = 2
     PRESSED = 3
+
+
+@dataclass(slots=True)
+class _Server:
+    """A model server: when it was last seen to run, and when each of its lives began."""
+
+    seen: Instant
+    starts: deque[Instant] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
 
 
 _SEVERITY: Final = {
@@ -98,7 +113,7 @@ class MemoryExhaustion:
         self._low_since: Instant | None = None
         self._told = _Stage.WELL
         self._latest: MemoryState | None = None
-        self._servers: dict[Subject, Instant] = {}
+        self._servers: dict[Subject, _Server] = {}
         self._sees = False
 
     @classmethod
@@ -119,12 +134,7 @@ class MemoryExhaustion:
                 self._forget()
                 return () if self._sees else (self._unknown(observation.at),)
             case ServerUsage():
-                self._servers[subject_of(observation.origin)] = observation.at
-                self._servers = {
-                    subject: seen
-                    for subject, seen in self._servers.items()
-                    if observation.at.since_s(seen) < _STALE_S
-                }
+                self._took(observation)
                 return ()
             case MemoryState():
                 return self._judged(observation)
@@ -249,9 +259,25 @@ class MemoryExhaustion:
 
     def _only_server(self, now: Instant) -> Subject | None:
         """Return the one model server of this host: with two, nobody knows here which is to blame."""
-        running = [subject for subject, seen in self._servers.items() if now.since_s(seen) < _STALE_S]
+        running = [subject for subject, known in self._servers.items() if now.since_s(known.seen) < _STALE_S]
         one = len(running) == 1 and running[0].kind in {SubjectKind.CONTAINER, SubjectKind.UNIT}
-        return running[0] if one else None
+        return running[0] if one and self._restarts(running[0], now) <= self._config.restart_budget else None
+
+    def _restarts(self, subject: Subject, now: Instant) -> int:
+        """Return how often a server has started lately; one more start of what fills the host is no cure."""
+        window_s = self._config.restart_window_s
+        return sum(now.since_s(start) <= window_s for start in self._servers[subject].starts)
+
+    def _took(self, usage: ServerUsage) -> None:
+        """Keep in mind that a server runs, and since when."""
+        subject = subject_of(usage.origin)
+        known = self._servers.pop(subject, None) or _Server(usage.at)
+        known.seen = usage.at
+        if not known.starts or usage.started.since_s(known.starts[-1]) > 1:
+            known.starts.append(usage.started)
+        self._servers[subject] = known
+        while len(self._servers) > _SERVERS_MAX:
+            del self._servers[next(iter(self._servers))]
 
     def _forget(self) -> None:
         self._levels.clear()

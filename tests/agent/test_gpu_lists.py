@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from agent.gpu_lists import FRESH_S, GpuLists
@@ -44,6 +46,22 @@ def lists(*told: GpuState | GpuAbsent, now: float = 1) -> bool | None:
 def test_absence_needs_a_whole_list(told: tuple[GpuState | GpuAbsent, ...], expected: bool | None) -> None:
     """By pid or by container; one GPU that says nothing makes absence unknown, not presence."""
     assert lists(*told) is expected
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        origin(container=None, unit="session-3.scope"),
+        origin(container=None, unit="user@1000.service"),
+        origin(container=None, cgroup_path="/", name="python3"),
+    ],
+)
+def test_who_shares_a_name_with_somebody_on_a_gpu_is_not_on_it(where: Origin) -> None:
+    """Two servers of one login session, or two programs called python3: only the pid tells them apart."""
+    made = GpuLists()
+    made.take(gpu_state(1, dataclasses.replace(where, pid=99)))
+    assert made.lists(subject_of(where), (4711,), at(1)) is False
+    assert made.lists(subject_of(where), (99,), at(1)) is True
 
 
 def test_a_sensor_that_is_blind_leaves_nothing_known() -> None:

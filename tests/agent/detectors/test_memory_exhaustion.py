@@ -164,6 +164,17 @@ def test_the_only_model_server_is_the_target(detector: MemoryExhaustion) -> None
     assert fourth.target == Subject(SubjectKind.CONTAINER, CONTAINER)
 
 
+def test_a_server_that_has_started_too_often_is_no_target(detector: MemoryExhaustion) -> None:
+    """Three starts in an hour did not help; an hour later it may be tried again."""
+    for start in (0, 300, 600):
+        detector.observe(usage(start + 30, 1, started=start))
+    low = [memory(s, 3, full=20.0) for s in range(632, 642, 2)]
+    assert {one.target for one in present(detector, *low)} == {None}
+    later = [memory(s, 3, full=20.0) for s in range(3700, 3710, 2)]
+    found = present(detector, usage(3700, 1, started=600), *later)
+    assert found[-1].target == Subject(SubjectKind.CONTAINER, CONTAINER)
+
+
 def test_a_story_is_one_case_that_gets_worse_and_clears(detector: MemoryExhaustion) -> None:
     """Note, high and critical are one case; it clears once, after its hold."""
     book = CaseBook(agent_id=HOST, kernel_boot_id=KERNEL_BOOT, hysteresis=detector.hysteresis)
