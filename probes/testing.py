@@ -9,15 +9,49 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from probes import recording
-from probes.observation import Blind, BlindReason, Instant, Observation, SensorName
+from probes.gpu.facts import ClockReason, GpuFacts, GpuIdentity, RecoveryAction, pci_of
+from probes.observation import (
+    Blind,
+    BlindReason,
+    GpuProcess,
+    GpuState,
+    Instant,
+    Observation,
+    SensorName,
+)
 from probes.sensor import SensorBlind
 
 
 def instant(seconds: float, *, unix_s: float = 1_800_000_000) -> Instant:
     """Return the moment `seconds` after boot, on a host that booted at `unix_s`."""
     return Instant(boot_ns=round(seconds * 1e9), unix_ns=round((unix_s + seconds) * 1e9))
+
+
+def gpu_state(
+    seconds: float, *, processes: Sequence[GpuProcess] | None = (), index: int = 0, **facts: Any
+) -> GpuState:
+    """Return what a busy, healthy GPU with dedicated memory says, with other facts where they are given."""
+    identity = GpuIdentity(uuid=f"GPU-{index:08x}", pci=pci_of(0, index + 1, 0), index=index)
+    healthy: dict[str, Any] = {
+        "gpu": identity,
+        "name": "NVIDIA GPU",
+        "sm_clock_mhz": 2400,
+        "sm_clock_max_mhz": 3000,
+        "utilisation_percent": 95,
+        "memory_utilisation_percent": 60,
+        "power_w": 150.0,
+        "power_limit_w": 175.0,
+        "temperature_celsius": 70,
+        "memory_used_bytes": 16 * 2**30,
+        "memory_total_bytes": 24 * 2**30,
+        "clock_reasons": int(ClockReason.SOFTWARE_POWER_CAP),
+        "recovery_action": int(RecoveryAction.NONE),
+    }
+    told = None if processes is None else tuple(processes)
+    return GpuState(SensorName("gpu.nvml"), instant(seconds), GpuFacts(**(healthy | facts)), told)
 
 
 class ScriptedSensor:

@@ -39,8 +39,9 @@ from probes.observation import (
 from probes.sensor import SensorBlind
 
 NAME: Final = SensorName("gpu.nvml")
+PERIOD_S: Final = 1.0
+BARE_S: Final = 60.0
 OPEN_S: Final = 0.5
-_LOOK_AGAIN_S: Final = 60.0
 _ORIGIN_S: Final = 30.0
 
 _REASONS: Final[dict[Absence, BlindReason]] = {
@@ -69,7 +70,6 @@ class NvmlSensor:
     """Keeps one worker; tells what it found."""
 
     name = NAME
-    period_s = 1.0
 
     def __init__(
         self,
@@ -93,12 +93,17 @@ class NvmlSensor:
         self._open_s = open_s
         self._worker: Worker | None = None
         self._bell: Bell | None = None
-        self._bare_until: Instant | None = None
+        self._bare = False
         self._origins: dict[int, tuple[float, Origin]] = {}
 
     def __repr__(self) -> str:
         state = "no GPU" if self._worker is None else repr(self._worker)
         return f"NvmlSensor({NAME}, {state}, stuck={stuck()})"
+
+    @property
+    def period_s(self) -> float:
+        """Each second; on a host without a GPU each minute, to see whether there is one."""
+        return BARE_S if self._bare else PERIOD_S
 
     def open(self) -> None:
         """Start the worker and give it a moment; raise SensorBlind when it knows by then that it fails."""
@@ -107,7 +112,8 @@ class NvmlSensor:
         given_up = stuck()
         if given_up >= STUCK_MAX:
             raise self._blind(Absence.NOT_ANSWERING, None, f"{given_up} calls of NVML never came back")
-        if self._is_bare():
+        self._bare = self._is_bare()
+        if self._bare:
             return
         self._bell = Bell()
         self._worker = Worker(
@@ -180,13 +186,9 @@ class NvmlSensor:
         return devices(self._sys) == () and not self._library_there()
 
     def _nothing_there(self, now: Instant) -> Sequence[Observation]:
-        """Say now and then that there is no GPU; one that turns up is found when the sensor opens again."""
-        if self._bare_until is not None and now.boot_ns < self._bare_until.boot_ns:
-            return ()
-        if self._bare_until is not None and not self._is_bare():
-            self.open()
-            return ()
-        self._bare_until = Instant(now.boot_ns + int(_LOOK_AGAIN_S * 1e9), now.unix_ns)
+        """Say that there is no GPU, as long as that is so."""
+        if not self._is_bare():
+            raise SensorBlind(BlindReason.READ_FAILED, "a GPU has turned up, and is looked at next")
         return [GpuAbsent(NAME, now, None, Absence.NO_DEVICE, None)]
 
     def _states(self, round_: Round) -> Sequence[Observation]:

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from probes.gpu.driver import Versions
 from probes.gpu.facts import Absence, DriverFacts
@@ -35,6 +35,7 @@ RETRY_S: Final = 30.0
 LINGER_S: Final = 60.0
 STUCK_MAX: Final = 3
 _WAIT_MS: Final = 2000
+EVENTS_S: Final = CALL_S + _WAIT_MS / 1000
 _QUEUE: Final = 256
 _STUCK: Final = "nvml-given-up"
 
@@ -70,6 +71,17 @@ class Round:
 def stuck() -> int:
     """Return how many threads of this process were given up and have not come back."""
     return sum(thread.name == _STUCK for thread in threading.enumerate())
+
+
+class _Calls(Protocol):
+    @property
+    def calling(self) -> tuple[str, float] | None: ...
+
+
+def _late(calls: _Calls | None, now_s: float, allowed_s: float) -> str | None:
+    """Return the name of the call that is under way for longer than it may."""
+    calling = calls.calling if calls is not None else None
+    return calling[0] if calling is not None and now_s - calling[1] > allowed_s else None
 
 
 class Events:
@@ -203,29 +215,23 @@ class Worker:
         if not self._answered.is_set() and now_s - self._began_s > START_S:
             calling = self._nvml.calling if self._nvml is not None else None
             return calling[0] if calling is not None else "loading the library"
-        for calls, allowed_s in (
-            (self._nvml, CALL_S if self._sampling else START_S),
-            (events, CALL_S + _WAIT_MS / 1000),
-        ):
-            calling = calls.calling if calls is not None else None
-            if calling is not None and now_s - calling[1] > allowed_s:
-                return calling[0]
-        return None
+        late = _late(self._nvml, now_s, CALL_S if self._sampling else START_S)
+        return late or _late(events, now_s, EVENTS_S)
 
     def end(self) -> None:
         """End the threads; one that is stuck is given up. Calling it again does nothing."""
+        if self._ended.is_set():
+            return
         self._ended.set()
         self._asked.set()
-        if self._events is not None:
-            self._events.end()
+        events = self._events
+        if events is not None:
+            events.end()
+            if _late(events, self._monotonic(), EVENTS_S):
+                events.thread.name = _STUCK
         self._thread.join(0.2)
-        self._give_up(self._thread)
-        if self.overdue() is not None and self._events is not None:
-            self._give_up(self._events.thread)
-
-    def _give_up(self, thread: threading.Thread) -> None:
-        if thread.is_alive():
-            thread.name = _STUCK
+        if self._thread.is_alive():
+            self._thread.name = _STUCK
             self._given_up.set()
 
     def _run(self) -> None:

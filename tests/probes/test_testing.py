@@ -8,7 +8,7 @@ import pytest
 
 from probes.observation import BlindReason, Gap, Seeing, SensorName
 from probes.sensor import Sensor, SensorBlind
-from probes.testing import ScriptedSensor, instant
+from probes.testing import ScriptedSensor, gpu_state, instant
 
 _NAME = SensorName("test.sensor")
 _SEEN = Gap(_NAME, instant(1), Seeing(), lost=7)
@@ -62,3 +62,12 @@ def test_wakes_its_reader_once() -> None:
     assert select.select([descriptor], [], [], 0)[0] == []
     sensor.close()
     assert sensor.wakeup_fd() is None
+
+
+def test_a_gpu_is_healthy_but_for_what_a_test_says() -> None:
+    """Facts given by name replace those of a busy, healthy GPU; its processes are none unless given."""
+    state = gpu_state(3, index=1, sm_clock_mhz=507, memory_used_bytes=None)
+    assert (state.at, state.processes) == (instant(3), ())
+    assert (state.facts.sm_clock_mhz, state.facts.memory_used_bytes) == (507, None)
+    assert (state.facts.gpu.pci, state.facts.utilisation_percent) == ("0000:02:00.0", 95)
+    assert gpu_state(3, processes=None).processes is None
