@@ -62,7 +62,7 @@ fi
 
 stamp=$(cat pyproject.toml dev/constraints.txt | sha256sum | cut -d' ' -f1)
 if [ "$(cat .venv/.stamp-routes 2>/dev/null)" != "$stamp" ]; then
-  echo "setup: servers and clients for the tests"
+  echo "setup: clients for the tests"
   .venv/bin/python -m pip install -q --disable-pip-version-check -c dev/constraints.txt -e ".[routes]"
   echo "$stamp" > .venv/.stamp-routes
 fi
@@ -80,7 +80,7 @@ if [ ! -x .venv/nginx/usr/sbin/nginx ] && command -v apt-get >/dev/null && comma
 fi
 
 # Each in an environment of its own, so that what they need is nothing to the product's.
-for name in litellm llamacpp; do
+for name in servers litellm llamacpp; do
   stamp=$(sha256sum dev/$name.txt | cut -d' ' -f1)
   [ "$(cat .venv/$name/.stamp 2>/dev/null)" != "$stamp" ] || continue
   echo "setup: $name for the tests, in .venv/$name"

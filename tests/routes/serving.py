@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -24,8 +23,7 @@ from tests.routes import scenarios
 HERE = Path(__file__).resolve().parent
 SERVED = HERE / "served"
 VENV = HERE.parent.parent / ".venv"
-LITELLM = VENV / "litellm" / "bin"
-LLAMACPP = VENV / "llamacpp" / "bin"
+_PYTHONS = {name: VENV / name / "bin" / "python" for name in ("servers", "litellm", "llamacpp")}
 READY_S = 50.0
 _PORTS = 40
 
@@ -140,15 +138,16 @@ def _program(name: str, package: str) -> str:
     return found
 
 
-def _module(name: str) -> None:
-    pytest.importorskip(name, reason=f"needs {name} (dev/setup.sh tests installs it)")
+def _python(name: str) -> str:
+    """Return the interpreter of an environment of the tests' own."""
+    if not _PYTHONS[name].exists():
+        pytest.skip(f"needs .venv/{name} (dev/setup.sh tests makes it)")
+    return str(_PYTHONS[name])
 
 
 def _uvicorn(loop: str, http: str) -> Callable[[Servers, str, str, int], Server]:
     def start(servers: Servers, kind: str, host: str, port: int) -> Server:
-        for module in {"uvloop": ["uvloop", "httptools"], "asyncio": ["h11"]}[loop]:
-            _module(module)
-        command = [sys.executable, "-m", "uvicorn", "asgi:app", "--app-dir", str(SERVED)]
+        command = [_python("servers"), "-m", "uvicorn", "asgi:app", "--app-dir", str(SERVED)]
         command += ["--host", host, "--port", str(port), "--loop", loop, "--http", http]
         command += ["--no-access-log", "--no-proxy-headers", "--lifespan", "off"]
         return servers.launch(kind, command, host=host, port=port)
@@ -157,8 +156,7 @@ def _uvicorn(loop: str, http: str) -> Callable[[Servers, str, str, int], Server]
 
 
 def _granian(servers: Servers, kind: str, host: str, port: int) -> Server:
-    _module("granian")
-    command = [sys.executable, "-m", "granian", "asgi:app", "--working-dir", str(SERVED)]
+    command = [_python("servers"), "-m", "granian", "asgi:app", "--working-dir", str(SERVED)]
     command += ["--interface", "asginl", "--host", host, "--port", str(port), "--no-ws", "--no-access-log"]
     return servers.launch(kind, command, host=host, port=port)
 
@@ -202,12 +200,11 @@ def _nginx(template: str) -> Callable[[Servers, str, str, int], Server]:
 
 
 def _litellm(servers: Servers, kind: str, host: str, port: int) -> Server:
-    if not (LITELLM / "litellm").exists():
-        pytest.skip("needs LiteLLM in .venv/litellm (dev/setup.sh tests installs it)")
+    program = Path(_python("litellm")).with_name("litellm")
     upstream = servers.start("node")
     settings = servers.folder / f"litellm-{port}.yaml"
     settings.write_text((SERVED / "litellm.yaml").read_text().replace("@UPSTREAM@", upstream.url))
-    command = [str(LITELLM / "litellm"), "--config", str(settings), "--host", host, "--port", str(port)]
+    command = [str(program), "--config", str(settings), "--host", host, "--port", str(port)]
     return servers.launch(
         kind,
         [*command, "--telemetry", "False"],
@@ -226,10 +223,8 @@ def _litellm(servers: Servers, kind: str, host: str, port: int) -> Server:
 
 
 def _llamacpp(servers: Servers, kind: str, host: str, port: int) -> Server:
-    if not (LLAMACPP / "python").exists():
-        pytest.skip("needs llama.cpp's server in .venv/llamacpp (dev/setup.sh tests installs it)")
     model = servers.folder / f"tiny-{port}.gguf"
-    command = [str(LLAMACPP / "python"), str(SERVED / "llamacpp.py"), str(model)]
+    command = [_python("llamacpp"), str(SERVED / "llamacpp.py"), str(model)]
     return servers.launch(kind, command, host=host, port=port)
 
 
