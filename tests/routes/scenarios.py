@@ -711,10 +711,48 @@ LLAMACPP: Final = (
     ),
 )
 
+# Words that occur nowhere else, one for each place where a text can stand.
+CANARIES: Final = {
+    "prompt": "zanzibar-prompt-1b9e44",
+    "answer": "zanzibar-answer-72c0d1",
+    "thought": "zanzibar-thought-c35f08",
+    "call": "zanzibar-call-9ad217",
+    "error": "zanzibar-error-5e60bb",
+}
+_SAID: Final = f"The word is {CANARIES['answer']}, and again {CANARIES['answer']}."
+_THOUGHT: Final = f"Perhaps {CANARIES['thought']}?"
+_ARGUMENTS: Final = json.dumps({"city": CANARIES["call"]})
+_SAYS: Final = {
+    "saying-whole": say.whole(say.chat("saying-whole", _SAID, reasoning=_THOUGHT)),
+    "saying-call": say.whole(
+        say.chat("saying-call", None, "tool_calls", tool_calls=[say.tool_call(_ARGUMENTS)])
+    ),
+    "saying-error": say.whole(
+        say.openai_error(f"no such thing as {CANARIES['error']}", "BadRequestError", 400), status=400
+    ),
+    "saying-stream": say.stream(
+        [
+            *say.deltas("saying-stream", (_THOUGHT,), field="reasoning"),
+            *say.deltas("saying-stream", (_SAID, " ", _SAID))[1:],
+            say.chunk("saying-stream", {}, "stop"),
+        ]
+    ),
+}
+SAYING: Final = tuple(
+    Scenario(
+        name=name,
+        stream=answer.content_type == "text/event-stream",
+        prompt=f"Tell me about {CANARIES['prompt']}. {CANARIES['prompt']}!",
+        answer=answer,
+        expected=Expected(),
+    )
+    for name, answer in _SAYS.items()
+)
+
 SLOW: Final = _stream("stream-slow", _plain("stream-slow"), _told(9), pause_ms=300)
 
 SCENARIOS: Final = WHOLE + DEGENERATE + STREAMS + OLLAMA
-BY_NAME: Final = {scenario.name: scenario for scenario in (*SCENARIOS, SLOW)}
+BY_NAME: Final = {scenario.name: scenario for scenario in (*SCENARIOS, SLOW, *SAYING)}
 
 
 def scripts() -> str:

@@ -78,11 +78,15 @@ class Servers:
 
         `prefix` is a command that runs the server's own.
         """
-        self._prefix = prefix
+        before, self._prefix = self._prefix, prefix
         try:
-            return KINDS[kind](self, kind, host, self._unused.pop())
+            return KINDS[kind](self, kind, host, self.unused_port())
         finally:
-            self._prefix = ()
+            self._prefix = before
+
+    def unused_port(self) -> int:
+        """Return a port of this run's own that no server has."""
+        return self._unused.pop()
 
     def launch(
         self,
