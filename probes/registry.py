@@ -13,7 +13,7 @@ from probes.host.identity import Identifier
 from probes.host.memory import MemoryFiles
 from probes.host.model_servers import Servers
 from probes.http import routes
-from probes.kernel import device_open, fatal_signal, http_capture, listener, oom_kill
+from probes.kernel import device_open, fatal_signal, http_capture, listener, oom_kill, xid
 from probes.kernel.capture import capture_of
 from probes.kernel.handover import Handover
 from probes.kernel.programs import KernelProgram
@@ -104,6 +104,10 @@ def _oom_kill(host: Surroundings) -> Sensor:
     return oom_kill.OomKillSensor(handover=host.handover, identifier=host.identifier, memory=memory)
 
 
+def _xid(host: Surroundings) -> Sensor:
+    return xid.XidSensor(handover=host.handover)
+
+
 SENSORS: tuple[SensorSpec, ...] = (
     SensorSpec(gpu.NAME, "NVIDIA GPUs: state, processes, Xids, versions of the driver", 1.0, _gpu_nvml),
     SensorSpec(listeners.NAME, "every listening TCP socket of the host", 60.0, _host_listeners),
@@ -126,4 +130,5 @@ SENSORS: tuple[SensorSpec, ...] = (
     ),
     SensorSpec(listener.NAME, "TCP sockets that begin or stop listening", 0.25, _listener, listener.PROGRAM),
     SensorSpec(oom_kill.NAME, "processes killed for want of memory", 0.25, _oom_kill, oom_kill.PROGRAM),
+    SensorSpec(xid.NAME, "errors (Xid) by the NVIDIA driver's tracepoint", 0.25, _xid, xid.PROGRAM),
 )

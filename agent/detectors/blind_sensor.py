@@ -1,14 +1,15 @@
 """F50 monitor.blind: a sensor that cannot see is a fault of its own.
 
 A sensor that was switched off is a decision, not a fault; it stays visible in the coverage of every
-heartbeat. A sensor that is blind for less than `grace_s` is starting.
+heartbeat. So does one that looks for what only some drivers have, and that another sensor tells as well. A
+sensor that is blind for less than `grace_s` is starting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
@@ -26,6 +27,9 @@ from escalation.model import (
 )
 from escalation.model import BlindReason as WireReason
 from probes.observation import Blind, BlindReason, Gap, Instant, Observation, SensorName
+
+_NOT_MISSED: Final = frozenset({(SensorName("kernel.xid"), BlindReason.NO_KERNEL_SUPPORT)})
+"""The NVIDIA driver's tracepoint, where there is no such driver or an older one: NVML tells of Xids."""
 
 
 class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -54,7 +58,8 @@ class BlindSensor:
             severity=(Severity.MEDIUM,),
             sensors=(),
             opens="A sensor of the registry has been blind for `grace_s`.",
-            quiet="A sensor that the configuration disables; a sensor that is still starting.",
+            quiet="A sensor that the configuration disables; a sensor that is still starting; `kernel.xid` "
+            "where the NVIDIA driver has no such tracepoint, or is not there.",
             clears="The sensor sees again.",
         ),
     )
@@ -86,7 +91,7 @@ class BlindSensor:
             return (self._over(sensor, observation.at),)
         self._seeing.discard(sensor)
         reason = observation.coverage.reason
-        if reason is BlindReason.DISABLED:
+        if reason is BlindReason.DISABLED or (sensor, reason) in _NOT_MISSED:
             self._dark.pop(sensor, None)
             return ()
         known = self._dark.get(sensor)

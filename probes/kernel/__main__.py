@@ -21,10 +21,11 @@ if __package__ in (None, ""):  # run as a file: only the folder that holds `prob
 
 from probes.kernel.capabilities import keep_only
 from probes.kernel.config import CaptureWay, ConfigInvalid, LoaderConfig, read_config
-from probes.kernel.handover import HandoverError, Manifest, send
+from probes.kernel.handover import HandoverError, Manifest, SensorEntry, send
 from probes.kernel.loader import Loaded, load
 from probes.kernel.programs import LOADING, Capability
 from probes.kernel.tracepoints import mount_privately
+from probes.observation import BlindReason
 from probes.registry import SENSORS, programs
 
 _SYSTEM_PYTHON = "/usr/bin/python3"
@@ -96,11 +97,19 @@ def _check(options: argparse.Namespace) -> int:
         for row in _outcome(loaded.manifest):
             _say(f"{row['name']:24} {row['state']:10} {row['detail'] or ''}".rstrip())
     wanted = [entry for entry in loaded.manifest.sensors if entry.sensor not in config.disabled]
-    return 0 if all(entry.blind is None for entry in wanted) else 1
+    modules = {program.sensor for program in programs() if program.module is not None}
+    return 0 if all(_is_fine(entry, entry.sensor in modules) for entry in wanted) else 1
 
 
 def _config(path: Path) -> LoaderConfig:
     return read_config(path, sensors=(spec.name for spec in SENSORS))
+
+
+def _is_fine(entry: SensorEntry, of_a_module: bool) -> bool:  # noqa: FBT001
+    """Whether a program is attached, or waits for a module that this machine may never need."""
+    if entry.blind is None:
+        return True
+    return of_a_module and entry.blind.reason is BlindReason.NO_KERNEL_SUPPORT
 
 
 def _load(options: argparse.Namespace) -> int:

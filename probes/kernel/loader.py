@@ -162,7 +162,9 @@ def _formats(program: KernelProgram, tracefs: Path) -> dict[str, Format]:
             found[attachment.tracepoint] = read_format(tracefs, attachment.tracepoint)
         except TracepointMissing as error:
             if attachment.required:
-                raise Refused(BlindReason.NO_KERNEL_SUPPORT, str(error), errno.ENOENT) from error
+                belongs = f" (it is the module {program.module}'s)" if program.module else ""
+                detail = f"{error}{belongs}"
+                raise Refused(BlindReason.NO_KERNEL_SUPPORT, detail, errno.ENOENT) from error
     return found
 
 

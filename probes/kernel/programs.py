@@ -88,6 +88,7 @@ class KernelProgram:
     maps: tuple[str, ...]
     capabilities: frozenset[Capability] = frozenset()
     ports: str | None = None
+    module: str | None = None
     more: tuple[str, ...] = ()
 
     @property

@@ -36,6 +36,13 @@ def test_disabled_by_configuration_stays_quiet(detector: BlindSensor) -> None:
     assert present(detector, blind(0, SENSOR, BlindReason.DISABLED), tick(9999)) == []
 
 
+def test_a_driver_that_has_no_tracepoint_stays_quiet(detector: BlindSensor) -> None:
+    """NVML tells of the same errors; any other reason for its blindness is a case."""
+    seen = blind(0, "kernel.xid", BlindReason.NO_KERNEL_SUPPORT)
+    assert present(detector, seen, tick(9999)) == []
+    assert len(present(detector, blind(10000, "kernel.xid", BlindReason.NO_HEADERS), tick(10060))) == 1
+
+
 def test_starting_sensor_stays_quiet(detector: BlindSensor) -> None:
     """Blind until its descriptors arrive, within the grace."""
     assert present(detector, blind(0, SENSOR), seeing(30, SENSOR), tick(99)) == []
