@@ -46,6 +46,12 @@ def measure() -> tuple[Row, ...]:
         if chunks == 1:
             rows.append(_row(f"httptools 0.9 (framing alone), {name}", _by_httptools, segments, counted, 1))
             rows.append(_row(f"h11 0.16 (framing alone), {name}", _by_h11, segments, counted, 1))
+    for name, path, media, event in (
+        ("Ollama's own, a new date in each", "/api/chat", b"application/x-ndjson", _dated),
+        ("parsed, as there is usage in each", "/v1/chat/completions", b"text/event-stream", _counted),
+    ):
+        segments = list(_stream(1, path=path, media=media, event=event))
+        rows.append(_row(f"observer, 1 chunk a segment, {name}", _observed, segments, _CHUNKS, 1))
     rows.append(_row("observer, a whole request and answer", _observed, list(_pairs()), _PAIRS, 1))
     return tuple(rows)
 
@@ -94,27 +100,55 @@ def _by_h11(segments: list[Segment]) -> None:
                 pass
 
 
-def _stream(chunks: int) -> Iterator[Segment]:
-    """A stream of words as vLLM sends it, some of its characters escaped; it does not end."""
-    yield from _segments([(True, _post(_REQUEST)), (False, _STREAM_HEAD)])
-    seq = 1 + len(_STREAM_HEAD)
+def _stream(
+    chunks: int,
+    *,
+    path: str = "/v1/chat/completions",
+    media: bytes = b"text/event-stream",
+    event: Callable[[int], bytes] | None = None,
+) -> Iterator[Segment]:
+    """A stream of words, some of them escaped, as vLLM sends it or as `event` does; it does not end."""
+    head = _STREAM_HEAD.replace(b"text/event-stream", media)
+    yield from _segments([(True, _post(_REQUEST, path)), (False, head)])
+    seq = 1 + len(head)
     for n in range(_CHUNKS // chunks):
-        data = b"".join(_chunk(n * chunks + one) for one in range(chunks))
+        data = b"".join(_chunk((event or _plain)(n * chunks + one)) for one in range(chunks))
         yield Segment(1, 1_000_000_000 + n * 20_000_000, _PORT, False, seq, data, 0, 0, 1)  # noqa: FBT003
         seq += len(data)
 
 
-def _chunk(n: int) -> bytes:
-    word = _WORDS[n * n % len(_WORDS)] if n % 16 else "\n"
-    event = {
+def _chunk(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+def _word(n: int) -> str:
+    return f" {_WORDS[n * n % len(_WORDS)]}" if n % 16 else "\n"
+
+
+def _event(n: int) -> dict[str, object]:
+    return {
         "id": "chatcmpl-0a1b2c3d4e5f60718293a4b5c6d7e8f9",
         "object": "chat.completion.chunk",
         "created": 1763769600,
         "model": "qwen3-32b",
-        "choices": [{"index": 0, "delta": {"content": f" {word}"}, "logprobs": None, "finish_reason": None}],
+        "choices": [{"index": 0, "delta": {"content": _word(n)}, "logprobs": None, "finish_reason": None}],
     }
-    data = b"data: " + json.dumps(event).encode() + b"\n\n"
-    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+def _plain(n: int) -> bytes:
+    return b"data: " + json.dumps(_event(n)).encode() + b"\n\n"
+
+
+def _counted(n: int) -> bytes:
+    usage = {"prompt_tokens": 90, "completion_tokens": n}
+    return b"data: " + json.dumps(_event(n) | {"usage": usage}).encode() + b"\n\n"
+
+
+def _dated(n: int) -> bytes:
+    date = f"2026-11-21T23:59:{n % 60:02d}.{n * 7919 % 1_000_000:06d}Z"
+    message = {"role": "assistant", "content": _word(n)}
+    event = {"model": "llama3.1:8b", "created_at": date, "message": message, "done": False}
+    return json.dumps(event).encode() + b"\n"
 
 
 def _pairs() -> Iterator[Segment]:
@@ -142,9 +176,9 @@ def _pairs() -> Iterator[Segment]:
     yield from _segments([(True, request), (False, response)] * _PAIRS)
 
 
-def _post(body: str) -> bytes:
+def _post(body: str, path: str = "/v1/chat/completions") -> bytes:
     return (
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: node:8000\r\nAccept: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: node:8000\r\nAccept: application/json\r\n"
         "User-Agent: OpenAI/Python 2.54.0\r\nAuthorization: Bearer none\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n{body}"
     ).encode()

@@ -140,7 +140,7 @@ class ExchangeFacts:
     first_token_s: float | None = None  # first visible content, reasoning or tool call of a stream
     longest_gap_s: float = 0.0  # between two chunks of a stream
     gaps: tuple[int, ...] = ()  # how many gaps between chunks fell into each bucket of GAP_BOUNDS_S
-    chunks: int = 0  # events of a stream
+    chunks: int = 0  # events of a stream, without [DONE]
     choices_seen: bool = False  # an answer object of the route's shape was there at all
     content_characters: int = 0
     reasoning_characters: int = 0
