@@ -157,7 +157,7 @@ class WorkLoop:
         Judging first would open a second case beside one that the spool knows. The sensors' own buffers and
         the pipeline hold what happens meanwhile.
         """
-        self._next_tick_ns = now.boot_ns + _TICK_NS
+        self._next_tick_ns = (now.boot_ns // _TICK_NS + 1) * _TICK_NS
         if now.boot_ns < self._next_try_ns:
             return
         self._next_try_ns = now.boot_ns + _RETRY_NS
@@ -200,7 +200,7 @@ class WorkLoop:
     def _tick(self, now: Instant) -> None:
         if now.boot_ns < self._next_tick_ns:
             return
-        self._next_tick_ns = now.boot_ns + _TICK_NS
+        self._next_tick_ns = (now.boot_ns // _TICK_NS + 1) * _TICK_NS
         questions = self._judge.questions()
         world = self._witness.look(questions.places, questions.processes)
         self._keep(self._judge.tick(now, world))

@@ -148,7 +148,7 @@ class Sensing:
                 rested_s = (now.boot_ns - slot.read_ns) / 1e9
                 if slot.sensor is None or slot.slow or rested_s >= CHORES_S or slot.sensor.waiting():
                     return None
-                slot.due_ns = now.boot_ns + slot.period_ns
+                slot.due_ns = _on_the_beat(now, slot.period_ns)
             until_ns = min(until_ns, slot.due_ns)
         return until_ns
 
@@ -156,7 +156,7 @@ class Sensing:
         if slot.sensor is None:
             await self._open(slot, now)
             return
-        slot.due_ns = now.boot_ns + slot.period_ns
+        slot.due_ns = _on_the_beat(now, slot.period_ns)
         if not slot.slow:
             self._read(slot, now)
         elif slot.reading is None or slot.reading.done():
@@ -273,3 +273,8 @@ class Sensing:
         if slot.sensor is not None:
             slot.sensor.close()
             slot.sensor = None
+
+
+def _on_the_beat(now: Instant, period_ns: int) -> int:
+    """Return the next multiple of the period, so that all sensors are due together: each wakeup costs."""
+    return (now.boot_ns // period_ns + 1) * period_ns

@@ -41,13 +41,15 @@ class Bench:
 
 
 async def test_reads_each_sensor_by_its_period() -> None:
-    """A sensor is read when its time has come, and not before."""
+    """A sensor is read at once and then when its time has come: together with others, and not before."""
     bench, fast, slow = Bench(), ScriptedSensor(A, period_s=0.25), ScriptedSensor(B, period_s=0.5)
     async with bench.sensing:
         await bench.start(fast, slow)
+        await bench.after(0.25)
+        assert (fast.reads, slow.reads) == (1, 1)
         for _ in range(8):
             await bench.after(0.25)
-    assert (fast.reads, slow.reads) == (8, 4)
+    assert (fast.reads, slow.reads) == (9, 5)
     assert (fast.closed, slow.closed) == (1, 1)
 
 
