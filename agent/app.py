@@ -36,6 +36,7 @@ from agent.metrics import AgentCollector, MetricsPage, Snapshot
 from agent.pipeline import Pipeline
 from agent.placement import Placements
 from agent.privileges import Standing
+from agent.route_names import SENSOR as ROUTES
 from agent.route_tally import RouteTally
 from agent.sensing import Sensing
 from agent.spooling import Spool, Spooling
@@ -323,6 +324,7 @@ class Agent:
                 else statusfile.SensorStatus(name=name)
                 for name, seen in self._sensing.coverage.items()
             ),
+            http_ports=self._watched_ports(),
             open_cases=sum(self._judge.book.count_open().values()),
             spool_open=self._spooling.is_open,
             spool_reports=depth.reports,
@@ -335,6 +337,10 @@ class Agent:
             watchdog_s=self._ports.supervisor.watchdog_s,
             capabilities=standing.effective if standing else None,
         )
+
+    def _watched_ports(self) -> tuple[int, ...]:
+        entry = self._handover.entry(ROUTES) if self._handover else None
+        return entry.ports if entry else ()
 
     def _by_sensor(self, counts: Mapping[str, int] | Mapping[SensorName, int]) -> dict[str, int]:
         known: Mapping[str, int] = {str(name): count for name, count in dict(counts).items()}

@@ -59,7 +59,7 @@ def examine(settings: AgentSettings, *, sensors: tuple[str, ...], now_unix_s: fl
     return (
         *_agent(status, folder),
         *_sensors(status, settings, sensors),
-        *_routes(settings, servers),
+        *_routes(status, settings, servers),
         *_placements(settings, servers, lambda pid: identifier.origin(pid=pid)),
         *_uplink(status, settings),
         *_certificates(settings, now_unix_s),
@@ -142,11 +142,21 @@ def _sensors(status: Status | None, settings: AgentSettings, known: tuple[str, .
         yield Check(sensor.name, health, f"blind: {reason.value}: {sensor.detail}", remedy(reason))
 
 
-def _routes(settings: AgentSettings, servers: Sequence[ModelServer]) -> Iterator[Check]:
+def _routes(
+    status: Status | None, settings: AgentSettings, servers: Sequence[ModelServer]
+) -> Iterator[Check]:
     """Suggest what to watch: model servers that run here, and whether their port is on the list."""
     if "http.routes" in settings.sensors.disabled:
         return
     watched = set(settings.http.ports)
+    if status is not None and status.http_ports and set(status.http_ports) != watched:
+        loaded = ", ".join(map(str, sorted(status.http_ports)))
+        yield Check(
+            "http.ports",
+            Health.NOTE,
+            f"the loaded programs watch other ports than the configuration says: {loaded}",
+            "systemctl restart nanobot-probes",
+        )
     for server in servers:
         says = f"{server.kind.value} (pid {server.pid}) seems to serve on port {server.port}"
         if server.port in watched:

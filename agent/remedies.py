@@ -15,7 +15,7 @@ def remedy(reason: BlindReason) -> str:  # noqa: C901, PLR0912 -- one case per r
         case BlindReason.NOT_HANDED_OVER:
             return "run the loader: systemctl restart nanobot-probes (or, as root, nanobot-probes load)"
         case BlindReason.NO_PRIVILEGE:
-            return "the loader needs CAP_BPF and CAP_PERFMON, and tracefs mounted; see nanobot-probes check"
+            return "the loader needs CAP_BPF, CAP_PERFMON and what the sensor names; see nanobot-probes check"
         case BlindReason.NO_KERNEL_SUPPORT:
             return "this kernel lacks the tracepoint or eBPF; nothing to install"
         case BlindReason.NO_HEADERS:

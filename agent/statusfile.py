@@ -33,6 +33,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     next_write_s: float
     kernel_boot_id: str
     sensors: tuple[SensorStatus, ...]
+    http_ports: tuple[int, ...] = ()  # what the loaded programs watch
     open_cases: int
     spool_open: bool
     spool_reports: int

@@ -196,7 +196,7 @@ def test_unknown_failpoint_is_an_error() -> None:
 def test_a_model_server_on_another_port_is_suggested(tmp_path: Path) -> None:
     """What serves where nobody looks is a note with the setting that would change it."""
     servers = (ModelServer(ServerKind.VLLM, 7, 8000), ModelServer(ServerKind.VLLM, 8, 8123))
-    watched, unwatched = doctor._routes(settings(tmp_path), servers)
+    watched, unwatched = doctor._routes(None, settings(tmp_path), servers)
     assert watched.health is Health.GOOD
     assert unwatched.health is Health.NOTE
     assert "http.ports = [8000, 4000, 11434, 8080, 8123]" in unwatched.remedy
@@ -205,7 +205,7 @@ def test_a_model_server_on_another_port_is_suggested(tmp_path: Path) -> None:
 def test_nothing_is_suggested_when_routes_are_not_watched(tmp_path: Path) -> None:
     """Who switched the sensor off does not want to hear about it."""
     off = msgspec.structs.replace(settings(tmp_path), sensors=Sensors(disabled=("http.routes",)))
-    assert list(doctor._routes(off, (ModelServer(ServerKind.VLLM, 8, 8123),))) == []
+    assert list(doctor._routes(None, off, (ModelServer(ServerKind.VLLM, 8, 8123),))) == []
 
 
 def test_a_model_server_without_a_declared_placement_is_suggested(tmp_path: Path) -> None:
@@ -228,3 +228,12 @@ def test_a_model_server_without_a_declared_placement_is_suggested(tmp_path: Path
     assert (declared.health, unit.health, container.health) == (Health.GOOD, Health.NOTE, Health.NOTE)
     assert 'unit = "vllm.service"' in unit.remedy
     assert 'route = "8000"' in container.remedy
+
+
+def test_programs_with_other_ports_than_the_configuration_are_told(tmp_path: Path) -> None:
+    """After a change of the ports the loader has to run again, and the doctor says so."""
+    loaded = msgspec.structs.replace(GOOD, http_ports=(8000, 9000))
+    (check,) = doctor._routes(loaded, settings(tmp_path), ())
+    assert (check.health, check.remedy) == (Health.NOTE, "systemctl restart nanobot-probes")
+    same = msgspec.structs.replace(GOOD, http_ports=(4000, 8000, 8080, 11434))
+    assert list(doctor._routes(same, settings(tmp_path), ())) == []
