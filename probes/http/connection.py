@@ -155,6 +155,10 @@ class Connection:
     def request_begun(self, exchange: Exchange) -> None:
         """A request's head was read."""
         self._seen, self._blamed = True, False
+        if not self.pending and self._answers.between_messages:
+            self._down.suspect = (
+                False  # nothing was awaited: what was lost before cannot be part of its answer
+            )
         if len(self.pending) >= (1 if self._answers.is_lost else PIPELINED_MAX):
             self._answers.lose(exchange.begun_ns)
             self.unseen(exchange.begun_ns)

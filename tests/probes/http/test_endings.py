@@ -294,6 +294,23 @@ def test_requests_in_flight_are_told_by_route() -> None:
     assert observer.in_flight(21 * S) == []
 
 
+def test_a_request_after_lost_records_is_in_flight_again() -> None:
+    """On a kept connection on which nothing was awaited; and a close before its answer is a cut."""
+    observer = Observer()
+    wire = Wire().client(chat()).server(OK)
+    for segment in wire.segments:
+        observer.feed(segment)
+    observer.take()
+    observer.lost(1, wire.at_ns)
+    assert observer.in_flight(wire.at_ns) == []
+    for segment in wire.wait(1).client(chat(model="next")).segments[2:]:
+        observer.feed(segment)
+    (flight,) = observer.in_flight(wire.at_ns)
+    assert (flight.requests, flight.waiting, flight.name.model) == (1, 1, "next")
+    observer.feed(wire.wait(9).server(flags=FIN).segments[-1])
+    assert seen(observer).one.ending is Ending.CUT
+
+
 def test_a_long_upload_is_in_flight_with_its_size() -> None:
     """In part is under way, and its model may not be known yet."""
     observer = Observer()

@@ -88,20 +88,34 @@ def disordered(pieces: Sequence[Segment], random: object) -> list[Segment]:
     return done
 
 
-@given(conversations(), _SIZES, st.lists(st.integers(0, 10_000), min_size=1, max_size=4))
+@given(
+    conversations(),
+    _SIZES,
+    st.lists(st.integers(0, 10_000), min_size=1, max_size=4),
+    st.lists(st.integers(0, 10_000), max_size=2),
+)
 @_RELAXED
-def test_a_loss_never_makes_a_fault(wire: Wire, sizes: list[int], lost: list[int]) -> None:
-    """What is said after a loss was true without it; the rest is unobserved."""
+def test_a_loss_never_makes_a_fault(wire: Wire, sizes: list[int], lost: list[int], rounds: list[int]) -> None:
+    """What is said after a loss was true without it; the rest is unobserved. Losses are told once a round."""
     pieces = one_after_the_other(cut_anew(wire.segments, sizes))
     gone = {n % len(pieces) for n in lost}
-    left = [piece for n, piece in enumerate(pieces) if n not in gone]
     complete = [essence(facts) for facts in observe(pieces).exchanges]
     observer = Observer()
-    for piece in left:
-        observer.feed(piece)
-    observer.lost(len(gone), wire.at_ns)
+    exchanges = []
+    since = 0
+    for n, piece in enumerate(pieces):
+        if n in gone:
+            since += 1
+        else:
+            observer.feed(piece)
+        if n in {one % len(pieces) for one in rounds}:
+            observer.lost(since, piece.at_ns)
+            exchanges += seen(observer).exchanges
+            since = 0
+    observer.lost(since, wire.at_ns)
     observer.advance(wire.at_ns + 5 * S)
-    assert_known(seen(observer), complete)
+    exchanges += seen(observer).exchanges
+    assert_known(Seen(exchanges, {}), complete)
 
 
 @given(conversations(), _SIZES, st.lists(st.integers(0, 10_000), min_size=1, max_size=4))
