@@ -92,7 +92,8 @@ class _Server:
     missing_since: Instant | None = None
     failed_opens: int = 0
     failed_at: Instant | None = None
-    transcribes: bool = False
+    heard_at: Instant | None = None
+    spoke_at: Instant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,10 @@ class GpuPlacement:
         if name.route not in MODEL_ROUTES or subject not in self._servers:
             return None  # a gateway or a stranger: what it passes on is told of again by who serves it
         server = self._server(subject, at)
-        server.transcribes = name.route is Route.TRANSCRIPTIONS
+        if name.route is Route.TRANSCRIPTIONS:
+            server.heard_at = at
+        else:
+            server.spoke_at = at
         placement = self._around.placements.of_exchange(origin, name)
         server.work.asked(end_ns, lasted_s, on_gpu=placement in {None, Placement.GPU})
         return server
@@ -271,7 +275,12 @@ class GpuPlacement:
         )
 
     def _transcribes(self, server: _Server, usage: ServerUsage) -> bool:
-        return usage.origin.server is ServerKind.WHISPER or server.transcribes
+        """Return whether a server makes text of audio, and was asked for nothing else lately."""
+        if usage.origin.server is ServerKind.WHISPER:
+            return True
+        spoke = server.spoke_at
+        speaks = spoke is not None and usage.at.since_s(spoke) <= self._config.window_s
+        return server.heard_at is not None and not speaks
 
     def _present(self, subject: Subject, server: _Server, usage: ServerUsage, signs: _Signs) -> Finding:
         config = self._config

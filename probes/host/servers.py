@@ -105,10 +105,15 @@ class ServersSensor:
         return f"ServersSensor({NAME}, servers={len(self._watched)}, processes={len(self._looks)})"
 
     def open(self) -> None:
-        """Raise SensorBlind on a system without /proc."""
+        """Raise SensorBlind on a system without /proc, or whose /proc hides what is not one's own."""
         self.close()
         if not os.path.exists(f"{self._proc}/self/stat"):  # noqa: PTH110 -- hot path, no Path objects
             raise SensorBlind(BlindReason.UNSUPPORTED_PLATFORM, f"there is no {self._proc}")
+        if not _bytes(f"{self._proc}/1/stat"):
+            raise SensorBlind(
+                BlindReason.READ_FAILED,
+                f"other users' processes are hidden: {self._proc} is mounted with hidepid",
+            )
 
     def read(self, now: Instant) -> Sequence[Observation]:
         """Return each server's use since the last read; a server that is new is only measured from here."""

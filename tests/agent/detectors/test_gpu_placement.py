@@ -221,6 +221,52 @@ def test_a_transcription_falls_back_at_fewer_cores() -> None:
     assert present(meant(Placement.GPU), *works(0, 60, cores=3)) == []
 
 
+def test_a_server_that_also_writes_is_no_transcriber() -> None:
+    """vLLM serves Whisper beside a chat model: three cores are a transcriber's measure, not its own."""
+    story = [
+        each
+        for second in range(0, 65, 5)
+        for route, model in ((Route.TRANSCRIPTIONS, "small"), (Route.CHAT_COMPLETIONS, "qwen3"))
+        for each in works(second, second, cores=3, route=route, model=model)
+    ]
+    assert present(meant(Placement.GPU), *story) == []
+    alone = [
+        each
+        for second in range(0, 65, 5)
+        for each in works(second, second, cores=3, route=Route.TRANSCRIPTIONS)
+    ]
+    assert {one.fault_class for one in present(meant(Placement.GPU), *alone)} == {
+        FaultClass.TRANSCRIPTION_CPU_FALLBACK
+    }
+
+
+def test_audio_that_takes_far_longer_than_usual_is_a_sign() -> None:
+    """Seconds for bytes of audio, learnt on the GPU; the fact names no tokens, because there are none."""
+    server = origin(server=ServerKind.WHISPER)
+    detector = meant(Placement.GPU)
+
+    def heard(second: int, duration_s: float) -> Observation:
+        return exchange(
+            second,
+            route=Route.TRANSCRIPTIONS,
+            model="small",
+            where=server,
+            request_bytes=320_000,
+            duration_s=duration_s,
+        )
+
+    story: list[Observation] = []
+    for second in range(0, 50, 5):
+        story += [gpu_state(second, server), usage(second, 1, where=server), heard(second, 2.0)]
+    for second in range(50, 100, 5):
+        story += [gpu_state(second), heard(second, 40.0), usage(second, 1, where=server)]
+    found = present(detector, *story)[0]
+    assert codes(found) == [ReasonCode.NOT_LISTED_ON_GPU, ReasonCode.AUDIO_BELOW_BASELINE]
+    evidence = found.evidence[0]
+    assert isinstance(evidence, PlacementEvidence)
+    assert (evidence.measured, evidence.baseline) == (None, None)
+
+
 def test_decoding_audio_stays_quiet() -> None:
     """ffmpeg takes four cores for a moment before the GPU has its turn."""
     story: list[Observation] = []

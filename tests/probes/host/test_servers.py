@@ -30,6 +30,8 @@ class Host:
         self.proc, self.root = folder / "proc", folder / "cgroup"
         (self.proc / "self").mkdir(parents=True)
         (self.proc / "self/stat").touch()
+        (self.proc / "1").mkdir()
+        (self.proc / "1/stat").write_text("1 (init) S 0 " + "0 " * 30)
         self.root.mkdir()
         self.at_s = 0.0
         paths = CgroupPaths(root=self.root, monotonic=lambda: 0.0)
@@ -187,6 +189,16 @@ def test_a_system_without_proc_cannot_be_seen(tmp_path: Path) -> None:
     with pytest.raises(SensorBlind) as caught:
         sensor.open()
     assert caught.value.blind.reason is BlindReason.UNSUPPORTED_PLATFORM
+
+
+def test_a_proc_that_hides_others_is_blindness(tmp_path: Path) -> None:
+    """With hidepid nobody's server is seen: that is no host without servers."""
+    host = Host(tmp_path)
+    (host.proc / "1/stat").unlink()
+    with pytest.raises(SensorBlind) as caught:
+        host.sensor.open()
+    assert caught.value.blind.reason is BlindReason.READ_FAILED
+    assert "hidepid" in caught.value.blind.detail
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
