@@ -176,11 +176,13 @@ class NvmlSensor:
             failure = Failure(Absence.NOT_ANSWERING, None, f"{call} does not come back")
         if failure is not None:
             worker.end()  # here, where waiting for it holds nobody up
-            raise self._blind(failure.why, failure.code, failure.detail)
+            _, told, _ = worker.take()
+            xids = [self._xid(at, event) for at, event in told]
+            raise self._blind(failure.why, failure.code, failure.detail, *xids)
 
-    def _blind(self, why: Absence, code: int | None, detail: str) -> SensorBlind:
-        last = GpuAbsent(NAME, self._clock(), None, why, code)
-        return SensorBlind(_REASONS.get(why, BlindReason.READ_FAILED), detail, last=[last])
+    def _blind(self, why: Absence, code: int | None, detail: str, *xids: GpuXid) -> SensorBlind:
+        absent = GpuAbsent(NAME, self._clock(), None, why, code)
+        return SensorBlind(_REASONS.get(why, BlindReason.READ_FAILED), detail, last=[*xids, absent])
 
     def _is_bare(self) -> bool:
         return devices(self._sys) == () and not self._library_there()

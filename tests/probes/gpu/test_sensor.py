@@ -359,6 +359,28 @@ def test_an_xid_rings(fake: FakeNvml, driven: Drive) -> None:
     assert drive.sensor.wakeup_fd() is None
 
 
+def test_an_xid_that_takes_the_driver_along_is_still_told(fake: FakeNvml, driven: Drive) -> None:
+    """What came before sight went is told with the blindness."""
+    fake.become(profiles.RTX_5090_LAPTOP)
+    drive = driven()
+    drive.next()
+    fd = drive.sensor.wakeup_fd()
+    assert fd is not None
+    gpu = profiles.RTX_5090_LAPTOP.gpus[0].telling(1, 79)
+    fake.become(Machine((gpu,)).also("code nvmlDeviceGetClockInfo 9"))
+    assert select.select([fd], [], [], 10)[0] == [fd]
+    sampling = drive.sensor._worker
+    assert sampling is not None
+    sampling.ask()
+    sampling._thread.join(10)
+    with pytest.raises(SensorBlind) as caught:
+        drive.sensor.read(clock.now())
+    xid, absent = caught.value.last
+    assert isinstance(xid, GpuXid)
+    assert isinstance(absent, GpuAbsent)
+    assert (xid.facts.number, absent.why) == (79, Absence.NO_DRIVER)
+
+
 def test_more_xids_than_fit_are_counted_as_lost(
     fake: FakeNvml, driven: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
