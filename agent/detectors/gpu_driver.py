@@ -73,7 +73,7 @@ class GpuDriverMismatch:
             sensors=(SENSOR,),
             opens="NVML refuses with code 18; or the library on disk is of another version than the loaded "
             "module for `upgrade_s` (both high); or all of several GPUs are lost within `together_s` (a "
-            "note, high when the versions differ or no module is loaded).",
+            "note, high when the versions differ or the module is gone).",
             quiet="No driver (code 9), no library (12), no permission (4); an upgrade that is under way; one "
             "of several GPUs that is lost; GPUs that reported an Xid of the device a minute before.",
             clears="GPUs can be read, and the versions do not differ; held for `clear_hold_s`.",
@@ -86,6 +86,7 @@ class GpuDriverMismatch:
         self._subject = Subject(SubjectKind.HOST, surroundings.host)
         self._gpus = GpuTable()
         self._versions: DriverFacts | None = None
+        self._was_loaded = False
         self._differ_since: Instant | None = None
         self._read_at: Instant | None = None
         self._xid_at: Instant | None = None
@@ -109,6 +110,7 @@ class GpuDriverMismatch:
                 self._read_at = observation.at
             case GpuDriver():
                 self._versions = observation.facts
+                self._was_loaded = self._was_loaded or observation.facts.module is not None
                 since = self._differ_since or observation.at
                 self._differ_since = since if self._differ() else None
             case GpuXid() if meaning_of(observation.facts.number).scope in {XidScope.DEVICE, XidScope.LINK}:
@@ -188,7 +190,7 @@ class GpuDriverMismatch:
         since = max((gpu.absent_since for gpu in gpus if gpu.absent_since), key=lambda s: s.boot_ns)
         if at.since_s(since) < self._config.lost_for_s:
             return ()
-        unloaded = self._versions is not None and self._versions.module is None
+        unloaded = self._was_loaded and self._versions is not None and self._versions.module is None
         agree = self._differ() or unloaded
         second = ReasonCode.INSTALLED_LIBRARY_DIFFERS if self._differ() else ReasonCode.SECOND_LAYER_UNKNOWN
         reasons = (Reason(ReasonCode.GPU_IS_LOST, count=len(gpus)), Reason(second))
