@@ -139,7 +139,7 @@ class Connection:
 
     def _begin(self, *, started: bool) -> None:
         self._started = started  # its first byte was, or would be, seen
-        self._anchored = False  # the same for the answers: none has come before the first that was seen
+        self._anchored = False  # the same for the answers: none can have come unseen before this one
         self._seen = False  # a request was read
         self._blamed = False  # what is under way unseen has been counted
         self._piped = False  # requests were sent ahead of answers
@@ -175,9 +175,13 @@ class Connection:
         return self.pending[0]
 
     def answering_after_a_loss(self, current: Exchange | None, at_ns: int) -> bool:
-        """Say whether an answer that begins here must be to the one request that waits by now."""
+        """Say whether an answer that begins here must be to the one request that waits by now.
+
+        Nothing before it vouches for it, so it is not sure while a loss may still be told.
+        """
         if self._piped or self._up.suspect or self._up.waiting or self._requests.is_lost:
             return False
+        self._anchored = False
         return sum(one is not current and one.begun_ns <= at_ns for one in self.pending) == 1
 
     def finished(self, ending: Ending | None, at_ns: int) -> None:
