@@ -59,7 +59,13 @@ async def test_a_driver_that_does_not_answer_blinds_one_sensor_and_holds_up_nobo
     seen: list[Observation] = []
 
     def gpu() -> NvmlSensor:
-        return NvmlSensor(identifier=identifier, clock=clock.now, connect=sick.connect, open_s=0.0)
+        return NvmlSensor(
+            identifier=identifier,
+            clock=clock.now,
+            connect=sick.connect,
+            library_there=lambda: True,
+            open_s=0.0,
+        )
 
     async with sensing:
         await sensing.assemble({NAME: gpu, _OTHER: lambda: other}, disabled=frozenset())
