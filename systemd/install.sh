@@ -53,6 +53,12 @@ for role in "${roles[@]}"; do
       units=(nanobot-agent.service nanobot-probes.service)
       install -d /usr/local/lib/sysctl.d
       install -m 0644 "$here/sysctl.d/60-nanobot.conf" /usr/local/lib/sysctl.d/60-nanobot.conf
+      # The agent sees the GPU's device nodes where there is a driver, and nothing of /dev elsewhere.
+      drop_in=/usr/local/lib/systemd/system/nanobot-agent.service.d
+      rm -rf "$drop_in"
+      if [ -d /proc/driver/nvidia ] || [ -e /dev/nvidiactl ]; then
+        install -D -m 0644 "$here/drop-ins/agent-gpu.conf" "$drop_in/50-gpu.conf"
+      fi
       ;;
     orchestrator) units=(nanobot-orchestrator.service) ;;
   esac

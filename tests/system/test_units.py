@@ -42,10 +42,11 @@ def test_exposure_stays_within_its_limit(unit: str) -> None:
 
 @needs_analyze
 def test_the_drop_in_for_gpus_scores_what_its_page_says(tmp_path: Path) -> None:
-    """The agent's unit with what docs/explanation/gpu-sensing.md says to add."""
+    """The agent's unit with the drop-in that is installed beside a driver, and that the page shows."""
     page = (UNITS.parent / "docs/explanation/gpu-sensing.md").read_text()
     drop_in = page.partition("```ini\n")[2].partition("```")[0]
     assert "DeviceAllow=char-nvidia*" in drop_in
+    assert (UNITS / "drop-ins/agent-gpu.conf").read_text().endswith(drop_in)
     unit = tmp_path / "nanobot-agent.service"
     unit.write_text((UNITS / unit.name).read_text() + drop_in)
     done = subprocess.run(
