@@ -13,7 +13,7 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import gpu, idle, ingest, judging, latency, nab, routes, soak, storms
+from bench import gpu, idle, ingest, judging, latency, nab, routes, soak, storms, xid
 from bench.rig import Unavailable
 
 PARTS = ("idle", "latency", "storms", "gpu", "routes", "judging", "ingest", "soak")
@@ -56,7 +56,8 @@ def _run(part: str, options: argparse.Namespace) -> str:
         case "storms":
             return storms.table(storms.measure(pairs=options.pairs, peers=not options.no_peers))
         case "gpu":
-            return gpu.table(gpu.measure(seconds=options.seconds))
+            costs = gpu.table(gpu.measure(seconds=options.seconds))
+            return f"{costs}\n\n{latency.table(xid.measure(events=options.events))}"
         case "nab":
             return nab.table(nab.measure(corpus=options.corpus))
         case "routes":

@@ -52,7 +52,7 @@ def measure(*, events: int) -> list[Row]:
     with ExitStack() as stack:
         server = stack.enter_context(orchestrator(agents=["bench"]))
         stack.enter_context(watched(server))
-        arrivals = stack.enter_context(_watching(server))
+        arrivals = stack.enter_context(watching(server))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/var/tmp")))
         folder.chmod(0o755)
         storm = compile_storm(folder)
@@ -81,14 +81,16 @@ def table(rows: list[Row]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Arrival:
+class Arrival:
+    """A new row: when it came (Unix nanoseconds), and what it is about."""
+
     at_ns: int
     fault_class: str
     incident_id: str
 
 
 def _waits(
-    arrivals: queue.Queue[_Arrival],
+    arrivals: queue.Queue[Arrival],
     server: Orchestrator,
     fault_class: str,
     cause: Callable[[int], None],
@@ -98,7 +100,7 @@ def _waits(
 
 
 def _time(
-    arrivals: queue.Queue[_Arrival], server: Orchestrator, fault_class: str, cause: Callable[[], None]
+    arrivals: queue.Queue[Arrival], server: Orchestrator, fault_class: str, cause: Callable[[], None]
 ) -> float:
     while not arrivals.empty():
         arrivals.get_nowait()
@@ -121,8 +123,9 @@ def _first_seen_ns(server: Orchestrator, incident_id: str) -> int:
 
 
 @contextmanager
-def _watching(server: Orchestrator) -> Iterator[queue.Queue[_Arrival]]:
-    arrivals: queue.Queue[_Arrival] = queue.Queue()
+def watching(server: Orchestrator) -> Iterator[queue.Queue[Arrival]]:
+    """Follow the queue's stream of changes; each new row is put into the queue that this gives."""
+    arrivals: queue.Queue[Arrival] = queue.Queue()
     with server.client() as client, client.stream("GET", "/api/v1/watch", timeout=None) as stream:
         known: set[str] = set()
 
@@ -134,7 +137,7 @@ def _watching(server: Orchestrator) -> Iterator[queue.Queue[_Arrival]]:
                         entry = json.loads(line.removeprefix("data:"))
                         if entry["incident_id"] not in known:  # later news of a row is not its arrival
                             known.add(entry["incident_id"])
-                            arrivals.put(_Arrival(at_ns, entry["fault_class"], entry["incident_id"]))
+                            arrivals.put(Arrival(at_ns, entry["fault_class"], entry["incident_id"]))
 
         threading.Thread(target=follow, daemon=True).start()
         yield arrivals

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,11 +90,15 @@ def orchestrator(*, agents: Sequence[str], cpu: int | None = None) -> Iterator[O
 
 @contextmanager
 def watched(
-    server: Orchestrator | None = None, *, host: str = "bench", http_ports: Sequence[int] = (8000,)
+    server: Orchestrator | None = None,
+    *,
+    host: str = "bench",
+    http_ports: Sequence[int] = (8000,),
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Agent]:
     """Run the agent without privilege and the loader; reports go to `server`, or wait in the spool.
 
-    `http_ports` are the ports on which model servers are watched.
+    `http_ports` are the ports on which model servers are watched; `environment` takes the place of ours.
 
     Raises Unavailable where programs cannot be loaded.
     """
@@ -118,7 +122,7 @@ def watched(
         )
         log = folder / "agent.log"
         command = [str(PROGRAMS / "nanobot-agent"), "run", "--config", str(config), "--user", ACCOUNT]
-        process = stack.enter_context(_running(command, log))
+        process = stack.enter_context(_running(command, log, environment))
         _wait_until((state / "handover.sock").exists, process, log)
         load = [
             "/usr/bin/python3",
@@ -179,9 +183,11 @@ def _certificates(folder: Path, server: Orchestrator | None, host: str) -> str:
 
 
 @contextmanager
-def _running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _running(
+    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment)
     try:
         yield process
     finally:
