@@ -266,7 +266,8 @@ class _Work:
         if folding.closed:
             self.note("incident.cleared", folding.incident.id, "")
         if not causes.is_agreement(folding.incident):
-            self.relate(folding.incident)
+            repeats = known is not None and host_causes.is_same(known, folding.incident)
+            self.relate(folding.incident, repeats=repeats)
         now = ledger.incident(folding.incident.id) or folding.incident
         if known is not None and _same_ground(known, now):
             newest = ledger.recommendations(known.id)[-1:]
@@ -277,13 +278,16 @@ class _Work:
             self.follow(now)
         return True
 
-    def relate(self, incident: Incident) -> None:
-        """Find out anew what has one cause among the open incidents of the same model and host."""
+    def relate(self, incident: Incident, *, repeats: bool = False) -> None:
+        """Find out anew what has one cause among the open incidents of the same model and host.
+
+        What only repeats itself changes nothing among the incidents of its host.
+        """
         model = causes.model_of(incident) if incident.fault_class in causes.RELATED else ""
         related = self._open_of_model(model) if model else []
         if model and self._agree(related, incident):
             related = self._open_of_model(model)
-        if incident.fault_class in host_causes.RELATED:
+        if incident.fault_class in host_causes.RELATED and not repeats:
             related = [*related, *self._open_on_host(incident.agent_id)]
         looked: dict[str, list[Incident]] = {}
         for each in {each.id: each for each in related}.values():

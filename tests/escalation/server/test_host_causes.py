@@ -180,6 +180,70 @@ def test_another_server_or_host_or_a_later_fault_explains_nothing() -> None:
         assert len(site.waiting()) == 2, case
 
 
+XID = FaultClass.GPU_APPLICATION_XID
+DEATH = FaultClass.PROCESS_KILLED_BY_SIGNAL
+
+
+@pytest.mark.parametrize("first", [LOST, DEATH])
+def test_a_gpu_at_fault_explains_the_errors_and_the_deaths_around_it(first: FaultClass) -> None:
+    """What a program met on that GPU, and a process that dies a minute before or after it was noticed."""
+    site = Site()
+    told = [(LOST, GPU), (DEATH, BOX)]
+    for fault, subject in told if first is LOST else reversed(told):
+        site.report(fault, subject)
+        site.now_ns += MINUTE_NS
+    site.report(XID, GPU, target=BOX)
+    found = site.open()
+    assert found[DEATH].explained_by == found[XID].explained_by == found[LOST].id
+    (only,) = site.waiting()
+    assert only.advice.action.kind is ActionKind.HUMAN
+
+
+def test_a_death_long_after_the_fault_or_an_error_on_another_gpu_has_its_own_cause() -> None:
+    """The GPU has been at fault for minutes, and the error is the other GPU's."""
+    site = Site()
+    site.report(LOST, GPU)
+    site.now_ns += 3 * MINUTE_NS
+    site.report(DEATH, BOX)
+    site.report(XID, Subject(SubjectKind.GPU, "0000:01:00.0"))
+    assert {each.explained_by for each in site.open().values()} == {None}
+
+
+def test_an_error_of_a_program_explains_that_its_own_server_died() -> None:
+    """And not that another did."""
+    site = Site()
+    site.report(XID, GPU, target=BOX)
+    site.report(DEATH, BOX)
+    site.report(DEATH, OTHER)
+    deaths = {i.subject: i.explained_by for i in site.ledger.incidents(limit=9) if i.fault_class is DEATH}
+    assert deaths == {BOX: site.open()[XID].id, OTHER: None}
+
+
+def test_an_explanation_is_never_itself_explained() -> None:
+    """The error that explains the death is explained by the GPU: then the death stands by itself."""
+    site = Site()
+    site.report(LOST, GPU)
+    site.now_ns += 3 * MINUTE_NS
+    site.report(XID, GPU, target=BOX)
+    site.report(DEATH, BOX)
+    found = site.open()
+    assert found[XID].explained_by == found[LOST].id
+    assert found[DEATH].explained_by is None
+
+
+def test_what_repeats_itself_keeps_its_explanation() -> None:
+    """A consequence that is seen again is still one."""
+    site = Site()
+    site.report(LOST, GPU)
+    site.report(FALLBACK, BOX)
+    for _ in range(3):
+        site.now_ns += MINUTE_NS
+        site.report(FALLBACK, BOX)
+        site.report(LOST, GPU)
+    assert site.open()[FALLBACK].explained_by == site.open()[LOST].id
+    assert len(site.waiting()) == 1
+
+
 def test_a_note_explains_nothing() -> None:
     """One sign of a clock that is low does not take a slow route off the queue."""
     site = Site()
