@@ -19,7 +19,9 @@ _KINDS = sorted(get_args(Observation), key=lambda kind: kind.__name__)
 
 
 def _observations() -> st.SearchStrategy[Observation]:
-    return st.one_of([st.builds(kind) for kind in _KINDS])
+    # A number that is none equals nothing, itself included, so that it could not be compared.
+    kinds: st.SearchStrategy[Observation] = st.one_of([st.builds(kind) for kind in _KINDS])
+    return kinds.filter(lambda seen: "NaN" not in recording.to_line(seen))
 
 
 @given(_observations())
