@@ -1,7 +1,7 @@
 """`make bench`: run the measurements and print their tables as Markdown.
 
 make bench                                  all, with the sizes of the published figures (an hour and a half)
-make bench ARGS="latency --events 50"       one of: idle, latency, storms, gpu, routes, judging, ingest, soak
+make bench ARGS="latency --events 50"       one part; --help lists them
 make bench ARGS="nab --corpus DIR"          the baseline on a copy of the Numenta Anomaly Benchmark
 """
 
@@ -11,13 +11,27 @@ import argparse
 import os
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from bench import gpu, idle, ingest, judging, latency, nab, routes, soak, storms, xid
+from bench import gpu, idle, ingest, judging, latency, nab, observer, routes, soak, storms, xid
 from bench.rig import Unavailable
 
-PARTS = ("idle", "latency", "storms", "gpu", "routes", "judging", "ingest", "soak")
-ON_REQUEST = ("nab",)
+PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
+    "idle": lambda given: idle.table(idle.measure(seconds=given.seconds)),
+    "latency": lambda given: latency.table(latency.measure(events=given.events)),
+    "storms": lambda given: storms.table(storms.measure(pairs=given.pairs, peers=not given.no_peers)),
+    "gpu": lambda given: gpu.table(gpu.measure(seconds=given.seconds)),
+    "xid": lambda given: latency.table(xid.measure(events=given.events)),
+    "routes": lambda given: routes.table(routes.measure(pairs=given.pairs)),
+    "observer": lambda _: observer.table(observer.measure()),
+    "judging": lambda _: judging.table(judging.measure()),
+    "ingest": lambda given: ingest.table(ingest.measure(runs=given.runs)),
+    "soak": lambda given: soak.table(soak.measure(minutes=given.minutes)),
+}
+ON_REQUEST: dict[str, Callable[[argparse.Namespace], str]] = {
+    "nab": lambda given: nab.table(nab.measure(corpus=given.corpus)),
+}
 """What needs something that is not part of the project, and so is not part of `all`."""
 
 
@@ -39,35 +53,12 @@ def main() -> int:
     failed = False
     for part in PARTS if options.part == "all" else (options.part,):
         try:
-            text = _run(part, options)
+            text = (PARTS | ON_REQUEST)[part](options)
         except Unavailable as reason:
             failed = True
             text = f"not measured: {reason}"
         print(f"## {part}\n\n{text}\n", flush=True)
     return int(failed)
-
-
-def _run(part: str, options: argparse.Namespace) -> str:
-    match part:
-        case "idle":
-            return idle.table(idle.measure(seconds=options.seconds))
-        case "latency":
-            return latency.table(latency.measure(events=options.events))
-        case "storms":
-            return storms.table(storms.measure(pairs=options.pairs, peers=not options.no_peers))
-        case "gpu":
-            costs = gpu.table(gpu.measure(seconds=options.seconds))
-            return f"{costs}\n\n{latency.table(xid.measure(events=options.events))}"
-        case "nab":
-            return nab.table(nab.measure(corpus=options.corpus))
-        case "routes":
-            return routes.table(routes.measure(pairs=options.pairs))
-        case "judging":
-            return judging.table(judging.measure())
-        case "soak":
-            return soak.table(soak.measure(minutes=options.minutes))
-        case _:
-            return ingest.table(ingest.measure(runs=options.runs))
 
 
 if __name__ == "__main__":
