@@ -13,17 +13,32 @@ from escalation.model import (
     GpuEvidence,
     Incident,
     ReasonCode,
+    Severity,
     Subject,
     SubjectKind,
     Verification,
+    XidEvidence,
 )
 from escalation.server.playbook.names import gpu_address
 
 _RESET, _REBOOT, _DRAIN, _DRAIN_AND_RESET = 1, 2, 3, 4  # nvml.h, nvmlDeviceGpuRecoveryAction_t
+_WORN = frozenset({64, 140, 171, 172})
+"""Xids of memory that could not be repaired: a reset may help once, the part is a case for its maker."""
+
+_PROOF = Verification(
+    text="The GPU answers and the driver advises nothing within a day, and it stays so for an hour.",
+    within_s=86_400,
+    quiet_s=3600,
+)
 
 
 def advise(incident: Incident) -> Advice:
-    """Return: reset or reboot by hand, as the driver advises; collect its report where it advises nothing."""
+    """Return: reset or reboot by hand, as the driver advises; collect its report where it advises nothing.
+
+    A note asks for nothing now: a row that is remapped takes effect at the next reset, whenever that is.
+    """
+    if incident.severity is Severity.NOTE:
+        return _look(incident)
     address = gpu_address(incident.subject)
     command: tuple[str, ...]
     match _advised(incident):
@@ -57,15 +72,41 @@ def advise(incident: Incident) -> Advice:
             "A reset ends every program on that GPU, a reboot everything on the host. Where the host has one "
             "GPU, as a DGX Spark has, both cost the same: all models of this host stop answering."
         ),
+        will_not_fix=_limits(incident),
+        verification=_PROOF,
+    )
+
+
+def _look(incident: Incident) -> Advice:
+    return Advice(
+        action=Action(
+            kind=ActionKind.INSPECT,
+            host=incident.agent_id,
+            target=incident.subject,
+            command=("nvidia-smi", "-q", "-d", "ECC,ROW_REMAPPER,PAGE_RETIREMENT"),
+        ),
+        summary=(
+            "Look at the GPU's memory errors and at the rows that wait to be remapped. If some do, plan a "
+            "reset of the GPU, or a reboot, for the next quiet hour; nothing is urgent."
+        ),
+        risk="None: the command only reads.",
         will_not_fix=(
-            "Hardware that is failing: a fault that comes back after a reset is a case for its maker. "
-            "Requests that were under way are lost."
+            "Anything: a part that is retired stays retired, and many of them are a case for its maker."
         ),
-        verification=Verification(
-            text="The GPU answers and the driver advises nothing within a day, and it stays so for an hour.",
-            within_s=86_400,
-            quiet_s=3600,
-        ),
+        verification=_PROOF,
+    )
+
+
+def _limits(incident: Incident) -> str:
+    worn = any(isinstance(each, XidEvidence) and each.number in _WORN for each in incident.evidence)
+    if worn:
+        return (
+            "The GPU's memory, which has errors that could not be repaired: ask its maker to replace it, "
+            "with the report of nvidia-bug-report.sh. Requests that were under way are lost."
+        )
+    return (
+        "Hardware that is failing: a fault that comes back after a reset is a case for its maker. "
+        "Requests that were under way are lost."
     )
 
 

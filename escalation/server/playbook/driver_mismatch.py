@@ -19,8 +19,8 @@ def advise(incident: Incident) -> Advice:
         ),
         summary=(
             "Reboot the host in a quiet hour, and restart no server before: those that run still work, those "
-            "that start do not. Without a reboot: stop every user of the GPU, then rmmod nvidia_uvm "
-            "nvidia_drm nvidia_modeset nvidia and modprobe nvidia."
+            "that start do not. Without a reboot: stop every user of the GPU, this host's nanobot-agent too, "
+            "then rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia and modprobe nvidia."
         ),
         risk="Everything on the host stops for some minutes, and models are loaded again after that.",
         will_not_fix=(

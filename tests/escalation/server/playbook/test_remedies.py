@@ -27,8 +27,10 @@ from escalation.model import (
     Reason,
     ReasonCode,
     Report,
+    Severity,
     Subject,
     SubjectKind,
+    XidEvidence,
 )
 from escalation.server import incidents
 from escalation.server.playbook import names
@@ -152,6 +154,11 @@ _OF_GPU_AND_MEMORY: list[tuple[Incident, ActionKind, tuple[str, ...]]] = [
         ("systemctl", "reboot"),
     ),
     (_incident(FaultClass.GPU_DEVICE_FAULT, _GPU), ActionKind.HUMAN, ("nvidia-bug-report.sh",)),
+    (
+        dataclasses.replace(_incident(FaultClass.GPU_DEVICE_FAULT, _GPU), severity=Severity.NOTE),
+        ActionKind.INSPECT,
+        ("nvidia-smi", "-q", "-d", "ECC,ROW_REMAPPER,PAGE_RETIREMENT"),
+    ),
     (_incident(FaultClass.GPU_DRIVER_MISMATCH, _HERE), ActionKind.HUMAN, ("systemctl", "reboot")),
     (
         _incident(FaultClass.MEMORY_UNIFIED_EXHAUSTION, _HERE, target=_UNIT),
@@ -371,3 +378,24 @@ def test_every_remedy_says_what_it_costs_and_what_it_does_not_fix() -> None:
             advice = advise(_incident(fault_class, Subject(kind, "x")))
             for field in dataclasses.fields(advice):
                 assert getattr(advice, field.name), field.name
+
+
+@pytest.mark.parametrize(("number", "worn"), [(64, True), (140, True), (79, False)])
+def test_memory_beyond_repair_is_a_case_for_its_maker(number: int, worn: bool) -> None:
+    """A reset does not mend it, and the advice says what to ask for."""
+    xid = XidEvidence(gpu=_GPU.name, number=number, count=1, sources=1, process_name="", pid=None)
+    advice = advise(_incident(FaultClass.GPU_DEVICE_FAULT, _GPU, _gpu(recovery=1), xid))
+    assert ("ask its maker to replace it" in advice.will_not_fix) is worn
+
+
+@pytest.mark.parametrize("fault", [FaultClass.GPU_DEVICE_FAULT, FaultClass.GPU_DRIVER_MISMATCH])
+@pytest.mark.parametrize("severity", Severity)
+@pytest.mark.parametrize("recovery", range(9))
+def test_no_reset_reboot_or_reload_can_ever_be_approved(
+    fault: FaultClass, severity: Severity, recovery: int
+) -> None:
+    """Whatever the driver advises: a person does it, or nobody; what is approvable only reads."""
+    found = dataclasses.replace(_incident(fault, _GPU, _gpu(recovery=recovery)), severity=severity)
+    assert advise(found).action.kind in {ActionKind.HUMAN, ActionKind.INSPECT}
+    if advise(found).action.kind is ActionKind.INSPECT:
+        assert advise(found).action.command[:2] == ("nvidia-smi", "-q")
