@@ -321,7 +321,7 @@ class Agent:
             sensors=tuple(
                 statusfile.SensorStatus(name=name, reason=seen.reason.value, detail=seen.detail)
                 if isinstance(seen, Blind)
-                else statusfile.SensorStatus(name=name)
+                else statusfile.SensorStatus(name=name, detail=self._loaders_notes(name))
                 for name, seen in self._sensing.coverage.items()
             ),
             http_ports=self._watched_ports(),
@@ -337,6 +337,10 @@ class Agent:
             watchdog_s=self._ports.supervisor.watchdog_s,
             capabilities=standing.effective if standing else None,
         )
+
+    def _loaders_notes(self, name: SensorName) -> str:
+        entry = self._handover.entry(name) if self._handover else None
+        return "; ".join(entry.notes) if entry else ""
 
     def _watched_ports(self) -> tuple[int, ...]:
         entry = self._handover.entry(ROUTES) if self._handover else None

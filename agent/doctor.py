@@ -131,7 +131,10 @@ def _sensors(status: Status | None, settings: AgentSettings, known: tuple[str, .
         return
     for sensor in status.sensors:
         if sensor.reason is None:
-            yield Check(sensor.name, Health.GOOD, "sees")
+            if sensor.detail:  # what the loader had to leave out, or does in another way
+                yield Check(sensor.name, Health.NOTE, f"sees; {sensor.detail}")
+            else:
+                yield Check(sensor.name, Health.GOOD, "sees")
             continue
         try:
             reason = BlindReason(sensor.reason)

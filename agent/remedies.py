@@ -11,7 +11,10 @@ def remedy(reason: BlindReason) -> str:  # noqa: C901, PLR0912 -- one case per r
     """Return the next step for `reason`."""
     match reason:
         case BlindReason.DISABLED:
-            return "remove it from sensors.disabled in agent.toml and start nanobot-probes again"
+            return (
+                "remove it from sensors.disabled in agent.toml (http.routes also wants a port in http.ports) "
+                "and start nanobot-probes again"
+            )
         case BlindReason.NOT_HANDED_OVER:
             return "run the loader: systemctl restart nanobot-probes (or, as root, nanobot-probes load)"
         case BlindReason.NO_PRIVILEGE:

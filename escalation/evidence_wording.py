@@ -125,9 +125,9 @@ def _route_fact(evidence: RouteEvidence) -> str:
     parts = [f"{route_words(evidence.id)}: {share} within {duration(evidence.window_s)}"]
     if evidence.completion_tokens is not None:
         allowed = "" if evidence.max_tokens is None else f" of {evidence.max_tokens} allowed"
-        parts.append(f"{evidence.completion_tokens} tokens generated{allowed}")
+        parts.append(f"{counted(evidence.completion_tokens, 'token')} generated{allowed}")
     elif evidence.max_tokens is not None:
-        parts.append(f"{evidence.max_tokens} tokens allowed")
+        parts.append(f"{counted(evidence.max_tokens, 'token')} allowed")
     if evidence.measured is not None and evidence.baseline is not None:
         parts.append(f"now {evidence.measured:.3g} where {evidence.baseline:.3g} is usual")
     if evidence.unobserved:

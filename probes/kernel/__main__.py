@@ -106,8 +106,8 @@ def _config(path: Path) -> LoaderConfig:
 
 
 def _is_fine(entry: SensorEntry, of_a_module: bool) -> bool:  # noqa: FBT001
-    """Whether a program is attached, or waits for a module that this machine may never need."""
-    if entry.blind is None:
+    """Whether a program is attached, is not wanted, or waits for a module that may never be needed here."""
+    if entry.blind is None or entry.blind.reason is BlindReason.DISABLED:
         return True
     return of_a_module and entry.blind.reason is BlindReason.NO_KERNEL_SUPPORT
 
@@ -136,7 +136,11 @@ def _load_bounded(config: LoaderConfig) -> Loaded:
 
 
 def _needed(config: LoaderConfig) -> frozenset[Capability]:
-    enabled = [p for p in programs() if p.sensor not in config.disabled]
+    enabled = [
+        p
+        for p in programs()
+        if p.sensor not in config.disabled and not (p.ports is not None and config.http.is_off)
+    ]
     more: set[Capability] = set()
     if any(p.ports is not None for p in enabled):
         if config.http.capture is CaptureWay.PACKET:

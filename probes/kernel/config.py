@@ -37,6 +37,11 @@ class HttpConfig:
     capture: CaptureWay = CaptureWay.CGROUP
     tls_libraries: tuple[str, ...] = ()
 
+    @property
+    def is_off(self) -> bool:
+        """Whether nothing is watched: no port, and no library, which is watched without one."""
+        return not self.ports and (self.capture is CaptureWay.PACKET or not self.tls_libraries)
+
 
 @dataclass(frozen=True, slots=True)
 class LoaderConfig:

@@ -38,6 +38,10 @@ class Loaded:
     descriptors: tuple[int, ...]
 
 
+_DISABLED = "disabled in the configuration"
+_PORTLESS = "no port is named in http.ports"
+
+
 @dataclass(slots=True)
 class _Work:
     """What one run knows of the machine and has made so far."""
@@ -60,9 +64,12 @@ def load(
     `http` says which ports are watched, by programs that watch some, and how.
     """
     http = http or HttpConfig()
-    enabled = [p for p in programs if p.sensor not in disabled]
+    portless = {p.sensor for p in programs if p.ports is not None and http.is_off} - disabled
+    enabled = [p for p in programs if p.sensor not in disabled and p.sensor not in portless]
     entries = {
-        p.sensor: SensorEntry(p.sensor, blind=Blind(BlindReason.DISABLED, "disabled in the configuration"))
+        p.sensor: SensorEntry(
+            p.sensor, blind=Blind(BlindReason.DISABLED, _PORTLESS if p.sensor in portless else _DISABLED)
+        )
         for p in programs
     }
     descriptors: list[int] = []

@@ -230,6 +230,15 @@ def test_a_model_server_without_a_declared_placement_is_suggested(tmp_path: Path
     assert 'route = "8000"' in container.remedy
 
 
+def test_a_sensor_that_sees_less_than_was_asked_says_what_is_left_out(tmp_path: Path) -> None:
+    """A library that the loader could not watch is no silent gap behind a sensor that sees."""
+    detail = "/lib/libssl.so.3: Permission denied: it takes CAP_SYS_ADMIN"
+    partly = (statusfile.SensorStatus(name="http.routes", detail=detail),)
+    statusfile.write(tmp_path / statusfile.NAME, msgspec.structs.replace(GOOD, sensors=partly))
+    check = by_name(examine(settings(tmp_path), sensors=(), now_unix_s=NOW + 60))["http.routes"]
+    assert (check.health, check.says) == (Health.NOTE, f"sees; {detail}")
+
+
 def test_programs_with_other_ports_than_the_configuration_are_told(tmp_path: Path) -> None:
     """After a change of the ports the loader has to run again, and the doctor says so."""
     loaded = msgspec.structs.replace(GOOD, http_ports=(8000, 9000))

@@ -16,7 +16,7 @@ from probes import registry
 from probes.host.clock import now
 from probes.kernel import handover
 from probes.kernel.handed import HandedProgram
-from probes.observation import BlindReason, DeviceOpens, Gap, SensorName
+from probes.observation import Blind, BlindReason, DeviceOpens, Gap, SensorName
 from probes.sensor import SensorBlind
 from tests.kernel.conftest import AS_IN_ITS_UNIT, BOUNDED, MAIN, Cgroups, LoadRun, Watch, run_loader
 
@@ -224,6 +224,18 @@ def test_a_disabled_sensor_is_not_loaded(tmp_path: Path) -> None:
         left_out = {"kernel.listener", _OF_A_DRIVER}
         others = [e.blind for e in run.handover.manifest.sensors if e.sensor not in left_out]
         assert others == [None] * (len(_ATTACHED) - 1)
+    finally:
+        run.handover.close()
+
+
+def test_a_capture_without_a_port_is_not_loaded(tmp_path: Path) -> None:
+    """It would see nothing, which must not read as sight; and it needs no capability for that."""
+    run = run_loader(tmp_path, config="[http]\nports = []\n", prefix=AS_IN_ITS_UNIT)
+    try:
+        entry = run.handover.entry(SensorName("http.routes"))
+        assert entry is not None
+        assert entry.blind == Blind(BlindReason.DISABLED, "no port is named in http.ports")
+        assert (entry.maps, entry.attachments) == ((), ())
     finally:
         run.handover.close()
 

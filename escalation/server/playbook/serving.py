@@ -38,6 +38,7 @@ READS_LOG: Final = (
     "None: the command only reads. Its output may show what users asked the model: read it on the host, and "
     "do not paste it elsewhere."
 )
+READS_PORT: Final = "None: the command only reads. Its output names the process that holds the port."
 READS_SETTINGS: Final = (
     "The command shown only reads; its output may show a key that was given as a setting, so do not paste it "
     "elsewhere."
@@ -135,14 +136,17 @@ def look(
     will_not_fix: str,
     proof: str,
     command: tuple[str, ...] | None = None,
-    risk: str = READS_LOG,
+    risk: str | None = None,
 ) -> Advice:
     """Return the advice to read the server's log, or what `command` shows at the price of `risk`."""
+    command = log_command(incident) if command is None else command
+    if risk is None:
+        risk = READS_PORT if command == listener_command(incident) else READS_LOG
     action = Action(
         kind=ActionKind.INSPECT,
         host=incident.agent_id,
         target=acted_on(incident),
-        command=log_command(incident) if command is None else command,
+        command=command,
     )
     return Advice(
         action=action,

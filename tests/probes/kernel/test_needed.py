@@ -30,8 +30,25 @@ _ROUTES = frozenset({"http.routes"})
             LoaderConfig(http=HttpConfig((1,), CaptureWay.PACKET, ("/usr/lib/libssl.so.3",))),
             {Capability.NET_ADMIN, Capability.NET_RAW},
         ),
+        (LoaderConfig(http=HttpConfig(ports=())), set()),
+        (LoaderConfig(http=HttpConfig((), CaptureWay.PACKET, ("/usr/lib/libssl.so.3",))), set()),
+        (
+            LoaderConfig(http=HttpConfig(ports=(), tls_libraries=("/usr/lib/libssl.so.3",))),
+            {Capability.NET_ADMIN, Capability.SYS_ADMIN},
+        ),
     ],
-    ids=["shipped", "no routes", "packets", "packets, no routes", "TLS", "TLS, no routes", "packets and TLS"],
+    ids=[
+        "shipped",
+        "no routes",
+        "packets",
+        "packets, no routes",
+        "TLS",
+        "TLS, no routes",
+        "packets and TLS",
+        "no ports",
+        "packets of no ports",
+        "TLS alone",
+    ],
 )
 def test_only_what_is_enabled_is_kept(config: LoaderConfig, more: set[Capability]) -> None:
     """A sensor that is switched off takes its capability with it, whatever else is configured for it."""
