@@ -56,25 +56,22 @@ class RequestReader:
             connection.go_blind(UnobservedReason.NOT_HTTP, at_ns)
             return BLIND
         exchange = Exchange(
-            head=head, port=connection.port, cgroup_id=connection.cgroup_id, begun_ns=begun_ns, at_ns=at_ns
+            head=head, port=connection.port, cgroup_id=connection.cgroup_id, begun_ns=begun_ns
         )
         self._current = exchange
         connection.request_begun(exchange)
         return head.body
 
-    def body(self, data: bytes, at_ns: int) -> None:
-        exchange = self._current
-        if exchange is not None:
-            exchange.sent_ns = at_ns
-            exchange.request.body(data)
+    def body(self, data: bytes, at_ns: int) -> None:  # noqa: ARG002  # an answer's reader needs the time
+        if self._current is not None:
+            self._current.request.body(data)
 
     def hole(self, size: int) -> None:
         if self._current is not None:
             self._current.request.hole(size)
 
-    def end(self, at_ns: int) -> None:
+    def end(self, at_ns: int) -> None:  # noqa: ARG002  # an answer's reader needs the time
         if self._current is not None:
-            self._current.sent_ns = at_ns
             self._current.request.end()
         self._current = None
 

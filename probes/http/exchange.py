@@ -26,17 +26,15 @@ class Exchange:
         "method",
         "port",
         "request",
-        "sent_ns",
         "sure",
     )
 
-    def __init__(self, *, head: RequestHead, port: int, cgroup_id: int, begun_ns: int, at_ns: int) -> None:
+    def __init__(self, *, head: RequestHead, port: int, cgroup_id: int, begun_ns: int) -> None:
         self.port = port
         self.cgroup_id = cgroup_id
         self.method = head.method
         self.request = Request(head)
         self.begun_ns = begun_ns
-        self.sent_ns = at_ns  # when the last byte of the request came
         self.heard_ns: int | None = None  # when the last byte of the answer came
         self.answer: Answer | None = None
         self.sure = True  # that the answer is to this request, whatever was lost

@@ -192,7 +192,8 @@ class Observer:
 
 def _flight(name: RouteName, exchanges: Iterable[Exchange], now_ns: int) -> FlightFacts:
     held = list(exchanges)
-    moved = max(one.heard_ns if one.heard_ns is not None else one.sent_ns for one in held)
+    heard = [one.heard_ns for one in held if one.heard_ns is not None]
+    moved = max(heard) if heard else min(one.begun_ns for one in held)
     return FlightFacts(
         name=name,
         at_ns=now_ns,

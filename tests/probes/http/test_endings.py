@@ -290,6 +290,23 @@ def test_requests_in_flight_are_told_by_route() -> None:
     assert flights[RouteName(8000, Route.EMBEDDINGS, "e")].requests == 1
     observer.feed(first.server(OK).segments[-1])
     assert len(observer.in_flight(21 * S)) == 2
+
+
+def test_a_new_request_is_no_sign_of_life() -> None:
+    """Clients go on asking a server that has fallen silent: its silence lasts since its own last byte."""
+    observer = Observer()
+    asked = chat(model="m", stream=True)
+    stream = Wire(connection=1, at_ns=10 * S).client(asked).wait(1).server(stream_head())
+    for segment in (*stream.segments, *Wire(connection=2, at_ns=19 * S).client(asked).segments):
+        observer.feed(segment)
+    (flight,) = observer.in_flight(20 * S)
+    assert (flight.requests, flight.waiting, flight.silent_s) == (2, 1, 9)
+    observer = Observer()
+    for number in range(3):
+        for segment in Wire(connection=number, at_ns=(10 + 4 * number) * S).client(asked).segments:
+            observer.feed(segment)
+    (flight,) = observer.in_flight(20 * S)
+    assert (flight.waiting, flight.silent_s) == (3, 10)
     observer.lost(1, 21 * S)
     assert observer.in_flight(21 * S) == []
 
