@@ -32,6 +32,11 @@ _TOOLS = (
     "pytest*",
     "pip",
     "pip-*",
+    "atheris*",
+    "httptools*",  # a server takes it up by itself where it is installed, and users have none
+    "jiter*",
+    "openai*",
+    "pydantic*",
     "__editable__*",
 )
 

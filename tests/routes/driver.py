@@ -10,11 +10,14 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
-import openai
+import pytest
 
 from tests.routes.scenarios import EMBED, OLLAMA_CHAT, OLLAMA_GENERATE, TEXT, Scenario
 from tests.routes.truth import Recorded, Truth, events
+
+_NEEDS = "needs the clients of the extra routes (dev/setup.sh tests installs them)"
+httpx = pytest.importorskip("httpx", reason=_NEEDS)
+openai = pytest.importorskip("openai", reason=_NEEDS)
 
 SECRET = "sk-canary-5f2c9d71e0"
 _HEARD_S = 0.05

@@ -14,18 +14,22 @@ from probes.http.facts import ExchangeFacts, FlightFacts, UnobservedFacts
 from probes.http.observer import Observer
 from probes.http.segment import Segment
 from probes.kernel import handover
-from probes.kernel.http_capture import NAME, HttpCapture
+from probes.kernel.capture import capture_of
+from probes.kernel.http_capture import NAME
 from tests.kernel.conftest import AS_IN_ITS_UNIT, run_loader
 
 _READ_S = 0.02
 _QUIET_S = 0.2
 
 
-def load_capture(folder: Path, ports: Iterable[int]) -> handover.Handover:
+def load_capture(folder: Path, ports: Iterable[int], *, way: str = "cgroup") -> handover.Handover:
     """Have the loader attach the capture to `ports`, with its own privileges; take what it hands over."""
     others = [spec.name for spec in registry.SENSORS if spec.name != NAME]
-    config = f"disabled = {json.dumps(others)}\n[http]\nports = {json.dumps(list(ports))}\n"
-    run = run_loader(folder, config=config, prefix=AS_IN_ITS_UNIT)
+    table = f"[http]\nports = {json.dumps(list(ports))}\ncapture = {json.dumps(way)}\n"
+    prefix = AS_IN_ITS_UNIT
+    if way == "packet":
+        prefix = [word.replace("+net_admin", "+net_admin,+net_raw") for word in prefix]
+    run = run_loader(folder, config=f"disabled = {json.dumps(others)}\n{table}", prefix=prefix)
     assert run.status == 0, run.said
     return run.handover
 
@@ -40,7 +44,7 @@ class Observing:
         observer: Observer | None = None,
         also: Callable[[Segment], None] | None = None,
     ) -> None:
-        self._capture = HttpCapture(handover=handed)
+        self._capture = capture_of(handed)
         self._ports = frozenset(ports)
         self.observer = observer or Observer()
         self._also = also

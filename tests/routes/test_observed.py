@@ -121,6 +121,17 @@ async def test_compressed_answers_are_looked_into(handed: Handover, serve: Calla
     await observe(handed, serve("nginx-gzip"), ENDING)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_a_packet_socket_sees_the_same(servers: Servers, tmp_path: Path, host: str) -> None:
+    """The other way to capture, where there is no cgroup v2: every scenario, field by field."""
+    server = servers.start("node", host=host)
+    handed = await asyncio.to_thread(load_capture, tmp_path, [server.port], way="packet")
+    try:
+        await observe(handed, server, SCENARIOS)
+    finally:
+        handed.close()
+
+
 async def test_ipv6(handed: Handover, servers: Servers) -> None:
     """A server on ::1."""
     await observe(handed, servers.start("uvicorn-uvloop", host="::1"), SCENARIOS)
