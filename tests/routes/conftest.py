@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dev.processes import Processes
+from dev.setup_files import Ports
 from probes.kernel.handover import Handover
 from tests.routes.observing import load_capture
+from tests.routes.product import Product, running
 from tests.routes.serving import Server, Servers
 
 
@@ -38,3 +40,15 @@ def serve(servers: Servers) -> Callable[[str], Server]:
         return started[kind]
 
     return of
+
+
+@pytest.fixture(scope="module")
+def product(servers: Servers) -> Iterator[Product]:
+    """The whole product, watching every port that a server of this run can have.
+
+    A new one for each file of tests: the agent tells some hundreds of routes apart and folds what is more,
+    and all tests together ask for more.
+    """
+    ports = Ports(*(servers.unused_port() for _ in range(3)))
+    with running(servers.ports, ports) as product:
+        yield product

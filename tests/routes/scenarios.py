@@ -273,6 +273,7 @@ WHOLE: Final = (
     Scenario(
         name="text-empty",
         path=TEXT,
+        prompt=CODE[:400],
         answer=say.whole(say.completion("text-empty", "")),
         expected=Expected(prompt=9, completion=4),
     ),
@@ -510,8 +511,9 @@ STREAMS: Final = (
     ),
     _stream(
         "stream-degenerate",
-        _plain("stream-degenerate", (" no",) * 120, "length"),
-        _told(122, 360, finish=FinishReason.LENGTH),
+        _plain("stream-degenerate", (" no",) * 400, "length"),
+        _told(402, 1200, finish=FinishReason.LENGTH),
+        pause_ms=1,
         reads_out=True,
     ),
     _stream(

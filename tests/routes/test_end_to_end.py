@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dev.setup_files import Ports
 from tests.kernel.conftest import Cgroups, cgroups
 from tests.routes.driver import SECRET, Driver
-from tests.routes.product import Product, running
+from tests.routes.product import Product
 from tests.routes.scenarios import BY_NAME, CANARIES, SAYING, SCENARIOS
 from tests.routes.serving import Server, Servers
 
@@ -21,14 +20,6 @@ pytestmark = [pytest.mark.root, pytest.mark.ebpf, pytest.mark.slow, pytest.mark.
 
 _ASKED = 12
 __all__ = ["cgroups"]
-
-
-@pytest.fixture(scope="module")
-def product(servers: Servers) -> Iterator[Product]:
-    """The whole product, watching every port that a server of this run can have."""
-    ports = Ports(*(servers.unused_port() for _ in range(3)))
-    with running(servers.ports, ports) as product:
-        yield product
 
 
 @pytest.fixture
