@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -13,7 +14,8 @@ from tests.routes.serving import Server
 
 pytestmark = [pytest.mark.root, pytest.mark.ebpf, pytest.mark.slow, pytest.mark.timeout(180)]
 
-_TIMES = 12
+_TIMES, _TIMES_AT_MOST = 12, 60
+_PAUSE_S = 0.5
 _FAULTS = {
     "whole-null": "route.empty_completion",
     "stream-empty": "route.empty_completion",
@@ -75,16 +77,22 @@ _SOUND = (
 async def test_bad_shapes_are_cases_and_look_alikes_are_none(
     product: Product, serve: Callable[[str], Server]
 ) -> None:
-    """A dozen of each, mixed, through one server: each opens its own fault or nothing."""
+    """A dozen of each, mixed, through one server: each opens its own fault or nothing.
+
+    Where the machine is too busy for the ring to be read in time, what ends by a close is not judged: it is
+    asked for until there was enough of it.
+    """
     server = serve("go")
-    async with Driver(server.url, connections=8) as driver:
-        for _ in range(_TIMES):
-            await driver.at_once(BY_NAME[name] for name in (*_FAULTS, *_SOUND))
 
     def found() -> dict[str, str]:
         named = ((entry["subject"]["name"], entry["fault_class"]) for entry in product.queue())
         here = f"{server.port}/"
         return {name.rpartition(" ")[2]: fault for name, fault in named if name.startswith(here)}
 
-    product.until(lambda: set(found()) >= set(_FAULTS))
+    async with Driver(server.url, connections=8) as driver:
+        for asked in range(_TIMES_AT_MOST):
+            await driver.at_once(BY_NAME[name] for name in (*_FAULTS, *_SOUND))
+            await asyncio.sleep(_PAUSE_S)
+            if asked >= _TIMES and set(found()) >= set(_FAULTS):
+                break
     assert found() == _FAULTS

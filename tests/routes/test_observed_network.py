@@ -31,6 +31,7 @@ class Namespace:
 
     name: str
     interface: str
+    interface_here: str
 
     @property
     def enter(self) -> tuple[str, ...]:
@@ -66,7 +67,7 @@ def namespace() -> Iterator[Namespace]:
         _run("ip", "-n", name, "address", "add", f"{_THERE}/30", "dev", there)
         _run("ip", "-n", name, "link", "set", there, "up")
         _run("ip", "-n", name, "link", "set", "lo", "up")
-        yield Namespace(name, there)
+        yield Namespace(name, there, here)
 
 
 async def test_a_server_in_a_namespace_of_its_own(
@@ -87,7 +88,9 @@ async def test_lost_packets_never_make_a_fault(
 ) -> None:
     """With 4 % of the packets lost both ways, each exchange is told as it was, or as unobserved."""
     server = servers.start("go", host=_THERE, prefix=namespace.enter)
-    _run(*namespace.enter, sys.executable, str(SERVED / "loss.py"), namespace.interface, "0.04")
+    lossy = [sys.executable, str(SERVED / "loss.py")]
+    _run(*namespace.enter, *lossy, namespace.interface, "0.04")
+    _run(*lossy, namespace.interface_here, "0.04")
     arriving = [s for s in ENDING if s.answer.end is not End.RESET]  # a lost reset is not sent again
     async with Observing(handed, server.port) as observing, Driver(server.url, connections=8) as driver:
         seen = await driver.at_once(arriving)

@@ -1,4 +1,7 @@
-"""Drop a share of the packets of one interface, both ways, by a program of six instructions on its hook."""
+"""Drop a share of the packets that arrive at one interface, by a program of six instructions on its hook.
+
+Not of those that leave: the sender is told of these, and sends them again without a word.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import struct
 import sys
 
 _SCHED_CLS = 3
-_BOTH = (1, 2)  # BPF_TC_INGRESS, BPF_TC_EGRESS
+_INGRESS = 1
 
 
 class Hook(ctypes.Structure):
@@ -60,13 +63,13 @@ def main() -> None:
     loaded = libbpf.bpf_prog_load(_SCHED_CLS, b"loss", b"GPL", code, len(code) // 8, None)
     if loaded < 0:
         sys.exit(f"loss: the program is refused: {loaded}")
-    for side in _BOTH:
-        hook = Hook(sz=ctypes.sizeof(Hook), ifindex=socket.if_nametoindex(interface), attach_point=side)
-        created = libbpf.bpf_tc_hook_create(ctypes.byref(hook))
-        options = Options(sz=ctypes.sizeof(Options), prog_fd=loaded)
-        attached = libbpf.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
-        if created not in (0, -17) or attached != 0:  # -EEXIST: one hook holds both sides
-            sys.exit(f"loss: not attached to {interface}: {created}, {attached}")
+    index = socket.if_nametoindex(interface)
+    hook = Hook(sz=ctypes.sizeof(Hook), ifindex=index, attach_point=_INGRESS)
+    created = libbpf.bpf_tc_hook_create(ctypes.byref(hook))
+    options = Options(sz=ctypes.sizeof(Options), prog_fd=loaded)
+    attached = libbpf.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
+    if created != 0 or attached != 0:
+        sys.exit(f"loss: not attached to {interface}: {created}, {attached}")
 
 
 if __name__ == "__main__":
