@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,10 +24,12 @@ __all__ = ["cgroups"]
 
 
 @pytest.fixture
-def litellm(servers: Servers, cgroups: Callable[..., Cgroups]) -> Server:
+def litellm(servers: Servers, cgroups: Callable[..., Cgroups]) -> Iterator[Server]:
     """A LiteLLM in a cgroup of its own, as a unit or a container has one, by which its kind is known."""
     enter = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
-    return servers.start("litellm", prefix=("sh", "-c", enter, str(cgroups().folders[""])))
+    server = servers.start("litellm", prefix=("sh", "-c", enter, str(cgroups().folders[""])))
+    yield server
+    server.running.stop(deadline=time.monotonic() + 8)  # before its cgroup goes
 
 
 async def test_empty_answers_behind_litellm_reach_the_queue(product: Product, litellm: Server) -> None:
