@@ -160,7 +160,7 @@ class CaseBook:
         return {KEY_PREFIX + case.note.case_id: encode(case.note) for case in self._open.values()}
 
     def judge(self, findings: Sequence[Finding], now: Instant) -> Changes:
-        """Take `findings` in order, then clear what has been over for long enough."""
+        """Take `findings` in order, clear what has been over for long enough, tell of bursts."""
         bodies: list[CaseReport] = []
         for finding in findings:
             match finding.verdict:
@@ -171,6 +171,7 @@ class CaseBook:
                 case Verdict.UNKNOWN:
                     self._unknown(finding)
         bodies.extend(self._clear(now))
+        bodies.extend(self._kept_back(now))
         return Changes(tuple(bodies), self._notes_for(bodies))
 
     def _present(self, finding: Finding) -> Sequence[CaseReport]:
@@ -184,8 +185,17 @@ class CaseBook:
         case.note = _merged(before, finding)
         if not self._worth_saying(before, case.note, finding.at):
             return ()
-        case.note = replace(case.note, reported_boot_ns=finding.at.boot_ns, reported_count=case.note.count)
-        return (_report(CasePhase.UPDATED, case.note),)
+        return (_told(case, finding.at),)
+
+    def _kept_back(self, now: Instant) -> Sequence[CaseReport]:
+        """Tell of counts that doubled too soon after a report, also when no sighting follows."""
+        return [
+            _told(case, now)
+            for case in self._open.values()
+            if case.note.count >= 2 * case.note.reported_count
+            and case.clearing is None
+            and self._worth_saying(case.note, case.note, now)
+        ]
 
     def _sighting(self, fingerprint: Fingerprint, finding: Finding) -> Sequence[CaseReport]:
         rule = self._hysteresis.get(finding.fault_class, Hysteresis())
@@ -348,6 +358,11 @@ def _shown(note: CaseNote) -> OpenCase:
         last_seen=Instant(boot_ns=note.last_boot_ns, unix_ns=note.last_seen_ns),
         evidence=note.evidence,
     )
+
+
+def _told(case: _Open, at: Instant) -> CaseReport:
+    case.note = replace(case.note, reported_boot_ns=at.boot_ns, reported_count=case.note.count)
+    return _report(CasePhase.UPDATED, case.note)
 
 
 def _report(phase: CasePhase, note: CaseNote) -> CaseReport:

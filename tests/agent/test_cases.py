@@ -135,6 +135,19 @@ def test_evidence_older_than_the_last_sighting_does_not_clear() -> None:
     assert step(cases, 1000, over(9)) == []
 
 
+def test_a_burst_is_told_in_full_when_nothing_follows_it() -> None:
+    """What came too soon after the first report is told once its time has come, with no new sighting."""
+    cases = book()
+    assert step(cases, 0, seen(0, count=5)) == [CasePhase.OPENED]
+    assert step(cases, 2, seen(2, count=35)) == []
+    assert step(cases, 9) == []
+    changes = cases.judge([], at(10))
+    assert [(body.phase, body.count) for body in changes.bodies] == [(CasePhase.UPDATED, 40)]
+    assert changes.bodies[0].last_seen_ns == at(2).unix_ns
+    assert step(cases, 20, seen(20)) == []
+    assert step(cases, 1e6) == []
+
+
 def test_getting_worse_is_said_at_once_and_getting_better_never() -> None:
     """Severity rises in an update of its own, and does not fall while the case is open."""
     cases = book()
