@@ -152,6 +152,9 @@ async def _people(config: Config, application: Starlette, stop: asyncio.Event) -
     server = _Quiet(
         uvicorn.Config(
             application,
+            # Named, so that what else is installed beside the orchestrator does not choose its parser.
+            http="h11",
+            loop="asyncio",
             log_config=None,
             access_log=False,
             server_header=False,

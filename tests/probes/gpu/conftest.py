@@ -54,7 +54,7 @@ class Driven:
         self.sensor = sensor
 
     def next(
-        self, wanted: Callable[[Observation], bool] = lambda _: True, *, within_s: float = 10
+        self, wanted: Callable[[Observation], bool] = lambda _: True, *, within_s: float = 30
     ) -> list[Observation]:
         """Return what a read gives, for the first that has something wanted."""
         until = time.monotonic() + within_s
