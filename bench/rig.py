@@ -22,6 +22,7 @@ from pathlib import Path
 
 import httpx2
 
+from dev.units import environment_of
 from escalation import pki
 
 PROGRAMS = Path(sys.executable).parent
@@ -122,7 +123,8 @@ def watched(
         )
         log = folder / "agent.log"
         command = [str(PROGRAMS / "nanobot-agent"), "run", "--config", str(config), "--user", ACCOUNT]
-        process = stack.enter_context(_running(command, log, environment))
+        as_its_unit = {**(environment or os.environ), **environment_of("nanobot-agent.service")}
+        process = stack.enter_context(_running(command, log, as_its_unit))
         _wait_until((state / "handover.sock").exists, process, log)
         load = [
             "/usr/bin/python3",

@@ -18,16 +18,14 @@ from dev import folder, setup_files, up
 from dev.folder import RunFolder
 from dev.processes import Processes, Running
 from dev.screen import Api
+from dev.units import environment_of
 from probes import registry
 from probes.http.routes import NAME
 from tests.kernel.conftest import AS_IN_ITS_UNIT
 
 CLONE = Path(__file__).resolve().parents[2]
-# The allocator overwrites what is freed, so that what a search of the agent's memory finds is still held.
-WIPING = {
-    "PYTHONMALLOC": "malloc",
-    "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0",
-}
+# The agent's unit has the allocator overwrite what is freed: what a search of its memory finds is held.
+WIPING = environment_of("nanobot-agent.service")
 _UP_S = 45.0
 
 
