@@ -27,7 +27,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
     "observer": lambda _: observer.table(observer.measure()),
     "judging": lambda _: judging.table(judging.measure()),
     "ingest": lambda given: ingest.table(ingest.measure(runs=given.runs)),
-    "soak": lambda given: soak.table(soak.measure(minutes=given.minutes)),
+    "soak": lambda given: soak.table(soak.measure(minutes=given.minutes, disabled=given.disabled)),
 }
 ON_REQUEST: dict[str, Callable[[argparse.Namespace], str]] = {
     "nab": lambda given: nab.table(nab.measure(corpus=given.corpus)),
@@ -48,6 +48,9 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3, help="runs of each shape of ingest (default 3)")
     parser.add_argument("--corpus", type=Path, help="where a copy of the NAB repository is, for nab")
     parser.add_argument("--minutes", type=float, default=30, help="how long soak runs (default 30)")
+    parser.add_argument(
+        "--disabled", nargs="*", default=(), metavar="SENSOR", help="sensors that soak leaves out"
+    )
     options = parser.parse_args()
     print(f"{platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} processors\n")
     failed = False

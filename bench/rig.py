@@ -96,10 +96,12 @@ def watched(
     host: str = "bench",
     http_ports: Sequence[int] = (8000,),
     environment: Mapping[str, str] | None = None,
+    disabled: Sequence[str] = (),
 ) -> Iterator[Agent]:
     """Run the agent without privilege and the loader; reports go to `server`, or wait in the spool.
 
-    `http_ports` are the ports on which model servers are watched; `environment` takes the place of ours.
+    `http_ports` are the ports on which model servers are watched; `environment` takes the place of ours;
+    sensors that are `disabled` do not run.
 
     Raises Unavailable where programs cannot be loaded.
     """
@@ -118,6 +120,7 @@ def watched(
         config = folder / "agent.toml"
         config.write_text(
             f'[agent]\nid = "{host}"\nstate_dir = "{state}"\n[sensors]\nsocket = "{state}/handover.sock"\n'
+            f"disabled = {list(disabled)}\n"
             f'[orchestrator]\naddress = "{address}"\n{certificates}\n[metrics]\nport = {metrics}\n'
             f"[http]\nports = {list(http_ports)}\n"
         )
@@ -222,4 +225,4 @@ def _sees(url: str) -> bool:
         page = httpx2.get(url, timeout=2).text
     except httpx2.TransportError:
         return False
-    return 'nanobot_agent_sensor_seeing{sensor="kernel.device_open"} 1.0' in page
+    return 'nanobot_agent_sensor_seeing{sensor="http.routes"} 1.0' in page

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.rig import Unavailable, cpu_s, free_ports, proportional_bytes, watched
@@ -27,10 +28,10 @@ class Soak:
     cpu_share: float
 
 
-def measure(*, minutes: float) -> Soak:
-    """Run traffic for `minutes` and sample the agent's PSS."""
+def measure(*, minutes: float, disabled: Sequence[str] = ()) -> Soak:
+    """Run traffic for `minutes` and sample the agent's PSS; sensors that are `disabled` do not run."""
     (port,) = free_ports(1)
-    with watched(http_ports=(port,)) as agent:
+    with watched(http_ports=(port,), disabled=disabled) as agent:
         command = [sys.executable, "-m", "bench.traffic", str(port), str(minutes * 60), "7"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as traffic:
             assert traffic.stdout is not None
