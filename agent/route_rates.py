@@ -7,8 +7,10 @@ one and leave the other.
 
 It is over when so many exchanges in a row were good that the share which the fault had cannot still be there:
 ten divided by it, between `good_min` and `good_max`, in the mode that had failed and after the last bad one.
-(Three would be the usual rule for one look; here every bad answer begins another.) Silence changes nothing.
-A route that nobody uses stays open, until the cgroup that served it has been gone for `gone_clear_after_s`.
+(Three would be the usual rule for one look; here every bad answer begins another.) It is over too when
+`removed_min` requests in a row are refused because there is no such model: the route was taken away. Silence
+changes nothing. A route that nobody uses stays open, until the cgroup that served it has been gone for
+`gone_clear_after_s`.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ class RateConfig(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_onl
     share_min: Annotated[float, Meta(ge=0, le=1)] = 0.1
     good_min: Annotated[int, Meta(ge=1)] = 10
     good_max: Annotated[int, Meta(ge=1)] = 200
+    removed_min: Annotated[int, Meta(ge=1)] = 3
     clear_hold_s: Annotated[float, Meta(ge=0)] = 30.0
     gone_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
 
@@ -120,6 +123,7 @@ class _Route:
     used_ns: int = 0
     served: bool = False
     good: list[int] = field(default_factory=lambda: [0, 0])
+    unknown: int = 0  # refusals in a row that say there is no such model
     faults: dict[FaultClass, _Fault] = field(default_factory=dict)
 
 
@@ -162,7 +166,14 @@ class RouteRates:
         route = self._table.of(facts.name, now_ns)
         route.window.add(facts.streamed, now_ns)
         route.good[facts.streamed] += 1
+        route.unknown = 0
         route.served = True
+
+    def unknown(self, exchange: Exchange) -> None:
+        """Count a refusal that says that there is no such model: neither good nor bad, but an end of both."""
+        route = self._table.known(exchange.facts.name)
+        if route is not None:
+            route.unknown += 1
 
     def was_good(self, name: RouteName) -> bool:
         """Whether any exchange of `name` was good, as far as is remembered."""
@@ -181,6 +192,7 @@ class RouteRates:
         route = self._table.of(facts.name, now_ns)
         sign = self._signs[number]
         route.window.add(2 * number + 2 + facts.streamed, now_ns)
+        route.unknown = 0
         memory = route.faults.get(sign.fault)
         if memory is None:
             memory = route.faults[sign.fault] = _Fault()
@@ -308,6 +320,9 @@ class RouteRates:
         last = next((item for item in case.evidence if isinstance(item, RouteEvidence)), None)
         needed = good_needed(last.measured if last else None, self._config)
         good = self._good_since(route, case.fault_class, last) if route else 0
+        if route is not None and route.unknown >= self._config.removed_min:
+            reason = Reason(ReasonCode.ROUTE_UNUSED, count=route.unknown, threshold=self._config.removed_min)
+            return absent(case, tick.now, reason)
         if route is None or good < needed:
             return gone_for_long(case, tick, self._config.gone_clear_after_s)
         for number, sign in enumerate(self._signs):

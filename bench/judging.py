@@ -61,7 +61,7 @@ def table(judging: Judging) -> str:
     lines += [
         f"| {row.name} | {row.total_us:.1f} | `{row.dearest}` {row.dearest_us:.1f} |" for row in judging.rows
     ]
-    lines += ["", f"Memory with every table full, all faults seen on each route: {judging.memory_mb:.1f} MB."]
+    lines += ["", f"Memory with every table full: {judging.memory_mb:.1f} MB."]
     return "\n".join(lines)
 
 

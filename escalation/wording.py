@@ -276,7 +276,7 @@ def sentence(reason: Reason) -> str:  # noqa: C901, PLR0912, PLR0915 -- one case
         case ReasonCode.BACK_AT_BASELINE:
             text = "It is back at what is usual on this route"
         case ReasonCode.ROUTE_UNUSED:
-            text = "Nobody used the route any more: whether it works is not known"
+            text = "Its name is refused as unknown now: the route is not served any more"
         case ReasonCode.MANAGER_RELOADED_BEFORE:
             text = "The service manager read its units again shortly before, which rewrites lists of devices"
         case ReasonCode.HOST_SLEPT_BEFORE:

@@ -28,7 +28,7 @@ from agent.route_answer import TRIVIAL_BYTES, Answer, answer_of
 from agent.route_names import COMPLETING, SENSOR
 from agent.route_rates import RateConfig, RouteRates, Rule, Sign
 from escalation.model import FaultClass, Reason, ReasonCode, Severity
-from probes.http.facts import ExchangeFacts, FinishReason
+from probes.http.facts import ErrorKind, ExchangeFacts, FinishReason
 from probes.observation import Exchange, Gap, Observation, Unobserved
 
 _EMPTY = FaultClass.ROUTE_EMPTY_COMPLETION
@@ -38,7 +38,8 @@ _DEGENERATE = FaultClass.ROUTE_DEGENERATE_OUTPUT
 
 _CLEARS: Final = (
     "So many answers in a row are good that the old share cannot still be there (10 divided by it, from "
-    "`good_min` to `good_max`), in the mode (streamed or whole) that had failed."
+    "`good_min` to `good_max`), in the mode (streamed or whole) that had failed; or `removed_min` requests "
+    "in a row are refused because there is no such model any more."
 )
 
 
@@ -169,6 +170,9 @@ class RouteAnswers:
 
     def _judge(self, exchange: Exchange) -> Finding | None:
         facts = exchange.facts
+        if facts.error is ErrorKind.UNKNOWN_MODEL:
+            self._rates.unknown(exchange)
+            return None
         answer = answer_of(facts)
         if answer is Answer.UNJUDGED:
             return None

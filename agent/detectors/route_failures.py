@@ -155,6 +155,9 @@ class RouteFailures:
 
     def _judge(self, exchange: Exchange) -> Finding | None:
         facts = exchange.facts
+        if facts.error is ErrorKind.UNKNOWN_MODEL:
+            self._rates.unknown(exchange)
+            return None
         if facts.name.route not in MODEL_ROUTES:
             return None
         if facts.ending is Ending.CUT:

@@ -124,6 +124,9 @@ class RouteLimits:
 
     def _judge(self, exchange: Exchange) -> Finding | None:
         facts = exchange.facts
+        if facts.error is ErrorKind.UNKNOWN_MODEL:
+            self._rates.unknown(exchange)
+            return None
         if facts.name.route not in MODEL_ROUTES:
             return None
         if facts.error is ErrorKind.CONTEXT_OVERFLOW:

@@ -20,6 +20,7 @@ def advise(incident: Incident) -> Advice:
         ),
         proof=(
             "Within a day answers under this model's name are text again, from its own server, another "
-            "deployment or a fallback; and none is degenerate for 10 minutes after that."
+            "deployment or a fallback, or its name is refused as unknown; and none is degenerate for 10 "
+            "minutes after that."
         ),
     )

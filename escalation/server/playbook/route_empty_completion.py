@@ -13,7 +13,7 @@ def advise(incident: Incident) -> Advice:
         fault="The server calls empty answers a success, so nothing else will notice.",
         proof=(
             "Within a day answers under this model's name hold something again, streamed and whole, from "
-            "its own server, another deployment or a fallback; and none is empty for 10 minutes after "
-            "that."
+            "its own server, another deployment or a fallback, or its name is refused as unknown; and none "
+            "is empty for 10 minutes after that."
         ),
     )

@@ -56,8 +56,8 @@ def _remove(incident: Incident, command: tuple[str, ...], proof: str) -> Advice:
         ),
         will_not_fix=(
             "The model's server: it answers like this until its cause is found. Callers that reach it past "
-            "the router still do. Where nobody answers under its name afterwards, the case stays open: that "
-            "nobody is sent there proves nothing about its answers."
+            "the router still do. Where nobody asks for it any more, the case stays open: silence proves "
+            "nothing."
         ),
         verification=Verification(text=proof, within_s=86_400, quiet_s=600),
     )

@@ -275,6 +275,31 @@ def test_whole_answers_do_not_clear_what_only_streams_had(detector: RouteAnswers
     assert [over.verdict for over in detector.tick(tick(100, case))] == [Verdict.ABSENT]
 
 
+def test_a_route_that_was_taken_away_clears(detector: RouteAnswers) -> None:
+    """Three refusals in a row that know no such model are the proof; an answer between them begins anew."""
+    for n in range(5):
+        detector.observe(exchange(n, **NOTHING))
+    case = open_case(EMPTY, ROUTE, last_seen=at(4), evidence=(route_evidence(),))
+    refused: dict[str, Any] = {"status": 404, "error": ErrorKind.UNKNOWN_MODEL}
+    for n in range(2):
+        detector.observe(exchange(10 + n, **refused))
+    assert detector.tick(tick(20, case)) == []
+    detector.observe(exchange(21))
+    for n in range(2):
+        detector.observe(exchange(22 + n, **refused))
+    assert detector.tick(tick(30, case)) == []
+    detector.observe(exchange(31, **refused))
+    (over,) = detector.tick(tick(40, case))
+    assert (over.verdict, over.reasons[0].code) == (Verdict.ABSENT, ReasonCode.ROUTE_UNUSED)
+
+
+def test_a_name_that_never_answered_makes_no_route(detector: RouteAnswers) -> None:
+    """Refusals of made-up names leave nothing behind."""
+    for n in range(50):
+        detector.observe(exchange(n, model=f"typo-{n}", status=404, error=ErrorKind.UNKNOWN_MODEL))
+    assert repr(detector) == repr(RouteAnswers.build(Config(), SURROUNDINGS))
+
+
 def test_silence_never_clears(detector: RouteAnswers) -> None:
     """A route that nobody uses for a month stays as it was."""
     case = open_case(EMPTY, ROUTE, place=PLACE)
