@@ -268,6 +268,9 @@ class Worker:
             now_s = self._monotonic()
             samples, missing = sampler.sample(now_s)
             driver = self._versions.look(connection.on_disk, now_s)
+            untaken = self._round
+            if driver is None and untaken is not None:
+                driver = untaken.driver  # it is told once, and nobody has heard it yet
             self._round = Round(self._clock(), tuple(samples), tuple(missing), driver)
             self._answered.set()
             if missing and now_s - tried_s >= RETRY_S:

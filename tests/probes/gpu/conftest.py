@@ -52,6 +52,7 @@ class Driven:
 
     def __init__(self, sensor: NvmlSensor) -> None:
         self.sensor = sensor
+        self.reads = 0
 
     def next(
         self, wanted: Callable[[Observation], bool] = lambda _: True, *, within_s: float = 30
@@ -59,6 +60,7 @@ class Driven:
         """Return what a read gives, for the first that has something wanted."""
         until = time.monotonic() + within_s
         while True:
+            self.reads += 1
             found: Sequence[Observation] = self.sensor.read(clock.now())
             if any(wanted(seen) for seen in found):
                 return list(found)
