@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.rig import Unavailable
 from tests.fake_nvml import profiles
-from tests.fake_nvml.library import FakeNvml, build
+from tests.fake_nvml.fake import FakeNvml, build
 from tests.fake_nvml.profiles import Machine
 
 _ROOT = Path(__file__).resolve().parents[1]

@@ -23,7 +23,7 @@ import httpx2
 from bench.latency import Arrival, Row, watching
 from bench.rig import Agent, Unavailable, orchestrator, watched
 from tests.fake_nvml import profiles
-from tests.fake_nvml.library import FakeNvml, build
+from tests.fake_nvml.fake import FakeNvml, build
 from tests.fake_nvml.profiles import FakeGpu, Machine
 
 _NUMBERS: Final = ((31, "gpu.application_xid"), (95, "gpu.device_fault"))

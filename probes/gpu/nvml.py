@@ -52,7 +52,7 @@ class BindingMissing(Exception):
     """The package nvidia-ml-py is not installed."""
 
 
-def library_there() -> bool:
+def installed() -> bool:
     """Return whether the dynamic loader finds the library; it stays loaded when it does."""
     known = sys.modules.get("pynvml")
     if known is not None and known.nvmlLib is not None:
@@ -82,7 +82,7 @@ def binding() -> Any:
     return fresh
 
 
-def library_on_disk(held: Any) -> Path | None:
+def file_on_disk(held: Any) -> Path | None:
     """Return the file that a process starting now would load, beside the one that `held` was loaded from."""
     mapped = _mapped(held.nvmlLib)
     if mapped is None:
@@ -146,7 +146,7 @@ class NvmlLibrary:
         """Shut the library down."""
         self._call(self._nvml.nvmlShutdown)
 
-    def library_version(self) -> str:
+    def version_in_use(self) -> str:
         """Return NVML's own version."""
         return self._string("nvmlSystemGetNVMLVersion")
 

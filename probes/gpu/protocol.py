@@ -103,7 +103,7 @@ class Nvml(Protocol):
     def stop(self) -> None:
         """Shut the library down; handles are void."""
 
-    def library_version(self) -> str:
+    def version_in_use(self) -> str:
         """Return NVML's own version."""
 
     def count(self) -> int:

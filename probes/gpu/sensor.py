@@ -62,7 +62,7 @@ def connect() -> Connection:
     return Connection(
         nvml=nvml.NvmlLibrary(binding=binding),
         waiting=nvml.NvmlLibrary(binding=binding),
-        on_disk=lambda: nvml.library_on_disk(binding),
+        on_disk=lambda: nvml.file_on_disk(binding),
     )
 
 
@@ -77,7 +77,7 @@ class NvmlSensor:
         identifier: Identifier,
         clock: Callable[[], Instant],
         connect: Callable[[], Connection] = connect,
-        library_there: Callable[[], bool] = nvml.library_there,
+        installed: Callable[[], bool] = nvml.installed,
         monotonic: Callable[[], float] = time.monotonic,
         sys_folder: Path = Path("/sys"),
         proc: Path = Path("/proc"),
@@ -86,7 +86,7 @@ class NvmlSensor:
         self._identifier = identifier
         self._clock = clock
         self._connect = connect
-        self._library_there = library_there
+        self._installed = installed
         self._monotonic = monotonic
         self._sys = sys_folder
         self._proc = proc
@@ -185,7 +185,7 @@ class NvmlSensor:
         return SensorBlind(_REASONS.get(why, BlindReason.READ_FAILED), detail, last=[*xids, absent])
 
     def _is_bare(self) -> bool:
-        return devices(self._sys) == () and not self._library_there()
+        return devices(self._sys) == () and not self._installed()
 
     def _nothing_there(self, now: Instant) -> Sequence[Observation]:
         """Say that there is no GPU, as long as that is so."""

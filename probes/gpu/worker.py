@@ -281,7 +281,7 @@ class Worker:
 
     def _begin(self, sampler: Sampler, connection: Connection) -> None:
         sampler.discover()
-        self._versions.loaded = connection.nvml.library_version()
+        self._versions.loaded = connection.nvml.version_in_use()
         self._events = Events(
             nvml=connection.waiting, clock=self._clock, hurry=self._hurried, ring=self._ring
         )

@@ -65,7 +65,7 @@ class UprobeAttachment:
     """
 
     function: str
-    library: str
+    object_file: str
     symbol: str
     at_return: bool = False
 

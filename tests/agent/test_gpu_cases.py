@@ -21,7 +21,7 @@ from probes.host.identity import Identifier
 from probes.observation import Gap, GpuAbsent, Instant, Observation, Seeing
 from probes.sensor import SensorBlind
 from tests.fake_nvml import profiles
-from tests.fake_nvml.library import FakeNvml
+from tests.fake_nvml.fake import FakeNvml
 from tests.fake_nvml.profiles import NO_INSTANCE, FakeGpu, Machine
 from tests.probes.gpu.conftest import built, fake  # noqa: F401  # fixtures
 

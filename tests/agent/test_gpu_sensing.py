@@ -63,7 +63,7 @@ async def test_a_driver_that_does_not_answer_blinds_one_sensor_and_holds_up_nobo
             identifier=identifier,
             clock=clock.now,
             connect=sick.connect,
-            library_there=lambda: True,
+            installed=lambda: True,
             open_s=0.0,
         )
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.fake_nvml.library import NAME, build
+from tests.fake_nvml.fake import NAME, build
 from tests.fake_nvml.profiles import LAPTOP, Machine
 from tests.system.booted_host import BootedHost
 from tests.system.deployment import AGENT, Deployment

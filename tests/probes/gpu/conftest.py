@@ -16,7 +16,7 @@ from probes.host import clock
 from probes.host.cgroups import CgroupPaths
 from probes.host.identity import Identifier
 from probes.observation import Observation
-from tests.fake_nvml.library import FakeNvml, build
+from tests.fake_nvml.fake import FakeNvml, build
 from tests.fake_nvml.profiles import Machine
 
 

@@ -16,7 +16,7 @@ from probes.gpu.sampler import GpuSample, Sampler
 from probes.observation import GpuState, SensorName
 from probes.testing import instant
 from tests.fake_nvml import profiles
-from tests.fake_nvml.library import FakeNvml
+from tests.fake_nvml.fake import FakeNvml
 from tests.fake_nvml.profiles import LAPTOP, FakeGpu, Machine
 
 _WORDS = st.sampled_from(

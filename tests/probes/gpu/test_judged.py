@@ -20,7 +20,7 @@ from agent.testing import SURROUNDINGS, in_flight, memory, seeing, usage
 from escalation.model import FaultClass, ReasonCode, Severity, Subject, SubjectKind
 from probes.host import clock
 from probes.observation import GpuAbsent, GpuState, Instant, Observation, Origin, ServerKind
-from tests.fake_nvml.library import FakeNvml
+from tests.fake_nvml.fake import FakeNvml
 from tests.fake_nvml.profiles import (
     GB10,
     GPU_LOST,

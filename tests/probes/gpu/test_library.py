@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.fake_nvml import profiles
+from tests.fake_nvml.fake import FakeNvml
 from tests.fake_nvml.header import STRUCTURES, header
-from tests.fake_nvml.library import FakeNvml
 
 _ROOT = Path(__file__).resolve().parents[3]
 _OPEN = """

@@ -26,7 +26,7 @@ from probes.observation import (
 )
 from probes.sensor import SensorBlind
 from tests.fake_nvml import profiles
-from tests.fake_nvml.library import FakeNvml, build
+from tests.fake_nvml.fake import FakeNvml, build
 from tests.fake_nvml.profiles import GIB, Machine
 from tests.probes.gpu.conftest import Driven
 
@@ -485,7 +485,7 @@ def _bus(folder: Path, **devices: tuple[str, str]) -> Path:
 def test_a_host_without_a_gpu_is_not_blind(driven: Drive, tmp_path: Path) -> None:
     """Its bus lists none and there is no library: that is said once a minute, and costs no thread."""
     sys_folder = _bus(tmp_path, disk=("0x1af4", "0x010000"), nvidia_audio=("0x10de", "0x040300"))
-    drive = driven(sys_folder=sys_folder, library_there=lambda: False)
+    drive = driven(sys_folder=sys_folder, installed=lambda: False)
     now = clock.now()
     said = GpuAbsent(SensorName("gpu.nvml"), now, None, Absence.NO_DEVICE, None)
     assert [list(drive.sensor.read(now)) for _ in range(3)] == [[said]] * 3
@@ -498,11 +498,11 @@ def test_a_gpu_that_is_plugged_in_is_found(fake: FakeNvml, driven: Drive, tmp_pa
     """The bare host looks again; the next opening begins to watch."""
     fake.become(profiles.RTX_5090_LAPTOP)
     sys_folder = _bus(tmp_path / "sys", disk=("0x1af4", "0x010000"))
-    drive = driven(sys_folder=sys_folder, library_there=lambda: False)
+    drive = driven(sys_folder=sys_folder, installed=lambda: False)
     drive.sensor.read(clock.now())
     _bus(sys_folder, gpu=("0x10de", "0x030000"))
     with pytest.raises(SensorBlind, match="turned up"):
         drive.sensor.read(clock.now())
-    again = driven(sys_folder=sys_folder, library_there=lambda: False)
+    again = driven(sys_folder=sys_folder, installed=lambda: False)
     assert len(_states(again.next(_is_state))) == 1
     assert again.sensor.period_s == 1
