@@ -1,4 +1,8 @@
-"""Doubles for the agent's ports and builders for its inputs: working, typed, and part of the package."""
+"""Doubles for the agent's ports and builders for its inputs: working, typed, and part of the package.
+
+Longer than other modules because it has one short builder for every kind of observation that a detector is
+shown, and tests find all of them in one place.
+"""
 
 from __future__ import annotations
 

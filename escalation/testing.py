@@ -1,4 +1,7 @@
-"""A builder of queue entries for tests: a believable incident per fault class, with the playbook's advice."""
+"""A builder of queue entries for tests: a believable incident per fault class, with the playbook's advice.
+
+Longer than other modules because it has one incident for every fault class, each written out to be read.
+"""
 
 from __future__ import annotations
 

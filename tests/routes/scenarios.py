@@ -1,6 +1,7 @@
 """The table of scenarios: what is asked, what the upstream plays, and what must then be true.
 
-A scenario's name is the model's name, so that what an exchange was is known wherever it is seen.
+A scenario's name is the model's name, so that what an exchange was is known wherever it is seen. Longer than
+other modules because it is one table of some ninety rows.
 """
 
 from __future__ import annotations
