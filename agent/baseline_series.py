@@ -31,8 +31,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from agent.baseline import SAVED_BYTES as BASELINE_BYTES
-from agent.baseline import Baseline, UnreadableBaseline
+from agent.baseline import SAVED_BYTES as BASELINE_BYTES, Baseline, UnreadableBaseline
 from agent.baseline_bucket import Bucket, Filling
 from agent.detector import DetectorConfig
 from agent.route_window import share_at_least

@@ -31,11 +31,11 @@ from escalation.model import (
     RouteEvidence,
     RouteId,
     RouteKind,
+    ServerKind as WireServerKind,
     Severity,
     Subject,
     SubjectKind,
 )
-from escalation.model import ServerKind as WireServerKind
 from escalation.outbox import Depth, OutboxUnwritable, Stored
 from probes.gpu.facts import (
     Absence,

@@ -37,8 +37,7 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.wire import codec
-from escalation.wire import escalation_pb2 as pb
+from escalation.wire import codec, escalation_pb2 as pb
 
 FINGERPRINTS = 50
 

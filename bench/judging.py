@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from agent.detector import Detector
 from agent.detectors.registry import DETECTORS
-from agent.testing import SURROUNDINGS, exchange
-from agent.testing import in_flight as flight
+from agent.testing import SURROUNDINGS, exchange, in_flight as flight
 from probes.observation import Observation
 
 _ROUNDS = 5

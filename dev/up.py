@@ -19,9 +19,7 @@ from types import FrameType
 from rich.console import Console
 from rich.live import Live
 
-from dev import folder as run_folder
-from dev import ground as found_ground
-from dev import setup_files
+from dev import folder as run_folder, ground as found_ground, setup_files
 from dev.ground import GroundError
 from dev.processes import Part, Processes, Running
 from dev.screen import Api, Lines, PartRow, Snapshot, ask, render

@@ -17,6 +17,7 @@ from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, 
 from agent.finding import Finding, Hysteresis, Verdict
 from escalation.model import (
     BlindEvidence,
+    BlindReason as WireReason,
     FaultClass,
     Incarnation,
     Reason,
@@ -25,7 +26,6 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.model import BlindReason as WireReason
 from probes.observation import Blind, BlindReason, Gap, Instant, Observation, SensorName
 
 _NOT_MISSED: Final = frozenset({(SensorName("kernel.xid"), BlindReason.NO_KERNEL_SUPPORT)})

@@ -34,10 +34,10 @@ from escalation.model import (
     PlacementEvidence,
     Reason,
     ReasonCode,
+    ServerKind as WireServer,
     Severity,
     Subject,
 )
-from escalation.model import ServerKind as WireServer
 from probes.http.facts import Route, RouteName
 from probes.observation import (
     Blind,

@@ -28,8 +28,7 @@ from agent.finding import Finding, Hysteresis
 from agent.route_findings import out_of_sight
 from agent.route_names import MODEL_ROUTES, SENSOR
 from agent.route_rates import RouteRates, Sign
-from agent.route_sizes import FAULT as _SIZE
-from agent.route_sizes import PromptSizes, SizeConfig
+from agent.route_sizes import FAULT as _SIZE, PromptSizes, SizeConfig
 from escalation.model import FaultClass, ReasonCode, Severity
 from probes.http.facts import Ending, ErrorKind, ExchangeFacts, FinishReason
 from probes.observation import Exchange, Gap, Observation, RequestsInFlight, Unobserved

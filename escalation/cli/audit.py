@@ -63,8 +63,7 @@ def verify(session: Session, *, file: IO[bytes] | None, head: str | None, as_jso
     A chain alone cannot show that its newest entries were cut off: keep the digest that this prints, and give
     it as --head the next time.
     """
-    from escalation.server.audit import GENESIS  # noqa: PLC0415
-    from escalation.server.audit import verify as first_break  # noqa: PLC0415
+    from escalation.server.audit import GENESIS, verify as first_break  # noqa: PLC0415
 
     links: list[AuditEntry] = []
     if file:

@@ -32,8 +32,7 @@ from escalation.model import (
     Report,
     UnknownBody,
 )
-from escalation.wire import bodies
-from escalation.wire import escalation_pb2 as pb
+from escalation.wire import bodies, escalation_pb2 as pb
 from escalation.wire.fields import WireError, boot_id, bounded, fit, fit_u64, unknown_bytes
 from escalation.wire.limits import BATCH_BYTES, BATCH_REPORTS, REPORT_BYTES
 

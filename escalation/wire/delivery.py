@@ -14,10 +14,8 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from escalation.model import AgentId, BootId, Report
-from escalation.wire import codec
-from escalation.wire import escalation_pb2 as pb
-from escalation.wire.fields import WireError, bounded
-from escalation.wire.fields import boot_id as checked_boot_id
+from escalation.wire import codec, escalation_pb2 as pb
+from escalation.wire.fields import WireError, boot_id as checked_boot_id, bounded
 from escalation.wire.limits import REPORT_BYTES
 
 _UPDATED: Final = pb.CASE_PHASE_UPDATED

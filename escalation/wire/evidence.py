@@ -28,8 +28,7 @@ from escalation.model import (
     UnknownEvidence,
     XidEvidence,
 )
-from escalation.wire import escalation_pb2 as pb
-from escalation.wire import machine_evidence
+from escalation.wire import escalation_pb2 as pb, machine_evidence
 from escalation.wire.fields import (
     Names,
     bounded,

@@ -7,8 +7,7 @@ import random
 import struct
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from agent.baseline import LARGEST, SAVED_BYTES, Baseline, BaselineError, NotANumber, UnreadableBaseline
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from agent.case_notes import decode, encode
 from agent.cases import MAX_OPEN, CaseBook, Changes, Fingerprint

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from agent.route_names import port_of, route_id_of, subject_of_route
 from agent.route_window import CountWindow, RouteTable, share_at_least, share_at_most

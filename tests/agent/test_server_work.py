@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from agent.server_work import LEARNT_FROM, ServerWork, pace_of
 from agent.testing import at, exchange, usage

@@ -6,8 +6,7 @@ import shlex
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from escalation.inert import harmless
 from escalation.model import (

@@ -7,8 +7,7 @@ import json
 from typing import get_args
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from probes import recording
 from probes.observation import Gap, Instant, Observation, Seeing, SensorName

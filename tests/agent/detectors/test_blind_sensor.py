@@ -7,8 +7,7 @@ import pytest
 from agent.detectors.blind_sensor import BlindSensor, Config
 from agent.finding import Verdict
 from agent.testing import SURROUNDINGS, blind, open_case, present, seeing, tick
-from escalation.model import BlindReason as WireReason
-from escalation.model import FaultClass, ReasonCode, Severity, Subject, SubjectKind
+from escalation.model import BlindReason as WireReason, FaultClass, ReasonCode, Severity, Subject, SubjectKind
 from probes.observation import BlindReason
 
 SENSOR = "kernel.oom_kill"

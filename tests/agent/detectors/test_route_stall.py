@@ -35,8 +35,7 @@ from escalation.model import (
     SubjectKind,
 )
 from probes.http.facts import Ending, ErrorKind, Route, UnobservedReason
-from probes.observation import CgroupId, Observation, Origin
-from probes.observation import ServerKind as Kind
+from probes.observation import CgroupId, Observation, Origin, ServerKind as Kind
 
 SENSOR = "http.routes"
 FAULT = FaultClass.ROUTE_ENGINE_STALLED

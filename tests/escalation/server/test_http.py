@@ -16,8 +16,7 @@ from urllib.parse import quote
 import httpx2
 import pytest
 import pytest_asyncio
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from starlette.applications import Starlette
 from starlette.routing import Route
 

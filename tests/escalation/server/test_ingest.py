@@ -11,8 +11,7 @@ import pytest
 
 from escalation.model import CasePhase, Loss, LossKind
 from escalation.server.testing import case_report, heartbeat
-from escalation.wire import codec
-from escalation.wire import escalation_pb2 as pb
+from escalation.wire import codec, escalation_pb2 as pb
 from tests.escalation.server.site import METHOD, Authority, Site, escalate, wired
 
 _OTHER_BOOT = "00000000-0000-4000-8000-000000000002"

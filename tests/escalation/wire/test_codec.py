@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from escalation import model
 from escalation.model import (

@@ -8,12 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.detectors.gpu_clocks import Config as ClocksConfig
-from agent.detectors.gpu_clocks import GpuClocks
-from agent.detectors.gpu_placement import Config as PlacementConfig
-from agent.detectors.gpu_placement import GpuPlacement
-from agent.detectors.page_cache import Config as CacheConfig
-from agent.detectors.page_cache import PageCache
+from agent.detectors.gpu_clocks import Config as ClocksConfig, GpuClocks
+from agent.detectors.gpu_placement import Config as PlacementConfig, GpuPlacement
+from agent.detectors.page_cache import Config as CacheConfig, PageCache
 from agent.finding import Finding, Verdict
 from agent.placement import Placement, PlacementRule, Placements
 from agent.testing import SURROUNDINGS, in_flight, memory, seeing, usage

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from probes.gpu.facts import XidFacts, XidSource
 from probes.gpu.xids import WINDOW_S, XIDS, XidJoin, XidScope, XidTier, meaning_of

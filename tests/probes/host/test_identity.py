@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from probes.host.cgroups import CgroupPaths
 from probes.host.identity import Identifier, Place, decode_name, paths_of, place_of, server_kind

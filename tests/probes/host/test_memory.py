@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from probes.host.cgroups import CgroupMounts
 from probes.host.memory import UNWITNESSED, MemoryFiles, MemoryWitness

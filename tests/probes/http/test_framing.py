@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import httptools
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from probes.http.head import response_head
 from probes.http.message import HEAD_BYTES, Framer

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, astuple, replace
 from operator import eq
 
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from probes.http.facts import ExchangeFacts, RouteName
 from probes.http.observer import Observer

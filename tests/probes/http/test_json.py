@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, AnyStr
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from probes.http.document import SMALL_BYTES, Document
 from probes.http.json_check import JsonCheck

@@ -6,8 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from probes.http.facts import MODEL_BYTES, ExchangeFacts, Route
 from tests.probes.http.wire import Wire, chunk, observe, post, response

@@ -7,8 +7,7 @@ import pickle
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from probes.http.text import MEASURED_CHARACTERS, TextMeter
 

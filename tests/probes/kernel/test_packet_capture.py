@@ -6,8 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from probes.http.segment import FIN, RST, SYN, Segment
 from probes.kernel.packet_capture import PacketCapture, read_packet

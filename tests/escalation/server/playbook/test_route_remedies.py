@@ -7,8 +7,7 @@ import re
 import shlex
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from escalation.model import (
     ActionKind,

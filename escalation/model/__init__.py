@@ -1,0 +1,78 @@
+"""The words that host and orchestrator share: reports, cases, evidence, incidents, recommendations.
+
+Values only: nothing here reads a clock, a file or a socket. No field holds prompt or answer text, and no
+field is prose: reasons are codes with numbers, worded where people read them (`wording.py`). Times are
+Unix nanoseconds, UTC (`*_ns`); durations are seconds (`*_s`). Each word is defined once, in the file of its
+family, and imported from here, on the host and on the orchestrator.
+"""
+
+from __future__ import annotations
+
+from escalation.model.decision import (
+    Action as Action,
+    ActionKind as ActionKind,
+    Advice as Advice,
+    Incident as Incident,
+    Recommendation as Recommendation,
+    State as State,
+    Verification as Verification,
+)
+from escalation.model.evidence import (
+    Evidence as Evidence,
+    UnknownEvidence as UnknownEvidence,
+)
+from escalation.model.host_evidence import (
+    BlindEvidence as BlindEvidence,
+    BlindReason as BlindReason,
+    Device as Device,
+    DeviceOpenEvidence as DeviceOpenEvidence,
+    ListenerEvidence as ListenerEvidence,
+    OomEvidence as OomEvidence,
+    OomScope as OomScope,
+    Reach as Reach,
+    SignalEvidence as SignalEvidence,
+)
+from escalation.model.machine_evidence import (
+    GpuEvidence as GpuEvidence,
+    MemoryEvidence as MemoryEvidence,
+    PlacementEvidence as PlacementEvidence,
+    XidEvidence as XidEvidence,
+)
+from escalation.model.names import (
+    AGENT_ID as AGENT_ID,
+    BY_ORCHESTRATOR as BY_ORCHESTRATOR,
+    SEVERITY_ORDER as SEVERITY_ORDER,
+    AgentId as AgentId,
+    BootId as BootId,
+    CaseId as CaseId,
+    FaultClass as FaultClass,
+    Incarnation as Incarnation,
+    IncidentId as IncidentId,
+    RecommendationId as RecommendationId,
+    Severity as Severity,
+    Subject as Subject,
+    SubjectKind as SubjectKind,
+)
+from escalation.model.reasons import (
+    Reason as Reason,
+    ReasonCode as ReasonCode,
+)
+from escalation.model.report import (
+    Body as Body,
+    CasePhase as CasePhase,
+    CaseReport as CaseReport,
+    Heartbeat as Heartbeat,
+    Loss as Loss,
+    LossKind as LossKind,
+    Report as Report,
+    SensorCoverage as SensorCoverage,
+    UnknownBody as UnknownBody,
+)
+from escalation.model.route_evidence import (
+    FlightEvidence as FlightEvidence,
+    PromptSizeEvidence as PromptSizeEvidence,
+    RouteEvidence as RouteEvidence,
+    RouteId as RouteId,
+    RouteKind as RouteKind,
+    ServerKind as ServerKind,
+)

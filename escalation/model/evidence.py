@@ -1,0 +1,39 @@
+"""Every kind of evidence that a case may carry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from escalation.model.host_evidence import (
+    BlindEvidence,
+    DeviceOpenEvidence,
+    ListenerEvidence,
+    OomEvidence,
+    SignalEvidence,
+)
+from escalation.model.machine_evidence import GpuEvidence, MemoryEvidence, PlacementEvidence, XidEvidence
+from escalation.model.route_evidence import FlightEvidence, PromptSizeEvidence, RouteEvidence
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownEvidence:
+    """Evidence of a kind that a newer agent sends; kept as its bytes' size, never dropped silently."""
+
+    size_bytes: int
+
+
+Evidence = (
+    DeviceOpenEvidence
+    | OomEvidence
+    | SignalEvidence
+    | ListenerEvidence
+    | BlindEvidence
+    | RouteEvidence
+    | FlightEvidence
+    | PromptSizeEvidence
+    | MemoryEvidence
+    | PlacementEvidence
+    | GpuEvidence
+    | XidEvidence
+    | UnknownEvidence
+)

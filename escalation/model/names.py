@@ -1,0 +1,106 @@
+"""Who and what: ids, fault classes, severities, subjects and their incarnations."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import Final, NewType
+
+AgentId = NewType("AgentId", str)
+"""The host's name as its certificate carries it: ``spiffe://<trust domain>/nanobot/agent/<AgentId>``."""
+
+BootId = NewType("BootId", str)
+"""One numbering of reports: a UUID that changes with the host's boot and with every fresh spool."""
+
+CaseId = NewType("CaseId", str)
+IncidentId = NewType("IncidentId", str)
+RecommendationId = NewType("RecommendationId", str)
+
+AGENT_ID: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+"""What an AgentId looks like in full: a lower-case DNS name of at most 63 characters."""
+
+
+class FaultClass(enum.StrEnum):
+    """The catalogue's dotted names. UNKNOWN stands for a class that a newer agent knows and we do not."""
+
+    UNKNOWN = "unknown"
+    GPU_ACCESS_REVOKED = "gpu.access_revoked"
+    GPU_NEVER_GRANTED = "gpu.never_granted"
+    GPU_UVM_LOST = "gpu.uvm_lost"
+    MEMORY_CGROUP_OOM_KILL = "memory.cgroup_oom_kill"
+    PROCESS_KILLED_BY_SIGNAL = "process.killed_by_signal"
+    EXPOSURE_OFF_MESH_LISTENER = "exposure.off_mesh_listener"
+    MONITOR_BLIND = "monitor.blind"
+    ROUTE_EMPTY_COMPLETION = "route.empty_completion"
+    ROUTE_REASONING_BUDGET_EXHAUSTED = "route.reasoning_budget_exhausted"
+    ROUTE_ANSWER_MISROUTED = "route.answer_misrouted"
+    ROUTE_BROKEN_STREAM = "route.broken_stream"
+    ROUTE_DEGENERATE_OUTPUT = "route.degenerate_output"
+    ROUTE_CONTEXT_OVERFLOW = "route.context_overflow"
+    ROUTE_ENGINE_STALLED = "route.engine_stalled"
+    ROUTE_ROUTER_COOLDOWN = "route.router_cooldown"
+    ROUTE_SATURATED = "route.saturated"
+    ROUTE_FAILS_REAL_TRAFFIC = "route.fails_real_traffic"
+    ROUTE_ERRORS_RISING = "route.errors_rising"
+    ROUTE_LATENCY_RISING = "route.latency_rising"
+    DISTRIBUTED_RANK_STALL = "distributed.rank_stall"
+    MEMORY_UNIFIED_EXHAUSTION = "memory.unified_exhaustion"
+    MEMORY_PAGE_CACHE_REFUSAL = "memory.page_cache_refusal"
+    GPU_CPU_FALLBACK = "gpu.cpu_fallback"
+    TRANSCRIPTION_CPU_FALLBACK = "transcription.cpu_fallback"
+    GPU_CLOCKS_CAPPED = "gpu.clocks_capped"
+    GPU_APPLICATION_XID = "gpu.application_xid"
+    GPU_DEVICE_FAULT = "gpu.device_fault"
+    GPU_DRIVER_MISMATCH = "gpu.driver_mismatch"
+
+
+BY_ORCHESTRATOR: Final = frozenset({FaultClass.DISTRIBUTED_RANK_STALL})
+"""What no host can find alone: the orchestrator makes these of what several hosts report."""
+
+
+class Severity(enum.StrEnum):
+    """How bad it is, worst last in `SEVERITY_ORDER`."""
+
+    UNKNOWN = "unknown"
+    NOTE = "note"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+SEVERITY_ORDER: Final = (Severity.UNKNOWN, Severity.NOTE, Severity.MEDIUM, Severity.HIGH, Severity.CRITICAL)
+
+
+class SubjectKind(enum.StrEnum):
+    """What kind of thing a case is about."""
+
+    UNKNOWN = "unknown"
+    HOST = "host"
+    UNIT = "unit"
+    CONTAINER = "container"
+    CGROUP = "cgroup"
+    PROCESS = "process"
+    LISTENER = "listener"
+    SENSOR = "sensor"
+    GPU = "gpu"
+    ROUTE = "route"
+    MODEL = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a case is about. `name` came from a host: hostile text, shown only escaped."""
+
+    kind: SubjectKind
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Incarnation:
+    """Which life of the subject a case speaks of; an approval is void when any of it changed."""
+
+    kernel_boot_id: str
+    container_id: str | None = None
+    pid: int | None = None
+    start_ticks: int | None = None

@@ -1,0 +1,103 @@
+"""Why a case was opened, kept open or cleared: a code with its numbers, never prose."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class ReasonCode(enum.StrEnum):
+    """Why a case was opened, kept open or cleared. Words are in `wording.py`."""
+
+    UNKNOWN = "unknown"
+    OPEN_REFUSED_AFTER_SUCCESS = "open_refused_after_success"
+    OPEN_REFUSED_BY_MODE = "open_refused_by_mode"
+    DEVICE_NODE_MISSING = "device_node_missing"
+    DRIVER_BEHIND_NODE_MISSING = "driver_behind_node_missing"
+    OPEN_SUCCEEDS_AGAIN = "open_succeeds_again"
+    CGROUP_GONE = "cgroup_gone"
+    KERNEL_CHOSE_VICTIM = "kernel_chose_victim"
+    CGROUP_COUNTED_KILL = "cgroup_counted_kill"
+    NO_KILL_SINCE = "no_kill_since"
+    DIED_BY_FAULT_SIGNAL = "died_by_fault_signal"
+    SUBJECT_RAN_SINCE = "subject_ran_since"
+    LISTENS_ON_ALL_INTERFACES = "listens_on_all_interfaces"
+    LISTENS_OFF_MESH = "listens_off_mesh"
+    HOST_HAS_PUBLIC_ADDRESS = "host_has_public_address"
+    SOCKET_TABLE_AGREES = "socket_table_agrees"
+    LISTENER_CLOSED = "listener_closed"
+    LISTENER_ALLOWED = "listener_allowed"
+    SENSOR_BLIND = "sensor_blind"
+    SENSOR_SEES_AGAIN = "sensor_sees_again"
+    HOST_SILENT = "host_silent"
+    HOST_HEARD_AGAIN = "host_heard_again"
+    SECOND_LAYER_UNKNOWN = "second_layer_unknown"
+    ANSWERS_EMPTY = "answers_empty"
+    USAGE_AGREES = "usage_agrees"
+    BUDGET_SPENT_ON_REASONING = "budget_spent_on_reasoning"
+    ANSWER_IN_REASONING_FIELD = "answer_in_reasoning_field"
+    REASONING_MARKS_IN_CONTENT = "reasoning_marks_in_content"
+    STREAMS_CUT = "streams_cut"
+    STREAMS_WITHOUT_END = "streams_without_end"
+    ERRORS_IN_ANSWERS = "errors_in_answers"
+    TEXT_REPEATS = "text_repeats"
+    TEXT_IS_ONE_CHARACTER = "text_is_one_character"
+    TEXT_IS_BLANK = "text_is_blank"
+    TEXT_UNDECODABLE = "text_undecodable"
+    PROMPTS_TOO_LONG = "prompts_too_long"
+    PROMPTS_CUT_SILENTLY = "prompts_cut_silently"
+    NO_BYTES_WHILE_IN_FLIGHT = "no_bytes_while_in_flight"
+    DEPLOYMENTS_COOLING = "deployments_cooling"
+    REFUSED_AS_BUSY = "refused_as_busy"
+    REQUESTS_QUEUE = "requests_queue"
+    ERRORS_ABOVE_BASELINE = "errors_above_baseline"
+    FIRST_TOKEN_ABOVE_BASELINE = "first_token_above_baseline"  # noqa: S105 -- a token of a model
+    PACE_BELOW_BASELINE = "pace_below_baseline"
+    LARGE_PROMPTS_FAIL = "large_prompts_fail"
+    SMALL_PROMPTS_SUCCEED = "small_prompts_succeed"
+    TWO_HOSTS_AGREE = "two_hosts_agree"
+    BOTH_STREAMED_AND_WHOLE = "both_streamed_and_whole"
+    ANSWERS_GOOD_AGAIN = "answers_good_again"
+    ENGINE_ANSWERS_AGAIN = "engine_answers_again"
+    BACK_AT_BASELINE = "back_at_baseline"
+    ROUTE_UNUSED = "route_unused"
+    MANAGER_RELOADED_BEFORE = "manager_reloaded_before"
+    HOST_SLEPT_BEFORE = "host_slept_before"
+    MEMORY_BELOW_FLOOR = "memory_below_floor"
+    MEMORY_FALLS = "memory_falls"
+    TASKS_STALL_FOR_MEMORY = "tasks_stall_for_memory"
+    ALLOCATIONS_STALL = "allocations_stall"
+    MEMORY_AVAILABLE_AGAIN = "memory_available_again"
+    FREE_MEMORY_IS_CACHE = "free_memory_is_cache"
+    SERVER_STARTS_REPEATEDLY = "server_starts_repeatedly"
+    SERVER_STAYS_UP = "server_stays_up"
+    CPU_BURNS_DURING_REQUESTS = "cpu_burns_during_requests"
+    NOT_LISTED_ON_GPU = "not_listed_on_gpu"
+    DEVICE_OPENS_FAIL = "device_opens_fail"
+    LISTED_ON_GPU_AGAIN = "listed_on_gpu_again"
+    CLOCKS_LOW_UNDER_LOAD = "clocks_low_under_load"
+    POWER_LOW_UNDER_LOAD = "power_low_under_load"
+    NO_THROTTLE_REASON = "no_throttle_reason"
+    CLOCKS_USUAL_AGAIN = "clocks_usual_again"
+    XID_REPORTED = "xid_reported"
+    XID_FROM_SEVERAL_PROCESSES = "xid_from_several_processes"
+    NO_XID_SINCE = "no_xid_since"
+    GPU_IS_LOST = "gpu_is_lost"
+    GPU_NEEDS_RESET = "gpu_needs_reset"
+    RECOVERY_IS_ADVISED = "recovery_is_advised"
+    GPU_ANSWERS_AGAIN = "gpu_answers_again"
+    LIBRARY_DIFFERS_FROM_MODULE = "library_differs_from_module"
+    DRIVER_ANSWERS_AGAIN = "driver_answers_again"
+    AUDIO_BELOW_BASELINE = "audio_below_baseline"
+    PLACEMENT_DECLARED = "placement_declared"
+    INSTALLED_LIBRARY_DIFFERS = "installed_library_differs"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason with its numbers: `count` things seen over `window_s` seconds, against `threshold`."""
+
+    code: ReasonCode
+    count: int = 0
+    threshold: float = 0.0
+    window_s: float = 0.0
