@@ -24,7 +24,7 @@ import structlog
 
 from agent import logs, statusfile
 from agent.cases import CaseBook
-from agent.config import AgentSettings, detector_settings, read
+from agent.config import AgentSettings, detector_settings, read, sensor_settings
 from agent.delivery import Delivery, Link
 from agent.descriptors import Reception, keep, restore
 from agent.detector import Detector, Surroundings
@@ -47,6 +47,7 @@ from escalation.settings import SettingsError
 from probes.kernel.handover import Handover
 from probes.observation import Blind, Instant, Seeing, SensorName
 from probes.sensor import Sensor
+from probes.settings import SensorSettings
 
 STOP_S: Final = 10.0
 _NEEDS_RESTART: Final = ("agent", "metrics", "spool", "pipeline")
@@ -70,7 +71,7 @@ class Ports:
     version: str
     open_spool: Callable[[AgentSettings, AgentId], Spool]
     make_link: Callable[[Spooling, AgentSettings, AgentId], Link]
-    sensors: Callable[[Handover | None], Builders]
+    sensors: Callable[[Handover | None, SensorSettings], Builders]
     witness: Witness
     standing: Standing | None
     overdue: Callable[[], object]
@@ -159,7 +160,7 @@ class Agent:
         """Read the configuration again; an error leaves everything as it is."""
         self._ports.supervisor.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            fresh = read(self._config, sensors=self._ports.sensors(None))
+            fresh = read(self._config, sensors=self._ports.sensors(None, SensorSettings()))
         except SettingsError as error:
             log.error("reload_refused", error=str(error))  # noqa: TRY400  # the message says all
         else:
@@ -222,14 +223,16 @@ class Agent:
         self._judge.retune(self._detectors(fresh), self._sensing.sight(self._ports.clock()))
         self._sensing.hurry()
         self._delivery.use(fresh.orchestrator)
-        if old.sensors.disabled != fresh.sensors.disabled:
+        told_sensors = sensor_settings(old) != sensor_settings(fresh)
+        if told_sensors or old.sensors.disabled != fresh.sensors.disabled:
             self._background = asyncio.ensure_future(self._assemble())
         self._loop.beat_soon()
         log.info("reloaded", config=str(self._config))
 
     async def _assemble(self) -> None:
         await self._sensing.assemble(
-            self._ports.sensors(self._handover), disabled=frozenset(self._settings.sensors.disabled)
+            self._ports.sensors(self._handover, sensor_settings(self._settings)),
+            disabled=frozenset(self._settings.sensors.disabled),
         )
 
     def _take(self, handover: Handover) -> None:

@@ -34,6 +34,7 @@ from probes.kernel import handover
 from probes.kernel.handover import Handover
 from probes.registry import SENSORS, SensorSpec, surroundings
 from probes.sensor import Sensor
+from probes.settings import SensorSettings
 
 DEFAULT_CONFIG: Final = Path("/etc/nanobot/agent.toml")
 SENSOR_NAMES: Final = tuple(spec.name for spec in SENSORS)
@@ -141,18 +142,18 @@ def _open_spool(settings: AgentSettings, agent_id: AgentId) -> Outbox:
     )
 
 
-def _sensors(handed: Handover | None) -> Builders:
+def _sensors(handed: Handover | None, settings: SensorSettings) -> Builders:
     """Return how to build each sensor.
 
     What is read on the loop shares one set of readers; what is read on a thread has its own, because they
     remember what they read and are not made for two threads.
     """
-    shared = surroundings(handed)
+    shared = surroundings(handed, settings)
 
     def builder(spec: SensorSpec) -> Callable[[], Sensor]:
         if spec.period_s < 1:
             return functools.partial(spec.build, shared)
-        return lambda: spec.build(surroundings(handed))
+        return lambda: spec.build(surroundings(handed, settings))
 
     return {spec.name: builder(spec) for spec in SENSORS}
 

@@ -19,8 +19,18 @@ from agent.exposure import AllowedListener, Mesh
 from agent.placement import RULES_MAX, PlacementRule, check
 from escalation.model import AGENT_ID
 from escalation.settings import SettingsError, load
+from probes.observation import ServerKind
+from probes.settings import (
+    LogSettings,
+    MetricsEndpoint,
+    ScopeRule,
+    SensorSettings,
+    StorageSettings,
+    TailscaleSettings,
+)
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
+AbsolutePath = Annotated[str, Meta(pattern="^/[^\0]*$", max_length=1024)]
 
 
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,7 +59,7 @@ class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     ports: Annotated[tuple[Port, ...], Meta(max_length=64)] = (8000, 4000, 11434, 8080)
     capture: Annotated[str, Meta(pattern="^(cgroup|packet)$")] = "cgroup"
-    tls_libraries: Annotated[tuple[Annotated[str, Meta(pattern="^/[^\0]*$")], ...], Meta(max_length=16)] = ()
+    tls_libraries: Annotated[tuple[AbsolutePath, ...], Meta(max_length=16)] = ()
 
 
 class Orchestrator(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -88,6 +98,47 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     capacity: Annotated[int, Meta(ge=100, le=1_000_000)] = 8192
 
 
+class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[storage]`: folders whose filesystems matter beside the known ones, and disks that must be mounted."""
+
+    paths: Annotated[tuple[AbsolutePath, ...], Meta(max_length=32)] = ()
+    external: Annotated[tuple[AbsolutePath, ...], Meta(max_length=16)] = ()
+
+
+class Logs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[logs]`: whether the journal is read, and which files are followed beside it."""
+
+    journal: bool = True
+    files: Annotated[tuple[AbsolutePath, ...], Meta(max_length=32)] = ()
+
+
+class Tailscale(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[tailscale]`: where the daemon of the mesh answers."""
+
+    socket: AbsolutePath = TailscaleSettings().socket
+
+
+class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[[metrics_endpoint]]`: numbers that a server of this host serves about itself, on loopback."""
+
+    server: Annotated[str, Meta(pattern="^(vllm|litellm|ray|ollama|llama_cpp)$")]
+    url: Annotated[str, Meta(pattern=r"^http://(127\.0\.0\.1|localhost|\[::1\]):[0-9]{1,5}(/[!-~]*)?$")]
+
+
+class Scope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[[scope]]`: what a unit, or a cgroup by its path, may execute, connect to and listen on.
+
+    A sort that is left out is not limited; an empty list allows nothing of it.
+    """
+
+    name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]{0,31}$")]
+    unit: Annotated[str, Meta(max_length=255)] = ""
+    cgroup: Annotated[str, Meta(pattern="^(/[^\0]*)?$", max_length=1024)] = ""
+    executables: Annotated[tuple[AbsolutePath, ...], Meta(max_length=64)] | None = None
+    destinations: Annotated[tuple[str, ...], Meta(max_length=64)] | None = None
+    listeners: Annotated[tuple[Port, ...], Meta(max_length=64)] | None = None
+
+
 if TYPE_CHECKING:
 
     class Detectors(msgspec.Struct):
@@ -116,6 +167,11 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     mesh: Mesh = Mesh()
     allowed_listener: tuple[AllowedListener, ...] = ()
     placement: Annotated[tuple[PlacementRule, ...], Meta(max_length=RULES_MAX)] = ()
+    storage: Storage = Storage()
+    logs: Logs = Logs()
+    tailscale: Tailscale = Tailscale()
+    metrics_endpoint: Annotated[tuple[Endpoint, ...], Meta(max_length=16)] = ()
+    scope: Annotated[tuple[Scope, ...], Meta(max_length=16)] = ()
     detectors: Detectors = msgspec.field(default_factory=Detectors)
 
     def __post_init__(self) -> None:
@@ -141,3 +197,27 @@ def detector_settings(settings: AgentSettings, name: str) -> DetectorConfig:
     found: Any = getattr(settings.detectors, name)
     assert isinstance(found, DetectorConfig)
     return found
+
+
+def sensor_settings(settings: AgentSettings) -> SensorSettings:
+    """Return what the file tells the sensors."""
+    return SensorSettings(
+        storage=StorageSettings(paths=settings.storage.paths, external=settings.storage.external),
+        logs=LogSettings(journal=settings.logs.journal, files=settings.logs.files),
+        tailscale=TailscaleSettings(socket=settings.tailscale.socket),
+        metrics_endpoints=tuple(
+            MetricsEndpoint(server=ServerKind(each.server), url=each.url)
+            for each in settings.metrics_endpoint
+        ),
+        scopes=tuple(
+            ScopeRule(
+                name=each.name,
+                unit=each.unit,
+                cgroup=each.cgroup,
+                executables=each.executables,
+                destinations=each.destinations,
+                listeners=each.listeners,
+            )
+            for each in settings.scope
+        ),
+    )

@@ -93,6 +93,7 @@ from probes.observation import (
     UsageSource,
 )
 from probes.sensor import SensorBlind
+from probes.settings import SensorSettings
 
 HOST = AgentId("spark-1")
 KERNEL_BOOT = "0d3f3f1e-0000-4000-8000-000000000001"
@@ -619,10 +620,10 @@ class LoopbackLink:
 
 def builders(
     *sensors: ScriptedSensor,
-) -> Callable[[Handover | None], dict[SensorName, Callable[[], ScriptedSensor]]]:
+) -> Callable[[Handover | None, SensorSettings], dict[SensorName, Callable[[], ScriptedSensor]]]:
     """Return a registry of these sensors."""
 
-    def build(_: Handover | None) -> dict[SensorName, Callable[[], ScriptedSensor]]:
+    def build(_: Handover | None, __: SensorSettings) -> dict[SensorName, Callable[[], ScriptedSensor]]:
         return {sensor.name: lambda sensor=sensor: sensor for sensor in sensors}  # type: ignore[misc]
 
     return build

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from probes.gpu import sensor as gpu
 from probes.host import clock, listeners, manager, pressure, servers, suspend
@@ -19,16 +19,18 @@ from probes.kernel.handover import Handover
 from probes.kernel.programs import KernelProgram
 from probes.observation import SensorName
 from probes.sensor import Sensor
+from probes.settings import SensorSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What sensors are built from: the handover (None before the first) and the readers of the host."""
+    """What sensors are built from: the handover (None before the first), readers of the host, settings."""
 
     handover: Handover | None
     mounts: CgroupMounts
     cgroups: CgroupPaths
     identifier: Identifier
+    settings: SensorSettings = field(default_factory=SensorSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,12 @@ class SensorSpec:
     program: KernelProgram | None = None
 
 
-def surroundings(handover: Handover | None) -> Surroundings:
+def surroundings(handover: Handover | None, settings: SensorSettings | None = None) -> Surroundings:
     """Return the real host's."""
     mounts = find_mounts()
     cgroups = CgroupPaths(root=mounts.unified, monotonic=time.monotonic)
-    return Surroundings(handover, mounts, cgroups, Identifier(cgroups=cgroups))
+    identifier = Identifier(cgroups=cgroups)
+    return Surroundings(handover, mounts, cgroups, identifier, settings or SensorSettings())
 
 
 def programs() -> tuple[KernelProgram, ...]:

@@ -1,0 +1,1 @@
+"""Observations by family: one file each, all of them imported through `probes.observation`."""
