@@ -53,6 +53,26 @@ from escalation.model.names import (
     Subject as Subject,
     SubjectKind as SubjectKind,
 )
+from escalation.model.network_evidence import (
+    ControlPlane as ControlPlane,
+    ControlPlaneEvidence as ControlPlaneEvidence,
+    LinkCounter as LinkCounter,
+    LinkEvidence as LinkEvidence,
+    MeshEvidence as MeshEvidence,
+    MeshState as MeshState,
+    MeshWarning as MeshWarning,
+    PeerEvidence as PeerEvidence,
+)
+from escalation.model.pressure_evidence import (
+    DescriptorCall as DescriptorCall,
+    DescriptorEvidence as DescriptorEvidence,
+    PressureEvidence as PressureEvidence,
+    ProcessEvidence as ProcessEvidence,
+    ProcessState as ProcessState,
+    Resource as Resource,
+    RunDelayEvidence as RunDelayEvidence,
+    ThrottleEvidence as ThrottleEvidence,
+)
 from escalation.model.reasons import (
     Reason as Reason,
     ReasonCode as ReasonCode,
@@ -75,4 +95,22 @@ from escalation.model.route_evidence import (
     RouteId as RouteId,
     RouteKind as RouteKind,
     ServerKind as ServerKind,
+)
+from escalation.model.service_evidence import (
+    Capture as Capture,
+    Change as Change,
+    DriftEvidence as DriftEvidence,
+    Gauge as Gauge,
+    LogEvidence as LogEvidence,
+    MetricEvidence as MetricEvidence,
+    ScopeBreach as ScopeBreach,
+    ScopeEvidence as ScopeEvidence,
+    SessionsEvidence as SessionsEvidence,
+    UnitEvidence as UnitEvidence,
+    UnitResult as UnitResult,
+)
+from escalation.model.storage_evidence import (
+    BlockEvidence as BlockEvidence,
+    MountRole as MountRole,
+    StorageEvidence as StorageEvidence,
 )

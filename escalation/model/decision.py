@@ -25,6 +25,9 @@ class ActionKind(enum.StrEnum):
     RESTART_UNIT = "restart_unit"
     RESTART_CONTAINER = "restart_container"
     REMOVE_ROUTE = "remove_route"
+    RECREATE_CONTAINER = "recreate_container"
+    RESUME_PROCESS = "resume_process"
+    FREE_SPACE = "free_space"
     CHANGE_SETTING = "change_setting"
     INSPECT = "inspect"
     HUMAN = "human"
@@ -78,7 +81,8 @@ class State(enum.StrEnum):
 class Incident:
     """One cause on one host, folded from the reports that share it.
 
-    `explained_by` names the open incident of which this one is a consequence: that one is to be decided.
+    `explained_by` names the open incident of which this one is a consequence: that one is to be decided. A
+    `drill` was made on purpose.
     """
 
     id: IncidentId
@@ -98,6 +102,7 @@ class Incident:
     reasons: tuple[Reason, ...] = field(default=())
     evidence: tuple[Evidence, ...] = field(default=())
     explained_by: IncidentId | None = None
+    drill: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,29 @@ from escalation.model.host_evidence import (
     SignalEvidence,
 )
 from escalation.model.machine_evidence import GpuEvidence, MemoryEvidence, PlacementEvidence, XidEvidence
+from escalation.model.network_evidence import (
+    ControlPlaneEvidence,
+    LinkEvidence,
+    MeshEvidence,
+    PeerEvidence,
+)
+from escalation.model.pressure_evidence import (
+    DescriptorEvidence,
+    PressureEvidence,
+    ProcessEvidence,
+    RunDelayEvidence,
+    ThrottleEvidence,
+)
 from escalation.model.route_evidence import FlightEvidence, PromptSizeEvidence, RouteEvidence
+from escalation.model.service_evidence import (
+    DriftEvidence,
+    LogEvidence,
+    MetricEvidence,
+    ScopeEvidence,
+    SessionsEvidence,
+    UnitEvidence,
+)
+from escalation.model.storage_evidence import BlockEvidence, StorageEvidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +57,22 @@ Evidence = (
     | PlacementEvidence
     | GpuEvidence
     | XidEvidence
+    | PressureEvidence
+    | ThrottleEvidence
+    | RunDelayEvidence
+    | ProcessEvidence
+    | DescriptorEvidence
+    | StorageEvidence
+    | BlockEvidence
+    | PeerEvidence
+    | LinkEvidence
+    | MeshEvidence
+    | ControlPlaneEvidence
+    | UnitEvidence
+    | DriftEvidence
+    | LogEvidence
+    | MetricEvidence
+    | SessionsEvidence
+    | ScopeEvidence
     | UnknownEvidence
 )

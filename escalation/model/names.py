@@ -53,6 +53,27 @@ class FaultClass(enum.StrEnum):
     GPU_APPLICATION_XID = "gpu.application_xid"
     GPU_DEVICE_FAULT = "gpu.device_fault"
     GPU_DRIVER_MISMATCH = "gpu.driver_mismatch"
+    MEMORY_THRASHING = "memory.thrashing"
+    CPU_QUOTA_THROTTLED = "cpu.quota_throttled"
+    CPU_CONTENTION = "cpu.contention"
+    PROCESS_UNINTERRUPTIBLE = "process.uninterruptible"
+    PROCESS_FD_EXHAUSTED = "process.fd_exhausted"
+    PROCESS_NOT_ANSWERING = "process.not_answering"
+    STORAGE_FULL = "storage.full"
+    STORAGE_READ_ONLY = "storage.read_only"
+    STORAGE_SLOW_LOAD = "storage.slow_load"
+    NETWORK_RETRANSMISSION = "network.retransmission"
+    NETWORK_UPSTREAM_UNREACHABLE = "network.upstream_unreachable"
+    NETWORK_RDMA_FAULT = "network.rdma_fault"
+    DISTRIBUTED_WORKER_LOST = "distributed.worker_lost"
+    MESH_DEGRADED = "mesh.degraded"
+    EXPOSURE_OPEN_CONTROL_PLANE = "exposure.open_control_plane"
+    UNIT_RESTART_LOOP = "unit.restart_loop"
+    SERVICE_CONFIG_DRIFT = "service.config_drift"
+    CONTAINER_SHM_TOO_SMALL = "container.shm_too_small"
+    DATABASE_CONNECTIONS_EXHAUSTED = "database.connections_exhausted"
+    UI_BLANK_ANSWERS = "ui.blank_answers"
+    SCOPE_VIOLATION = "scope.violation"
 
 
 BY_ORCHESTRATOR: Final = frozenset({FaultClass.DISTRIBUTED_RANK_STALL})
@@ -86,6 +107,11 @@ class SubjectKind(enum.StrEnum):
     GPU = "gpu"
     ROUTE = "route"
     MODEL = "model"
+    MOUNT = "mount"
+    DISK = "disk"
+    PEER = "peer"
+    INTERFACE = "interface"
+    SCOPE = "scope"
 
 
 @dataclass(frozen=True, slots=True)

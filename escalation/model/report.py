@@ -26,7 +26,7 @@ class CaseReport:
 
     `fault_number` keeps the wire's number when `fault_class` is UNKNOWN, so that nothing is lost.
     `target` is what an action would act on (a unit or container), when it is known and differs from the
-    subject.
+    subject. `drill` says that somebody made the fault on purpose, to see whether it is noticed.
     """
 
     phase: CasePhase
@@ -42,6 +42,7 @@ class CaseReport:
     reasons: tuple[Reason, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     fault_number: int | None = None
+    drill: bool = False
 
 
 @dataclass(frozen=True, slots=True)
