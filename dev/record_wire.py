@@ -11,6 +11,7 @@ from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from escalation.host_examples import HOST_EXAMPLES
 from escalation.model import (
     AgentId,
     BlindEvidence,
@@ -158,6 +159,24 @@ BODIES: tuple[Body, ...] = (
         interval_s=15.0,
     ),
     Loss(LossKind.RING_FULL, "kernel.device_open", 23, exact=True),
+    *(
+        CaseReport(
+            phase=CasePhase.UPDATED,
+            case_id=CaseId(f"case {fault_class}"),
+            fault_class=fault_class,
+            severity=example.severity,
+            subject=example.subject,
+            target=example.target,
+            incarnation=Incarnation("8d2f7c1e-0000-4000-8000-000000000001"),
+            first_seen_ns=1_700_000_000_000_000_000,
+            last_seen_ns=1_700_000_001_000_000_000,
+            count=3,
+            reasons=example.reasons,
+            evidence=example.evidence,
+            drill=fault_class is FaultClass.STORAGE_FULL,
+        )
+        for fault_class, example in HOST_EXAMPLES.items()
+    ),
 )
 
 

@@ -8,25 +8,49 @@ from escalation.inert import shown
 from escalation.machine_wording import gpu_fact, memory_fact, placement_fact, xid_fact
 from escalation.model import (
     BlindEvidence,
+    BlockEvidence,
+    ControlPlaneEvidence,
+    DescriptorEvidence,
     Device,
     DeviceOpenEvidence,
+    DriftEvidence,
     Evidence,
     FlightEvidence,
     GpuEvidence,
+    LinkEvidence,
     ListenerEvidence,
+    LogEvidence,
     MemoryEvidence,
+    MeshEvidence,
+    MetricEvidence,
     OomEvidence,
     OomScope,
+    PeerEvidence,
     PlacementEvidence,
+    PressureEvidence,
+    ProcessEvidence,
     PromptSizeEvidence,
     Reach,
     RouteEvidence,
     RouteId,
     RouteKind,
-    ServerKind,
+    RunDelayEvidence,
+    ScopeEvidence,
+    SessionsEvidence,
     SignalEvidence,
+    StorageEvidence,
+    ThrottleEvidence,
+    UnitEvidence,
     UnknownEvidence,
     XidEvidence,
+)
+from escalation.network_wording import control_plane_fact, link_fact, mesh_fact, peer_fact
+from escalation.pressure_wording import (
+    descriptor_fact,
+    pressure_fact,
+    process_fact,
+    run_delay_fact,
+    throttle_fact,
 )
 from escalation.quantities import (
     LABEL_LIMIT,
@@ -38,6 +62,16 @@ from escalation.quantities import (
     size,
     times,
 )
+from escalation.service_wording import (
+    drift_fact,
+    log_fact,
+    metric_fact,
+    scope_fact,
+    server_name,
+    sessions_fact,
+    unit_fact,
+)
+from escalation.storage_wording import block_fact, storage_fact
 from escalation.wording import blindness
 
 
@@ -78,6 +112,40 @@ def fact(evidence: Evidence) -> str:  # noqa: C901, PLR0912 -- one case per kind
             return gpu_fact(evidence)
         case XidEvidence():
             return xid_fact(evidence)
+        case PressureEvidence():
+            return pressure_fact(evidence)
+        case ThrottleEvidence():
+            return throttle_fact(evidence)
+        case RunDelayEvidence():
+            return run_delay_fact(evidence)
+        case ProcessEvidence():
+            return process_fact(evidence)
+        case DescriptorEvidence():
+            return descriptor_fact(evidence)
+        case StorageEvidence():
+            return storage_fact(evidence)
+        case BlockEvidence():
+            return block_fact(evidence)
+        case PeerEvidence():
+            return peer_fact(evidence)
+        case LinkEvidence():
+            return link_fact(evidence)
+        case MeshEvidence():
+            return mesh_fact(evidence)
+        case ControlPlaneEvidence():
+            return control_plane_fact(evidence)
+        case UnitEvidence():
+            return unit_fact(evidence)
+        case DriftEvidence():
+            return drift_fact(evidence)
+        case LogEvidence():
+            return log_fact(evidence)
+        case MetricEvidence():
+            return metric_fact(evidence)
+        case SessionsEvidence():
+            return sessions_fact(evidence)
+        case ScopeEvidence():
+            return scope_fact(evidence)
         case UnknownEvidence():
             return f"evidence of a kind that this orchestrator does not know ({evidence.size_bytes} bytes)"
         case _:
@@ -191,33 +259,6 @@ def route_name(route: RouteKind) -> str:  # noqa: C901, PLR0912 -- one case per 
             return "a route that this orchestrator does not know"
         case _:
             assert_never(route)
-
-
-def server_name(server: ServerKind) -> str:
-    """Return the name of the software that answers a route; empty where it is not known."""
-    match server:
-        case ServerKind.VLLM:
-            return "vLLM"
-        case ServerKind.TENSORRT_LLM:
-            return "TensorRT-LLM"
-        case ServerKind.OLLAMA:
-            return "Ollama"
-        case ServerKind.LLAMA_CPP:
-            return "llama.cpp"
-        case ServerKind.LITELLM:
-            return "LiteLLM"
-        case ServerKind.OPEN_WEBUI:
-            return "Open WebUI"
-        case ServerKind.RAY:
-            return "Ray"
-        case ServerKind.WHISPER:
-            return "Whisper"
-        case ServerKind.POSTGRESQL:
-            return "PostgreSQL"
-        case ServerKind.OTHER | ServerKind.UNKNOWN:
-            return ""
-        case _:
-            assert_never(server)
 
 
 def device_name(device: Device) -> str:

@@ -6,8 +6,10 @@ Longer than other modules because it has one incident for every fault class, eac
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Final
 
+from escalation.host_examples import HOST_EXAMPLES, Example
 from escalation.model import (
     AgentId,
     BlindEvidence,
@@ -63,15 +65,6 @@ _GPU: Final = Subject(SubjectKind.GPU, "0000000F:01:00.0")
 _WINDOW_S: Final = 600.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Example:
-    severity: Severity
-    subject: Subject
-    reasons: tuple[Reason, ...]
-    evidence: tuple[Evidence, ...]
-    target: Subject | None = None
-
-
 def _route(
     id_: RouteId,
     affected: int,
@@ -118,8 +111,9 @@ _BY_SIZE: Final = PromptSizeEvidence(
     large_failed=8,
 )
 
-_EXAMPLES: Final = {
-    FaultClass.GPU_ACCESS_REVOKED: _Example(
+_EXAMPLES: Final[Mapping[FaultClass, Example]] = {
+    **HOST_EXAMPLES,
+    FaultClass.GPU_ACCESS_REVOKED: Example(
         severity=Severity.CRITICAL,
         subject=_CONTAINER,
         reasons=(
@@ -128,19 +122,19 @@ _EXAMPLES: Final = {
         ),
         evidence=(DeviceOpenEvidence(Device.CONTROL, 255, 1, 7, 212, "VLLM::EngineCore", 4711),),
     ),
-    FaultClass.GPU_NEVER_GRANTED: _Example(
+    FaultClass.GPU_NEVER_GRANTED: Example(
         severity=Severity.NOTE,
         subject=_CONTAINER,
         reasons=(Reason(ReasonCode.DEVICE_NODE_MISSING, count=3),),
         evidence=(DeviceOpenEvidence(Device.GPU, 0, 2, 3, 0, "python3", 902),),
     ),
-    FaultClass.GPU_UVM_LOST: _Example(
+    FaultClass.GPU_UVM_LOST: Example(
         severity=Severity.HIGH,
         subject=Subject(SubjectKind.HOST, "spark-a"),
         reasons=(Reason(ReasonCode.DRIVER_BEHIND_NODE_MISSING, count=5),),
         evidence=(DeviceOpenEvidence(Device.UVM, 0, 6, 5, 12, "ollama", 311),),
     ),
-    FaultClass.MEMORY_CGROUP_OOM_KILL: _Example(
+    FaultClass.MEMORY_CGROUP_OOM_KILL: Example(
         severity=Severity.HIGH,
         subject=Subject(SubjectKind.UNIT, "whisper.service"),
         reasons=(
@@ -149,13 +143,13 @@ _EXAMPLES: Final = {
         ),
         evidence=(OomEvidence(OomScope.CGROUP, "whisper", 88, 8_246_337_208, 8_589_934_592, 2),),
     ),
-    FaultClass.PROCESS_KILLED_BY_SIGNAL: _Example(
+    FaultClass.PROCESS_KILLED_BY_SIGNAL: Example(
         severity=Severity.HIGH,
         subject=_CONTAINER,
         reasons=(Reason(ReasonCode.DIED_BY_FAULT_SIGNAL, count=1),),
         evidence=(SignalEvidence(11, 1, "VLLM::Worker_TP", 512),),
     ),
-    FaultClass.EXPOSURE_OFF_MESH_LISTENER: _Example(
+    FaultClass.EXPOSURE_OFF_MESH_LISTENER: Example(
         severity=Severity.CRITICAL,
         subject=Subject(SubjectKind.LISTENER, "0.0.0.0:5432/tcp"),
         target=Subject(SubjectKind.UNIT, "postgresql.service"),
@@ -168,13 +162,13 @@ _EXAMPLES: Final = {
             ListenerEvidence("0.0.0.0", 5432, Reach.ALL_INTERFACES, "postgres", confirmed=True),  # noqa: S104
         ),
     ),
-    FaultClass.MONITOR_BLIND: _Example(
+    FaultClass.MONITOR_BLIND: Example(
         severity=Severity.MEDIUM,
         subject=Subject(SubjectKind.SENSOR, "kernel.device_open"),
         reasons=(Reason(ReasonCode.SENSOR_BLIND, window_s=420),),
         evidence=(BlindEvidence("kernel.device_open", BlindReason.NOT_HANDED_OVER, 420.0),),
     ),
-    FaultClass.ROUTE_EMPTY_COMPLETION: _Example(
+    FaultClass.ROUTE_EMPTY_COMPLETION: Example(
         severity=Severity.HIGH,
         subject=_on(_ROUTER),
         target=_LITELLM_UNIT,
@@ -185,21 +179,21 @@ _EXAMPLES: Final = {
         ),
         evidence=(_route(_ROUTER, 12, completion_tokens=3),),
     ),
-    FaultClass.ROUTE_REASONING_BUDGET_EXHAUSTED: _Example(
+    FaultClass.ROUTE_REASONING_BUDGET_EXHAUSTED: Example(
         severity=Severity.MEDIUM,
         subject=_on(_ENGINE),
         target=_CONTAINER,
         reasons=(Reason(ReasonCode.BUDGET_SPENT_ON_REASONING, count=9, threshold=0.2, window_s=_WINDOW_S),),
         evidence=(_route(_ENGINE, 9, completion_tokens=1024, max_tokens=1024),),
     ),
-    FaultClass.ROUTE_ANSWER_MISROUTED: _Example(
+    FaultClass.ROUTE_ANSWER_MISROUTED: Example(
         severity=Severity.HIGH,
         subject=_on(_ENGINE),
         target=_CONTAINER,
         reasons=(Reason(ReasonCode.ANSWER_IN_REASONING_FIELD, count=11, threshold=0.2, window_s=_WINDOW_S),),
         evidence=(_route(_ENGINE, 11, completion_tokens=318),),
     ),
-    FaultClass.ROUTE_BROKEN_STREAM: _Example(
+    FaultClass.ROUTE_BROKEN_STREAM: Example(
         severity=Severity.HIGH,
         subject=_on(_ROUTER),
         target=_LITELLM_UNIT,
@@ -209,7 +203,7 @@ _EXAMPLES: Final = {
         ),
         evidence=(_route(_ROUTER, 9),),
     ),
-    FaultClass.ROUTE_DEGENERATE_OUTPUT: _Example(
+    FaultClass.ROUTE_DEGENERATE_OUTPUT: Example(
         severity=Severity.CRITICAL,
         subject=_on(_ENGINE),
         target=_CONTAINER,
@@ -219,28 +213,28 @@ _EXAMPLES: Final = {
         ),
         evidence=(_route(_ENGINE, 8, completion_tokens=2048, max_tokens=2048),),
     ),
-    FaultClass.ROUTE_CONTEXT_OVERFLOW: _Example(
+    FaultClass.ROUTE_CONTEXT_OVERFLOW: Example(
         severity=Severity.MEDIUM,
         subject=_on(_OLLAMA),
         target=_OLLAMA_UNIT,
         reasons=(Reason(ReasonCode.PROMPTS_CUT_SILENTLY, count=6, threshold=3, window_s=_WINDOW_S),),
         evidence=(_route(_OLLAMA, 6),),
     ),
-    FaultClass.ROUTE_ENGINE_STALLED: _Example(
+    FaultClass.ROUTE_ENGINE_STALLED: Example(
         severity=Severity.CRITICAL,
         subject=_on(_ENGINE),
         target=_CONTAINER,
         reasons=(Reason(ReasonCode.NO_BYTES_WHILE_IN_FLIGHT, count=3, threshold=180, window_s=305),),
         evidence=(_SILENT,),
     ),
-    FaultClass.ROUTE_ROUTER_COOLDOWN: _Example(
+    FaultClass.ROUTE_ROUTER_COOLDOWN: Example(
         severity=Severity.MEDIUM,
         subject=_on(_ROUTER),
         target=_LITELLM_UNIT,
         reasons=(Reason(ReasonCode.DEPLOYMENTS_COOLING, count=14, threshold=3, window_s=_WINDOW_S),),
         evidence=(_route(_ROUTER, 14),),
     ),
-    FaultClass.ROUTE_SATURATED: _Example(
+    FaultClass.ROUTE_SATURATED: Example(
         severity=Severity.MEDIUM,
         subject=_on(_OLLAMA),
         target=_OLLAMA_UNIT,
@@ -250,7 +244,7 @@ _EXAMPLES: Final = {
         ),
         evidence=(_route(_OLLAMA, 10),),
     ),
-    FaultClass.ROUTE_FAILS_REAL_TRAFFIC: _Example(
+    FaultClass.ROUTE_FAILS_REAL_TRAFFIC: Example(
         severity=Severity.HIGH,
         subject=_on(_ENGINE),
         target=_CONTAINER,
@@ -260,28 +254,28 @@ _EXAMPLES: Final = {
         ),
         evidence=(_BY_SIZE,),
     ),
-    FaultClass.ROUTE_ERRORS_RISING: _Example(
+    FaultClass.ROUTE_ERRORS_RISING: Example(
         severity=Severity.MEDIUM,
         subject=_on(_ENGINE),
         target=_CONTAINER,
         reasons=(Reason(ReasonCode.ERRORS_ABOVE_BASELINE, count=10, window_s=_WINDOW_S),),
         evidence=(_route(_ENGINE, 10, measured=0.25, baseline=0.004),),
     ),
-    FaultClass.ROUTE_LATENCY_RISING: _Example(
+    FaultClass.ROUTE_LATENCY_RISING: Example(
         severity=Severity.MEDIUM,
         subject=_on(_ENGINE),
         target=_CONTAINER,
         reasons=(Reason(ReasonCode.FIRST_TOKEN_ABOVE_BASELINE, count=31, window_s=_WINDOW_S),),
         evidence=(_route(_ENGINE, 31, measured=6.4, baseline=0.82),),
     ),
-    FaultClass.DISTRIBUTED_RANK_STALL: _Example(
+    FaultClass.DISTRIBUTED_RANK_STALL: Example(
         severity=Severity.CRITICAL,
         subject=Subject(SubjectKind.MODEL, _ENGINE.model),
         target=_CONTAINER,
         reasons=(Reason(ReasonCode.TWO_HOSTS_AGREE, window_s=600),),
         evidence=(_SILENT, _BY_SIZE),
     ),
-    FaultClass.MEMORY_UNIFIED_EXHAUSTION: _Example(
+    FaultClass.MEMORY_UNIFIED_EXHAUSTION: Example(
         severity=Severity.CRITICAL,
         subject=Subject(SubjectKind.HOST, "spark-a"),
         target=_CONTAINER,
@@ -302,7 +296,7 @@ _EXAMPLES: Final = {
             ),
         ),
     ),
-    FaultClass.MEMORY_PAGE_CACHE_REFUSAL: _Example(
+    FaultClass.MEMORY_PAGE_CACHE_REFUSAL: Example(
         severity=Severity.MEDIUM,
         subject=_CONTAINER,
         reasons=(
@@ -322,7 +316,7 @@ _EXAMPLES: Final = {
             ),
         ),
     ),
-    FaultClass.GPU_CPU_FALLBACK: _Example(
+    FaultClass.GPU_CPU_FALLBACK: Example(
         severity=Severity.HIGH,
         subject=_OLLAMA_UNIT,
         reasons=(
@@ -345,7 +339,7 @@ _EXAMPLES: Final = {
             ),
         ),
     ),
-    FaultClass.TRANSCRIPTION_CPU_FALLBACK: _Example(
+    FaultClass.TRANSCRIPTION_CPU_FALLBACK: Example(
         severity=Severity.MEDIUM,
         subject=_CONTAINER,
         reasons=(
@@ -367,7 +361,7 @@ _EXAMPLES: Final = {
             ),
         ),
     ),
-    FaultClass.GPU_CLOCKS_CAPPED: _Example(
+    FaultClass.GPU_CLOCKS_CAPPED: Example(
         severity=Severity.HIGH,
         subject=_GPU,
         reasons=(
@@ -389,7 +383,7 @@ _EXAMPLES: Final = {
             ),
         ),
     ),
-    FaultClass.GPU_APPLICATION_XID: _Example(
+    FaultClass.GPU_APPLICATION_XID: Example(
         severity=Severity.MEDIUM,
         subject=_GPU,
         target=_CONTAINER,
@@ -400,7 +394,7 @@ _EXAMPLES: Final = {
             ),
         ),
     ),
-    FaultClass.GPU_DEVICE_FAULT: _Example(
+    FaultClass.GPU_DEVICE_FAULT: Example(
         severity=Severity.CRITICAL,
         subject=_GPU,
         reasons=(
@@ -423,7 +417,7 @@ _EXAMPLES: Final = {
             XidEvidence(gpu=_GPU.name, number=79, count=1, sources=2, process_name="", pid=None),
         ),
     ),
-    FaultClass.GPU_DRIVER_MISMATCH: _Example(
+    FaultClass.GPU_DRIVER_MISMATCH: Example(
         severity=Severity.HIGH,
         subject=Subject(SubjectKind.HOST, "spark-a"),
         reasons=(Reason(ReasonCode.LIBRARY_DIFFERS_FROM_MODULE, count=3),),
@@ -441,7 +435,7 @@ _EXAMPLES: Final = {
             ),
         ),
     ),
-    FaultClass.UNKNOWN: _Example(
+    FaultClass.UNKNOWN: Example(
         severity=Severity.UNKNOWN,
         subject=Subject(SubjectKind.UNKNOWN, "something-new"),
         reasons=(Reason(ReasonCode.UNKNOWN, count=3),),

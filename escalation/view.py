@@ -11,38 +11,27 @@ import dataclasses
 import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, assert_never
+from typing import Any, Final
 
 from escalation.evidence_wording import fact
 from escalation.inert import harmless, shown
 from escalation.model import (
     Action,
-    BlindEvidence,
-    DeviceOpenEvidence,
+    Capture,
     Evidence,
-    FlightEvidence,
-    GpuEvidence,
     Incident,
-    ListenerEvidence,
-    MemoryEvidence,
-    OomEvidence,
-    PlacementEvidence,
-    PromptSizeEvidence,
-    RouteEvidence,
     RouteId,
-    SignalEvidence,
     State,
     Subject,
-    UnknownEvidence,
-    XidEvidence,
+    evidence_kind,
 )
 from escalation.quantities import LABEL_LIMIT
+from escalation.reason_wording import sentence
 from escalation.server.desk import AuditEntry, Entry, HostState
 from escalation.wording import (
     coverage_words,
     headline,
     loss_words,
-    sentence,
     state_sentence,
     why_not_approvable,
 )
@@ -294,7 +283,7 @@ def action_view(action: Action) -> ActionView:
 
 def evidence_view(evidence: Evidence) -> dict[str, Scalar]:
     """Return evidence as its kind, its fields and the fact in words."""
-    view: dict[str, Scalar] = {"kind": _evidence_kind(evidence)}
+    view: dict[str, Scalar] = {"kind": evidence_kind(evidence)}
     for item in dataclasses.fields(evidence):
         value = getattr(evidence, item.name)
         if isinstance(value, RouteId):  # said flat, as everything else of a piece of evidence
@@ -305,8 +294,18 @@ def evidence_view(evidence: Evidence) -> dict[str, Scalar]:
     return view
 
 
-def _scalar(value: Scalar) -> Scalar:
-    return shown(value) if isinstance(value, str) else value
+def _scalar(value: Any) -> Scalar:
+    """Return a field of evidence as one plain value; what is a list reads as its entries."""
+    match value:
+        case str():
+            return shown(value)
+        case tuple():
+            return ", ".join(str(_scalar(each)) for each in value)
+        case Capture():
+            return shown(f"{value.name} {value.word if value.number is None else f'{value.number:g}'}")
+        case _:
+            number: Scalar = value
+            return number
 
 
 def incident_view(incident: Incident) -> IncidentView:
@@ -384,38 +383,6 @@ def _fault_name(incident: Incident) -> str:
 
 def _subject(subject: Subject) -> SubjectView:
     return SubjectView(subject.kind.value, shown(subject.name))
-
-
-def _evidence_kind(evidence: Evidence) -> str:  # noqa: C901, PLR0912 -- one case per kind, checked complete
-    match evidence:
-        case DeviceOpenEvidence():
-            return "device_open"
-        case OomEvidence():
-            return "oom"
-        case SignalEvidence():
-            return "signal"
-        case ListenerEvidence():
-            return "listener"
-        case BlindEvidence():
-            return "blind"
-        case RouteEvidence():
-            return "route"
-        case FlightEvidence():
-            return "flight"
-        case PromptSizeEvidence():
-            return "prompt_size"
-        case MemoryEvidence():
-            return "memory"
-        case PlacementEvidence():
-            return "placement"
-        case GpuEvidence():
-            return "gpu"
-        case XidEvidence():
-            return "xid"
-        case UnknownEvidence():
-            return "unknown"
-        case _:
-            assert_never(evidence)
 
 
 def _moment_or_none(at_ns: int | None) -> str | None:

@@ -18,8 +18,10 @@ from escalation.model.decision import (
     Verification as Verification,
 )
 from escalation.model.evidence import (
+    EVIDENCE_KINDS as EVIDENCE_KINDS,
     Evidence as Evidence,
     UnknownEvidence as UnknownEvidence,
+    evidence_kind as evidence_kind,
 )
 from escalation.model.host_evidence import (
     BlindEvidence as BlindEvidence,

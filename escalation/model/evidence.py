@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, get_args
 
 from escalation.model.host_evidence import (
     BlindEvidence,
@@ -76,3 +80,18 @@ Evidence = (
     | ScopeEvidence
     | UnknownEvidence
 )
+
+EVIDENCE_KINDS: Final[Mapping[str, type[Evidence]]] = MappingProxyType(
+    {
+        re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__.removesuffix("Evidence")).lower(): kind
+        for kind in get_args(Evidence)
+    }
+)
+"""The name of each kind of evidence, as it is stored and shown: `device_open` of DeviceOpenEvidence."""
+
+_NAMES: Final = {kind: name for name, kind in EVIDENCE_KINDS.items()}
+
+
+def evidence_kind(evidence: Evidence) -> str:
+    """Return the name of the kind of `evidence`."""
+    return _NAMES[type(evidence)]

@@ -77,7 +77,7 @@ class FaultClass(enum.StrEnum):
 
 
 BY_ORCHESTRATOR: Final = frozenset({FaultClass.DISTRIBUTED_RANK_STALL})
-"""What no host can find alone: the orchestrator makes these of what several hosts report."""
+"""What the orchestrator also makes of what several hosts report, where none of them can find it alone."""
 
 
 class Severity(enum.StrEnum):

@@ -14,19 +14,36 @@ from typing import Final, assert_never
 from escalation.model import (
     Action,
     BlindEvidence,
+    BlockEvidence,
+    ControlPlaneEvidence,
+    DescriptorEvidence,
     DeviceOpenEvidence,
+    DriftEvidence,
     Evidence,
     FlightEvidence,
     GpuEvidence,
     Incident,
+    LinkEvidence,
     ListenerEvidence,
+    LogEvidence,
     MemoryEvidence,
+    MeshEvidence,
+    MetricEvidence,
     OomEvidence,
+    PeerEvidence,
     PlacementEvidence,
+    PressureEvidence,
+    ProcessEvidence,
     PromptSizeEvidence,
     RouteEvidence,
     RouteId,
+    RunDelayEvidence,
+    ScopeEvidence,
+    SessionsEvidence,
     SignalEvidence,
+    StorageEvidence,
+    ThrottleEvidence,
+    UnitEvidence,
     UnknownEvidence,
     XidEvidence,
 )
@@ -80,6 +97,47 @@ def _identity(  # noqa: C901, PLR0912 -- one case per kind, checked complete
             return ("gpu", evidence.gpu, evidence.nvml_code, evidence.recovery_action)
         case XidEvidence():
             return ("xid", evidence.gpu, evidence.number)
+        case PressureEvidence():
+            return ("pressure", evidence.resource)
+        case ThrottleEvidence():
+            return ("throttle", evidence.quota_cores)
+        case RunDelayEvidence():
+            return ("run_delay", evidence.neighbour)
+        case ProcessEvidence():
+            return ("process", evidence.state, evidence.pid, evidence.port)
+        case DescriptorEvidence():
+            return ("descriptor", evidence.call, evidence.limit, evidence.host_wide)
+        case StorageEvidence():
+            return ("storage", evidence.mount, evidence.mounted, evidence.read_only)
+        case BlockEvidence():
+            return ("block", evidence.device)
+        case PeerEvidence():
+            return ("peer", evidence.address, evidence.port, evidence.errno)
+        case LinkEvidence():
+            return ("link", evidence.device, evidence.port, evidence.counter)
+        case MeshEvidence():
+            return ("mesh", evidence.state, evidence.online)
+        case ControlPlaneEvidence():
+            return ("control_plane", evidence.plane, evidence.address, evidence.port)
+        case UnitEvidence():
+            return ("unit", evidence.result, evidence.exit_status)
+        case DriftEvidence():
+            return ("drift", evidence.server, evidence.print_before, evidence.print_now)
+        case LogEvidence():
+            return ("log", evidence.pattern)
+        case MetricEvidence():
+            return ("metric", evidence.server, evidence.port, evidence.gauge)
+        case SessionsEvidence():
+            return ("sessions", evidence.port, evidence.limit)
+        case ScopeEvidence():
+            return (
+                "scope",
+                evidence.scope,
+                evidence.breach,
+                evidence.executable,
+                evidence.address,
+                evidence.port,
+            )
         case UnknownEvidence():
             return ("unknown",)
         case _:

@@ -11,48 +11,15 @@ from typing import Any, Final, TypeVar, get_type_hints
 
 import msgspec
 
-from escalation.model import (
-    BlindEvidence,
-    DeviceOpenEvidence,
-    Evidence,
-    FlightEvidence,
-    GpuEvidence,
-    Incident,
-    ListenerEvidence,
-    MemoryEvidence,
-    OomEvidence,
-    PlacementEvidence,
-    PromptSizeEvidence,
-    Recommendation,
-    RouteEvidence,
-    SignalEvidence,
-    UnknownEvidence,
-    XidEvidence,
-)
+from escalation.model import EVIDENCE_KINDS, Evidence, Incident, Recommendation, evidence_kind
 from escalation.server.desk import HostState
 from escalation.server.store import StoreCorrupt
 
 T = TypeVar("T")
 
-_EVIDENCE: Final[dict[str, type[Evidence]]] = {
-    "blind": BlindEvidence,
-    "device_open": DeviceOpenEvidence,
-    "flight": FlightEvidence,
-    "gpu": GpuEvidence,
-    "listener": ListenerEvidence,
-    "memory": MemoryEvidence,
-    "oom": OomEvidence,
-    "placement": PlacementEvidence,
-    "prompt_size": PromptSizeEvidence,
-    "route": RouteEvidence,
-    "signal": SignalEvidence,
-    "unknown": UnknownEvidence,
-    "xid": XidEvidence,
-}
 _INCIDENT_FIELDS: Final = {
     name: kind for name, kind in get_type_hints(Incident).items() if name != "evidence"
 }
-_KIND_OF: Final = {kind: name for name, kind in _EVIDENCE.items()}
 
 
 def dump(value: object) -> str:
@@ -64,7 +31,7 @@ def dump_incident(incident: Incident) -> str:
     """Return `incident` as JSON."""
     fields = msgspec.to_builtins(incident)
     for plain, piece in zip(fields["evidence"], incident.evidence, strict=True):
-        plain["kind"] = _KIND_OF[type(piece)]
+        plain["kind"] = evidence_kind(piece)
     return msgspec.json.encode(fields).decode()
 
 
@@ -86,7 +53,7 @@ def load_incident(text: str) -> Incident:
 
 
 def _load_evidence(piece: dict[str, Any]) -> Evidence:
-    return msgspec.convert(piece, _EVIDENCE[piece.pop("kind")])
+    return msgspec.convert(piece, EVIDENCE_KINDS[piece.pop("kind")])
 
 
 def load_recommendation(text: str) -> Recommendation:

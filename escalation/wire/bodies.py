@@ -74,6 +74,7 @@ def case_message(case: CaseReport) -> pb.CaseReport:
             for reason in fit_list("CaseReport.reasons", case.reasons)
         ],
         evidence=[evidence_message(each) for each in fit_list("CaseReport.evidence", case.evidence)],
+        drill=case.drill,
     )
 
 
@@ -99,6 +100,7 @@ def case(message: pb.CaseReport) -> CaseReport:
         reasons=tuple([_reason(each) for each in reasons]),
         evidence=tuple([evidence(each) for each in pieces]),
         fault_number=number if number != 0 and fault_class is FaultClass.UNKNOWN else None,
+        drill=message.drill,
     )
 
 

@@ -38,6 +38,27 @@ class FaultClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAULT_CLASS_GPU_APPLICATION_XID: _ClassVar[FaultClass]
     FAULT_CLASS_GPU_DEVICE_FAULT: _ClassVar[FaultClass]
     FAULT_CLASS_GPU_DRIVER_MISMATCH: _ClassVar[FaultClass]
+    FAULT_CLASS_MEMORY_THRASHING: _ClassVar[FaultClass]
+    FAULT_CLASS_CPU_QUOTA_THROTTLED: _ClassVar[FaultClass]
+    FAULT_CLASS_CPU_CONTENTION: _ClassVar[FaultClass]
+    FAULT_CLASS_PROCESS_UNINTERRUPTIBLE: _ClassVar[FaultClass]
+    FAULT_CLASS_PROCESS_FD_EXHAUSTED: _ClassVar[FaultClass]
+    FAULT_CLASS_PROCESS_NOT_ANSWERING: _ClassVar[FaultClass]
+    FAULT_CLASS_STORAGE_FULL: _ClassVar[FaultClass]
+    FAULT_CLASS_STORAGE_READ_ONLY: _ClassVar[FaultClass]
+    FAULT_CLASS_STORAGE_SLOW_LOAD: _ClassVar[FaultClass]
+    FAULT_CLASS_NETWORK_RETRANSMISSION: _ClassVar[FaultClass]
+    FAULT_CLASS_NETWORK_UPSTREAM_UNREACHABLE: _ClassVar[FaultClass]
+    FAULT_CLASS_NETWORK_RDMA_FAULT: _ClassVar[FaultClass]
+    FAULT_CLASS_DISTRIBUTED_WORKER_LOST: _ClassVar[FaultClass]
+    FAULT_CLASS_MESH_DEGRADED: _ClassVar[FaultClass]
+    FAULT_CLASS_EXPOSURE_OPEN_CONTROL_PLANE: _ClassVar[FaultClass]
+    FAULT_CLASS_UNIT_RESTART_LOOP: _ClassVar[FaultClass]
+    FAULT_CLASS_SERVICE_CONFIG_DRIFT: _ClassVar[FaultClass]
+    FAULT_CLASS_CONTAINER_SHM_TOO_SMALL: _ClassVar[FaultClass]
+    FAULT_CLASS_DATABASE_CONNECTIONS_EXHAUSTED: _ClassVar[FaultClass]
+    FAULT_CLASS_UI_BLANK_ANSWERS: _ClassVar[FaultClass]
+    FAULT_CLASS_SCOPE_VIOLATION: _ClassVar[FaultClass]
 
 class Severity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -60,6 +81,11 @@ class SubjectKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SUBJECT_KIND_GPU: _ClassVar[SubjectKind]
     SUBJECT_KIND_ROUTE: _ClassVar[SubjectKind]
     SUBJECT_KIND_MODEL: _ClassVar[SubjectKind]
+    SUBJECT_KIND_MOUNT: _ClassVar[SubjectKind]
+    SUBJECT_KIND_DISK: _ClassVar[SubjectKind]
+    SUBJECT_KIND_PEER: _ClassVar[SubjectKind]
+    SUBJECT_KIND_INTERFACE: _ClassVar[SubjectKind]
+    SUBJECT_KIND_SCOPE: _ClassVar[SubjectKind]
 
 class ReasonCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -145,6 +171,101 @@ class ReasonCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_CODE_AUDIO_BELOW_BASELINE: _ClassVar[ReasonCode]
     REASON_CODE_PLACEMENT_DECLARED: _ClassVar[ReasonCode]
     REASON_CODE_INSTALLED_LIBRARY_DIFFERS: _ClassVar[ReasonCode]
+    REASON_CODE_PAGES_SWAP: _ClassVar[ReasonCode]
+    REASON_CODE_RECLAIMS_DIRECTLY: _ClassVar[ReasonCode]
+    REASON_CODE_MEMORY_STALLS_ENDED: _ClassVar[ReasonCode]
+    REASON_CODE_QUOTA_THROTTLES: _ClassVar[ReasonCode]
+    REASON_CODE_THROTTLING_ENDED: _ClassVar[ReasonCode]
+    REASON_CODE_TASKS_WAIT_FOR_CPU: _ClassVar[ReasonCode]
+    REASON_CODE_SERVER_THREADS_WAIT: _ClassVar[ReasonCode]
+    REASON_CODE_NEIGHBOUR_GROWS: _ClassVar[ReasonCode]
+    REASON_CODE_CPU_FREE_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_STUCK_IN_KERNEL: _ClassVar[ReasonCode]
+    REASON_CODE_NO_CPU_PROGRESS: _ClassVar[ReasonCode]
+    REASON_CODE_KERNEL_REPORTS_HANG: _ClassVar[ReasonCode]
+    REASON_CODE_TASKS_STALL_FOR_IO: _ClassVar[ReasonCode]
+    REASON_CODE_PROCESS_RUNS_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_PROCESS_GONE: _ClassVar[ReasonCode]
+    REASON_CODE_DESCRIPTORS_REFUSED: _ClassVar[ReasonCode]
+    REASON_CODE_DESCRIPTOR_LIMIT_REACHED: _ClassVar[ReasonCode]
+    REASON_CODE_DESCRIPTORS_SUFFICE_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_BACKLOG_NOT_TAKEN: _ClassVar[ReasonCode]
+    REASON_CODE_PROCESS_STOPPED: _ClassVar[ReasonCode]
+    REASON_CODE_CONNECTIONS_TAKEN_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_SPACE_LOW: _ClassVar[ReasonCode]
+    REASON_CODE_INODES_LOW: _ClassVar[ReasonCode]
+    REASON_CODE_WRITES_REFUSED: _ClassVar[ReasonCode]
+    REASON_CODE_SPACE_FALLS: _ClassVar[ReasonCode]
+    REASON_CODE_SPACE_FREE_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_MOUNT_READ_ONLY: _ClassVar[ReasonCode]
+    REASON_CODE_MOUNT_MISSING: _ClassVar[ReasonCode]
+    REASON_CODE_FILESYSTEM_ERRORS: _ClassVar[ReasonCode]
+    REASON_CODE_BLOCK_ERRORS: _ClassVar[ReasonCode]
+    REASON_CODE_WRITABLE_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_MOUNT_BACK: _ClassVar[ReasonCode]
+    REASON_CODE_READS_SLOW: _ClassVar[ReasonCode]
+    REASON_CODE_LOADING_FOR_LONG: _ClassVar[ReasonCode]
+    REASON_CODE_READS_USUAL_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_SERVER_LISTENS: _ClassVar[ReasonCode]
+    REASON_CODE_SEGMENTS_RETRANSMITTED: _ClassVar[ReasonCode]
+    REASON_CODE_PEER_IS_RELAYED: _ClassVar[ReasonCode]
+    REASON_CODE_PATH_CLEAN_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_CONNECTS_REFUSED: _ClassVar[ReasonCode]
+    REASON_CODE_CONNECTS_UNREACHABLE: _ClassVar[ReasonCode]
+    REASON_CODE_CONNECTS_TIME_OUT: _ClassVar[ReasonCode]
+    REASON_CODE_CONNECTIONS_RESET: _ClassVar[ReasonCode]
+    REASON_CODE_SERVER_IS_LOADING: _ClassVar[ReasonCode]
+    REASON_CODE_CONNECTS_SUCCEED_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_RDMA_COUNTERS_RISE: _ClassVar[ReasonCode]
+    REASON_CODE_CARRIER_LOST: _ClassVar[ReasonCode]
+    REASON_CODE_COLLECTIVE_FAILED: _ClassVar[ReasonCode]
+    REASON_CODE_LINK_STEADY_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_NODE_MARKED_DEAD: _ClassVar[ReasonCode]
+    REASON_CODE_WORKER_PROCESS_ENDED: _ClassVar[ReasonCode]
+    REASON_CODE_WORKER_BACK: _ClassVar[ReasonCode]
+    REASON_CODE_BROADCAST_BLOCKED: _ClassVar[ReasonCode]
+    REASON_CODE_TOKEN_COUNTERS_FLAT: _ClassVar[ReasonCode]
+    REASON_CODE_MESH_NOT_RUNNING: _ClassVar[ReasonCode]
+    REASON_CODE_MESH_OFFLINE: _ClassVar[ReasonCode]
+    REASON_CODE_KEY_EXPIRED: _ClassVar[ReasonCode]
+    REASON_CODE_KEY_EXPIRES_SOON: _ClassVar[ReasonCode]
+    REASON_CODE_HEALTH_WARNINGS: _ClassVar[ReasonCode]
+    REASON_CODE_PEERS_RELAYED: _ClassVar[ReasonCode]
+    REASON_CODE_MESH_WELL_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_CONTROL_PLANE_REACHABLE: _ClassVar[ReasonCode]
+    REASON_CODE_PEER_OFF_MESH: _ClassVar[ReasonCode]
+    REASON_CODE_CONTROL_PLANE_CLOSED: _ClassVar[ReasonCode]
+    REASON_CODE_PUBLISHED_BY_PROXY: _ClassVar[ReasonCode]
+    REASON_CODE_NOT_EXPECTED_HERE: _ClassVar[ReasonCode]
+    REASON_CODE_LIVES_ARE_SHORT: _ClassVar[ReasonCode]
+    REASON_CODE_START_LIMIT_HIT: _ClassVar[ReasonCode]
+    REASON_CODE_ADDRESS_IN_USE: _ClassVar[ReasonCode]
+    REASON_CODE_CGROUP_COMES_AND_GOES: _ClassVar[ReasonCode]
+    REASON_CODE_UNIT_STAYS_UP: _ClassVar[ReasonCode]
+    REASON_CODE_COMMAND_LINE_CHANGED: _ClassVar[ReasonCode]
+    REASON_CODE_MODEL_CHANGED: _ClassVar[ReasonCode]
+    REASON_CODE_CONTEXT_CHANGED: _ClassVar[ReasonCode]
+    REASON_CODE_IMAGE_CHANGED: _ClassVar[ReasonCode]
+    REASON_CODE_BACK_AS_RECORDED: _ClassVar[ReasonCode]
+    REASON_CODE_CHANGE_ACCEPTED: _ClassVar[ReasonCode]
+    REASON_CODE_SHARED_MEMORY_REFUSED: _ClassVar[ReasonCode]
+    REASON_CODE_DIED_BY_BUS_ERROR: _ClassVar[ReasonCode]
+    REASON_CODE_SESSIONS_REFUSED: _ClassVar[ReasonCode]
+    REASON_CODE_SESSIONS_NEAR_LIMIT: _ClassVar[ReasonCode]
+    REASON_CODE_KEYS_REFUSED_AT_ROUTER: _ClassVar[ReasonCode]
+    REASON_CODE_SESSIONS_FREE_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_UI_ANSWERS_BLANK: _ClassVar[ReasonCode]
+    REASON_CODE_BACKEND_ANSWERS_GOOD: _ClassVar[ReasonCode]
+    REASON_CODE_UI_ANSWERS_AGAIN: _ClassVar[ReasonCode]
+    REASON_CODE_EXECUTABLE_NOT_ALLOWED: _ClassVar[ReasonCode]
+    REASON_CODE_DESTINATION_NOT_ALLOWED: _ClassVar[ReasonCode]
+    REASON_CODE_LISTENER_NOT_ALLOWED: _ClassVar[ReasonCode]
+    REASON_CODE_SECRET_ON_COMMAND_LINE: _ClassVar[ReasonCode]
+    REASON_CODE_CONNECTION_DENIED: _ClassVar[ReasonCode]
+    REASON_CODE_SECRET_GONE: _ClassVar[ReasonCode]
+    REASON_CODE_NO_VIOLATION_SINCE: _ClassVar[ReasonCode]
+    REASON_CODE_LOG_LINE_MATCHES: _ClassVar[ReasonCode]
+    REASON_CODE_METRICS_AGREE: _ClassVar[ReasonCode]
 
 class Device(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -218,6 +339,150 @@ class RouteKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROUTE_KIND_OLLAMA_EMBED: _ClassVar[RouteKind]
     ROUTE_KIND_OTHER: _ClassVar[RouteKind]
 
+class Resource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RESOURCE_UNSPECIFIED: _ClassVar[Resource]
+    RESOURCE_CPU: _ClassVar[Resource]
+    RESOURCE_MEMORY: _ClassVar[Resource]
+    RESOURCE_IO: _ClassVar[Resource]
+
+class ProcessState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PROCESS_STATE_UNSPECIFIED: _ClassVar[ProcessState]
+    PROCESS_STATE_RUNNING: _ClassVar[ProcessState]
+    PROCESS_STATE_SLEEPING: _ClassVar[ProcessState]
+    PROCESS_STATE_UNINTERRUPTIBLE: _ClassVar[ProcessState]
+    PROCESS_STATE_STOPPED: _ClassVar[ProcessState]
+    PROCESS_STATE_ZOMBIE: _ClassVar[ProcessState]
+
+class DescriptorCall(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DESCRIPTOR_CALL_UNSPECIFIED: _ClassVar[DescriptorCall]
+    DESCRIPTOR_CALL_OPEN: _ClassVar[DescriptorCall]
+    DESCRIPTOR_CALL_ACCEPT: _ClassVar[DescriptorCall]
+    DESCRIPTOR_CALL_SOCKET: _ClassVar[DescriptorCall]
+
+class MountRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MOUNT_ROLE_UNSPECIFIED: _ClassVar[MountRole]
+    MOUNT_ROLE_ROOT: _ClassVar[MountRole]
+    MOUNT_ROLE_CONTAINERS: _ClassVar[MountRole]
+    MOUNT_ROLE_MODELS: _ClassVar[MountRole]
+    MOUNT_ROLE_DATABASE: _ClassVar[MountRole]
+    MOUNT_ROLE_METRICS: _ClassVar[MountRole]
+    MOUNT_ROLE_LOGS: _ClassVar[MountRole]
+    MOUNT_ROLE_EXTERNAL: _ClassVar[MountRole]
+    MOUNT_ROLE_SHARED_MEMORY: _ClassVar[MountRole]
+    MOUNT_ROLE_DECLARED: _ClassVar[MountRole]
+    MOUNT_ROLE_OTHER: _ClassVar[MountRole]
+
+class LinkCounter(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LINK_COUNTER_UNSPECIFIED: _ClassVar[LinkCounter]
+    LINK_COUNTER_CARRIER_CHANGES: _ClassVar[LinkCounter]
+    LINK_COUNTER_LINK_DOWNED: _ClassVar[LinkCounter]
+    LINK_COUNTER_SYMBOL_ERROR: _ClassVar[LinkCounter]
+    LINK_COUNTER_PORT_RCV_ERRORS: _ClassVar[LinkCounter]
+    LINK_COUNTER_LOCAL_ACK_TIMEOUT: _ClassVar[LinkCounter]
+    LINK_COUNTER_RNR_NAK_RETRY: _ClassVar[LinkCounter]
+    LINK_COUNTER_PACKET_SEQ: _ClassVar[LinkCounter]
+    LINK_COUNTER_OUT_OF_SEQUENCE: _ClassVar[LinkCounter]
+    LINK_COUNTER_ADAPTIVE_RETRANSMISSION: _ClassVar[LinkCounter]
+
+class MeshState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MESH_STATE_UNSPECIFIED: _ClassVar[MeshState]
+    MESH_STATE_NO_DAEMON: _ClassVar[MeshState]
+    MESH_STATE_NO_STATE: _ClassVar[MeshState]
+    MESH_STATE_NEEDS_LOGIN: _ClassVar[MeshState]
+    MESH_STATE_NEEDS_MACHINE_AUTH: _ClassVar[MeshState]
+    MESH_STATE_STOPPED: _ClassVar[MeshState]
+    MESH_STATE_STARTING: _ClassVar[MeshState]
+    MESH_STATE_RUNNING: _ClassVar[MeshState]
+
+class MeshWarning(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MESH_WARNING_UNSPECIFIED: _ClassVar[MeshWarning]
+    MESH_WARNING_OTHER: _ClassVar[MeshWarning]
+    MESH_WARNING_LOGIN_STATE: _ClassVar[MeshWarning]
+    MESH_WARNING_NOT_IN_MAP_POLL: _ClassVar[MeshWarning]
+    MESH_WARNING_NO_DERP_HOME: _ClassVar[MeshWarning]
+    MESH_WARNING_NO_DERP_CONNECTION: _ClassVar[MeshWarning]
+    MESH_WARNING_DERP_TIMED_OUT: _ClassVar[MeshWarning]
+    MESH_WARNING_NO_UDP4_BIND: _ClassVar[MeshWarning]
+    MESH_WARNING_NETWORK_STATUS: _ClassVar[MeshWarning]
+    MESH_WARNING_WARMING_UP: _ClassVar[MeshWarning]
+    MESH_WARNING_DNS_FORWARD_FAILING: _ClassVar[MeshWarning]
+    MESH_WARNING_RESOLV_CONF_OVERWRITTEN: _ClassVar[MeshWarning]
+    MESH_WARNING_STATEFUL_FILTERING: _ClassVar[MeshWarning]
+
+class ControlPlane(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONTROL_PLANE_UNSPECIFIED: _ClassVar[ControlPlane]
+    CONTROL_PLANE_RAY_DASHBOARD: _ClassVar[ControlPlane]
+    CONTROL_PLANE_RAY_GCS: _ClassVar[ControlPlane]
+    CONTROL_PLANE_RAY_CLIENT: _ClassVar[ControlPlane]
+    CONTROL_PLANE_DOCKER_API: _ClassVar[ControlPlane]
+    CONTROL_PLANE_KUBELET: _ClassVar[ControlPlane]
+    CONTROL_PLANE_ETCD: _ClassVar[ControlPlane]
+    CONTROL_PLANE_OPENCLAW: _ClassVar[ControlPlane]
+    CONTROL_PLANE_POSTGRESQL: _ClassVar[ControlPlane]
+    CONTROL_PLANE_REDIS: _ClassVar[ControlPlane]
+    CONTROL_PLANE_OLLAMA: _ClassVar[ControlPlane]
+    CONTROL_PLANE_JUPYTER: _ClassVar[ControlPlane]
+    CONTROL_PLANE_OTHER: _ClassVar[ControlPlane]
+
+class UnitResult(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UNIT_RESULT_UNSPECIFIED: _ClassVar[UnitResult]
+    UNIT_RESULT_SUCCESS: _ClassVar[UnitResult]
+    UNIT_RESULT_EXIT_CODE: _ClassVar[UnitResult]
+    UNIT_RESULT_SIGNAL: _ClassVar[UnitResult]
+    UNIT_RESULT_CORE_DUMP: _ClassVar[UnitResult]
+    UNIT_RESULT_TIMEOUT: _ClassVar[UnitResult]
+    UNIT_RESULT_WATCHDOG: _ClassVar[UnitResult]
+    UNIT_RESULT_START_LIMIT_HIT: _ClassVar[UnitResult]
+    UNIT_RESULT_OOM_KILL: _ClassVar[UnitResult]
+    UNIT_RESULT_RESOURCES: _ClassVar[UnitResult]
+    UNIT_RESULT_PROTOCOL: _ClassVar[UnitResult]
+    UNIT_RESULT_OTHER: _ClassVar[UnitResult]
+
+class Change(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CHANGE_UNSPECIFIED: _ClassVar[Change]
+    CHANGE_MODEL: _ClassVar[Change]
+    CHANGE_CONTEXT: _ClassVar[Change]
+    CHANGE_QUANTIZATION: _ClassVar[Change]
+    CHANGE_PARSER: _ClassVar[Change]
+    CHANGE_MEMORY: _ClassVar[Change]
+    CHANGE_PARALLELISM: _ClassVar[Change]
+    CHANGE_ADDRESS: _ClassVar[Change]
+    CHANGE_IMAGE: _ClassVar[Change]
+    CHANGE_EXECUTABLE: _ClassVar[Change]
+    CHANGE_OTHER_OPTION: _ClassVar[Change]
+
+class Gauge(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GAUGE_UNSPECIFIED: _ClassVar[Gauge]
+    GAUGE_REQUESTS_RUNNING: _ClassVar[Gauge]
+    GAUGE_REQUESTS_WAITING: _ClassVar[Gauge]
+    GAUGE_GENERATED_TOKENS: _ClassVar[Gauge]
+    GAUGE_PROMPT_TOKENS: _ClassVar[Gauge]
+    GAUGE_CACHE_USED: _ClassVar[Gauge]
+    GAUGE_PREEMPTIONS: _ClassVar[Gauge]
+    GAUGE_DEPLOYMENT_STATE: _ClassVar[Gauge]
+    GAUGE_NODES_ALIVE: _ClassVar[Gauge]
+    GAUGE_NODES_DEAD: _ClassVar[Gauge]
+    GAUGE_MODEL_ON_GPU_SHARE: _ClassVar[Gauge]
+
+class ScopeBreach(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SCOPE_BREACH_UNSPECIFIED: _ClassVar[ScopeBreach]
+    SCOPE_BREACH_EXECUTABLE: _ClassVar[ScopeBreach]
+    SCOPE_BREACH_DESTINATION: _ClassVar[ScopeBreach]
+    SCOPE_BREACH_LISTENER: _ClassVar[ScopeBreach]
+    SCOPE_BREACH_SECRET: _ClassVar[ScopeBreach]
+
 class CasePhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CASE_PHASE_UNSPECIFIED: _ClassVar[CasePhase]
@@ -263,6 +528,27 @@ FAULT_CLASS_GPU_CLOCKS_CAPPED: FaultClass
 FAULT_CLASS_GPU_APPLICATION_XID: FaultClass
 FAULT_CLASS_GPU_DEVICE_FAULT: FaultClass
 FAULT_CLASS_GPU_DRIVER_MISMATCH: FaultClass
+FAULT_CLASS_MEMORY_THRASHING: FaultClass
+FAULT_CLASS_CPU_QUOTA_THROTTLED: FaultClass
+FAULT_CLASS_CPU_CONTENTION: FaultClass
+FAULT_CLASS_PROCESS_UNINTERRUPTIBLE: FaultClass
+FAULT_CLASS_PROCESS_FD_EXHAUSTED: FaultClass
+FAULT_CLASS_PROCESS_NOT_ANSWERING: FaultClass
+FAULT_CLASS_STORAGE_FULL: FaultClass
+FAULT_CLASS_STORAGE_READ_ONLY: FaultClass
+FAULT_CLASS_STORAGE_SLOW_LOAD: FaultClass
+FAULT_CLASS_NETWORK_RETRANSMISSION: FaultClass
+FAULT_CLASS_NETWORK_UPSTREAM_UNREACHABLE: FaultClass
+FAULT_CLASS_NETWORK_RDMA_FAULT: FaultClass
+FAULT_CLASS_DISTRIBUTED_WORKER_LOST: FaultClass
+FAULT_CLASS_MESH_DEGRADED: FaultClass
+FAULT_CLASS_EXPOSURE_OPEN_CONTROL_PLANE: FaultClass
+FAULT_CLASS_UNIT_RESTART_LOOP: FaultClass
+FAULT_CLASS_SERVICE_CONFIG_DRIFT: FaultClass
+FAULT_CLASS_CONTAINER_SHM_TOO_SMALL: FaultClass
+FAULT_CLASS_DATABASE_CONNECTIONS_EXHAUSTED: FaultClass
+FAULT_CLASS_UI_BLANK_ANSWERS: FaultClass
+FAULT_CLASS_SCOPE_VIOLATION: FaultClass
 SEVERITY_UNSPECIFIED: Severity
 SEVERITY_NOTE: Severity
 SEVERITY_MEDIUM: Severity
@@ -279,6 +565,11 @@ SUBJECT_KIND_SENSOR: SubjectKind
 SUBJECT_KIND_GPU: SubjectKind
 SUBJECT_KIND_ROUTE: SubjectKind
 SUBJECT_KIND_MODEL: SubjectKind
+SUBJECT_KIND_MOUNT: SubjectKind
+SUBJECT_KIND_DISK: SubjectKind
+SUBJECT_KIND_PEER: SubjectKind
+SUBJECT_KIND_INTERFACE: SubjectKind
+SUBJECT_KIND_SCOPE: SubjectKind
 REASON_CODE_UNSPECIFIED: ReasonCode
 REASON_CODE_OPEN_REFUSED_AFTER_SUCCESS: ReasonCode
 REASON_CODE_OPEN_REFUSED_BY_MODE: ReasonCode
@@ -361,6 +652,101 @@ REASON_CODE_DRIVER_ANSWERS_AGAIN: ReasonCode
 REASON_CODE_AUDIO_BELOW_BASELINE: ReasonCode
 REASON_CODE_PLACEMENT_DECLARED: ReasonCode
 REASON_CODE_INSTALLED_LIBRARY_DIFFERS: ReasonCode
+REASON_CODE_PAGES_SWAP: ReasonCode
+REASON_CODE_RECLAIMS_DIRECTLY: ReasonCode
+REASON_CODE_MEMORY_STALLS_ENDED: ReasonCode
+REASON_CODE_QUOTA_THROTTLES: ReasonCode
+REASON_CODE_THROTTLING_ENDED: ReasonCode
+REASON_CODE_TASKS_WAIT_FOR_CPU: ReasonCode
+REASON_CODE_SERVER_THREADS_WAIT: ReasonCode
+REASON_CODE_NEIGHBOUR_GROWS: ReasonCode
+REASON_CODE_CPU_FREE_AGAIN: ReasonCode
+REASON_CODE_STUCK_IN_KERNEL: ReasonCode
+REASON_CODE_NO_CPU_PROGRESS: ReasonCode
+REASON_CODE_KERNEL_REPORTS_HANG: ReasonCode
+REASON_CODE_TASKS_STALL_FOR_IO: ReasonCode
+REASON_CODE_PROCESS_RUNS_AGAIN: ReasonCode
+REASON_CODE_PROCESS_GONE: ReasonCode
+REASON_CODE_DESCRIPTORS_REFUSED: ReasonCode
+REASON_CODE_DESCRIPTOR_LIMIT_REACHED: ReasonCode
+REASON_CODE_DESCRIPTORS_SUFFICE_AGAIN: ReasonCode
+REASON_CODE_BACKLOG_NOT_TAKEN: ReasonCode
+REASON_CODE_PROCESS_STOPPED: ReasonCode
+REASON_CODE_CONNECTIONS_TAKEN_AGAIN: ReasonCode
+REASON_CODE_SPACE_LOW: ReasonCode
+REASON_CODE_INODES_LOW: ReasonCode
+REASON_CODE_WRITES_REFUSED: ReasonCode
+REASON_CODE_SPACE_FALLS: ReasonCode
+REASON_CODE_SPACE_FREE_AGAIN: ReasonCode
+REASON_CODE_MOUNT_READ_ONLY: ReasonCode
+REASON_CODE_MOUNT_MISSING: ReasonCode
+REASON_CODE_FILESYSTEM_ERRORS: ReasonCode
+REASON_CODE_BLOCK_ERRORS: ReasonCode
+REASON_CODE_WRITABLE_AGAIN: ReasonCode
+REASON_CODE_MOUNT_BACK: ReasonCode
+REASON_CODE_READS_SLOW: ReasonCode
+REASON_CODE_LOADING_FOR_LONG: ReasonCode
+REASON_CODE_READS_USUAL_AGAIN: ReasonCode
+REASON_CODE_SERVER_LISTENS: ReasonCode
+REASON_CODE_SEGMENTS_RETRANSMITTED: ReasonCode
+REASON_CODE_PEER_IS_RELAYED: ReasonCode
+REASON_CODE_PATH_CLEAN_AGAIN: ReasonCode
+REASON_CODE_CONNECTS_REFUSED: ReasonCode
+REASON_CODE_CONNECTS_UNREACHABLE: ReasonCode
+REASON_CODE_CONNECTS_TIME_OUT: ReasonCode
+REASON_CODE_CONNECTIONS_RESET: ReasonCode
+REASON_CODE_SERVER_IS_LOADING: ReasonCode
+REASON_CODE_CONNECTS_SUCCEED_AGAIN: ReasonCode
+REASON_CODE_RDMA_COUNTERS_RISE: ReasonCode
+REASON_CODE_CARRIER_LOST: ReasonCode
+REASON_CODE_COLLECTIVE_FAILED: ReasonCode
+REASON_CODE_LINK_STEADY_AGAIN: ReasonCode
+REASON_CODE_NODE_MARKED_DEAD: ReasonCode
+REASON_CODE_WORKER_PROCESS_ENDED: ReasonCode
+REASON_CODE_WORKER_BACK: ReasonCode
+REASON_CODE_BROADCAST_BLOCKED: ReasonCode
+REASON_CODE_TOKEN_COUNTERS_FLAT: ReasonCode
+REASON_CODE_MESH_NOT_RUNNING: ReasonCode
+REASON_CODE_MESH_OFFLINE: ReasonCode
+REASON_CODE_KEY_EXPIRED: ReasonCode
+REASON_CODE_KEY_EXPIRES_SOON: ReasonCode
+REASON_CODE_HEALTH_WARNINGS: ReasonCode
+REASON_CODE_PEERS_RELAYED: ReasonCode
+REASON_CODE_MESH_WELL_AGAIN: ReasonCode
+REASON_CODE_CONTROL_PLANE_REACHABLE: ReasonCode
+REASON_CODE_PEER_OFF_MESH: ReasonCode
+REASON_CODE_CONTROL_PLANE_CLOSED: ReasonCode
+REASON_CODE_PUBLISHED_BY_PROXY: ReasonCode
+REASON_CODE_NOT_EXPECTED_HERE: ReasonCode
+REASON_CODE_LIVES_ARE_SHORT: ReasonCode
+REASON_CODE_START_LIMIT_HIT: ReasonCode
+REASON_CODE_ADDRESS_IN_USE: ReasonCode
+REASON_CODE_CGROUP_COMES_AND_GOES: ReasonCode
+REASON_CODE_UNIT_STAYS_UP: ReasonCode
+REASON_CODE_COMMAND_LINE_CHANGED: ReasonCode
+REASON_CODE_MODEL_CHANGED: ReasonCode
+REASON_CODE_CONTEXT_CHANGED: ReasonCode
+REASON_CODE_IMAGE_CHANGED: ReasonCode
+REASON_CODE_BACK_AS_RECORDED: ReasonCode
+REASON_CODE_CHANGE_ACCEPTED: ReasonCode
+REASON_CODE_SHARED_MEMORY_REFUSED: ReasonCode
+REASON_CODE_DIED_BY_BUS_ERROR: ReasonCode
+REASON_CODE_SESSIONS_REFUSED: ReasonCode
+REASON_CODE_SESSIONS_NEAR_LIMIT: ReasonCode
+REASON_CODE_KEYS_REFUSED_AT_ROUTER: ReasonCode
+REASON_CODE_SESSIONS_FREE_AGAIN: ReasonCode
+REASON_CODE_UI_ANSWERS_BLANK: ReasonCode
+REASON_CODE_BACKEND_ANSWERS_GOOD: ReasonCode
+REASON_CODE_UI_ANSWERS_AGAIN: ReasonCode
+REASON_CODE_EXECUTABLE_NOT_ALLOWED: ReasonCode
+REASON_CODE_DESTINATION_NOT_ALLOWED: ReasonCode
+REASON_CODE_LISTENER_NOT_ALLOWED: ReasonCode
+REASON_CODE_SECRET_ON_COMMAND_LINE: ReasonCode
+REASON_CODE_CONNECTION_DENIED: ReasonCode
+REASON_CODE_SECRET_GONE: ReasonCode
+REASON_CODE_NO_VIOLATION_SINCE: ReasonCode
+REASON_CODE_LOG_LINE_MATCHES: ReasonCode
+REASON_CODE_METRICS_AGREE: ReasonCode
 DEVICE_UNSPECIFIED: Device
 DEVICE_CONTROL: Device
 DEVICE_GPU: Device
@@ -415,6 +801,114 @@ ROUTE_KIND_OLLAMA_CHAT: RouteKind
 ROUTE_KIND_OLLAMA_GENERATE: RouteKind
 ROUTE_KIND_OLLAMA_EMBED: RouteKind
 ROUTE_KIND_OTHER: RouteKind
+RESOURCE_UNSPECIFIED: Resource
+RESOURCE_CPU: Resource
+RESOURCE_MEMORY: Resource
+RESOURCE_IO: Resource
+PROCESS_STATE_UNSPECIFIED: ProcessState
+PROCESS_STATE_RUNNING: ProcessState
+PROCESS_STATE_SLEEPING: ProcessState
+PROCESS_STATE_UNINTERRUPTIBLE: ProcessState
+PROCESS_STATE_STOPPED: ProcessState
+PROCESS_STATE_ZOMBIE: ProcessState
+DESCRIPTOR_CALL_UNSPECIFIED: DescriptorCall
+DESCRIPTOR_CALL_OPEN: DescriptorCall
+DESCRIPTOR_CALL_ACCEPT: DescriptorCall
+DESCRIPTOR_CALL_SOCKET: DescriptorCall
+MOUNT_ROLE_UNSPECIFIED: MountRole
+MOUNT_ROLE_ROOT: MountRole
+MOUNT_ROLE_CONTAINERS: MountRole
+MOUNT_ROLE_MODELS: MountRole
+MOUNT_ROLE_DATABASE: MountRole
+MOUNT_ROLE_METRICS: MountRole
+MOUNT_ROLE_LOGS: MountRole
+MOUNT_ROLE_EXTERNAL: MountRole
+MOUNT_ROLE_SHARED_MEMORY: MountRole
+MOUNT_ROLE_DECLARED: MountRole
+MOUNT_ROLE_OTHER: MountRole
+LINK_COUNTER_UNSPECIFIED: LinkCounter
+LINK_COUNTER_CARRIER_CHANGES: LinkCounter
+LINK_COUNTER_LINK_DOWNED: LinkCounter
+LINK_COUNTER_SYMBOL_ERROR: LinkCounter
+LINK_COUNTER_PORT_RCV_ERRORS: LinkCounter
+LINK_COUNTER_LOCAL_ACK_TIMEOUT: LinkCounter
+LINK_COUNTER_RNR_NAK_RETRY: LinkCounter
+LINK_COUNTER_PACKET_SEQ: LinkCounter
+LINK_COUNTER_OUT_OF_SEQUENCE: LinkCounter
+LINK_COUNTER_ADAPTIVE_RETRANSMISSION: LinkCounter
+MESH_STATE_UNSPECIFIED: MeshState
+MESH_STATE_NO_DAEMON: MeshState
+MESH_STATE_NO_STATE: MeshState
+MESH_STATE_NEEDS_LOGIN: MeshState
+MESH_STATE_NEEDS_MACHINE_AUTH: MeshState
+MESH_STATE_STOPPED: MeshState
+MESH_STATE_STARTING: MeshState
+MESH_STATE_RUNNING: MeshState
+MESH_WARNING_UNSPECIFIED: MeshWarning
+MESH_WARNING_OTHER: MeshWarning
+MESH_WARNING_LOGIN_STATE: MeshWarning
+MESH_WARNING_NOT_IN_MAP_POLL: MeshWarning
+MESH_WARNING_NO_DERP_HOME: MeshWarning
+MESH_WARNING_NO_DERP_CONNECTION: MeshWarning
+MESH_WARNING_DERP_TIMED_OUT: MeshWarning
+MESH_WARNING_NO_UDP4_BIND: MeshWarning
+MESH_WARNING_NETWORK_STATUS: MeshWarning
+MESH_WARNING_WARMING_UP: MeshWarning
+MESH_WARNING_DNS_FORWARD_FAILING: MeshWarning
+MESH_WARNING_RESOLV_CONF_OVERWRITTEN: MeshWarning
+MESH_WARNING_STATEFUL_FILTERING: MeshWarning
+CONTROL_PLANE_UNSPECIFIED: ControlPlane
+CONTROL_PLANE_RAY_DASHBOARD: ControlPlane
+CONTROL_PLANE_RAY_GCS: ControlPlane
+CONTROL_PLANE_RAY_CLIENT: ControlPlane
+CONTROL_PLANE_DOCKER_API: ControlPlane
+CONTROL_PLANE_KUBELET: ControlPlane
+CONTROL_PLANE_ETCD: ControlPlane
+CONTROL_PLANE_OPENCLAW: ControlPlane
+CONTROL_PLANE_POSTGRESQL: ControlPlane
+CONTROL_PLANE_REDIS: ControlPlane
+CONTROL_PLANE_OLLAMA: ControlPlane
+CONTROL_PLANE_JUPYTER: ControlPlane
+CONTROL_PLANE_OTHER: ControlPlane
+UNIT_RESULT_UNSPECIFIED: UnitResult
+UNIT_RESULT_SUCCESS: UnitResult
+UNIT_RESULT_EXIT_CODE: UnitResult
+UNIT_RESULT_SIGNAL: UnitResult
+UNIT_RESULT_CORE_DUMP: UnitResult
+UNIT_RESULT_TIMEOUT: UnitResult
+UNIT_RESULT_WATCHDOG: UnitResult
+UNIT_RESULT_START_LIMIT_HIT: UnitResult
+UNIT_RESULT_OOM_KILL: UnitResult
+UNIT_RESULT_RESOURCES: UnitResult
+UNIT_RESULT_PROTOCOL: UnitResult
+UNIT_RESULT_OTHER: UnitResult
+CHANGE_UNSPECIFIED: Change
+CHANGE_MODEL: Change
+CHANGE_CONTEXT: Change
+CHANGE_QUANTIZATION: Change
+CHANGE_PARSER: Change
+CHANGE_MEMORY: Change
+CHANGE_PARALLELISM: Change
+CHANGE_ADDRESS: Change
+CHANGE_IMAGE: Change
+CHANGE_EXECUTABLE: Change
+CHANGE_OTHER_OPTION: Change
+GAUGE_UNSPECIFIED: Gauge
+GAUGE_REQUESTS_RUNNING: Gauge
+GAUGE_REQUESTS_WAITING: Gauge
+GAUGE_GENERATED_TOKENS: Gauge
+GAUGE_PROMPT_TOKENS: Gauge
+GAUGE_CACHE_USED: Gauge
+GAUGE_PREEMPTIONS: Gauge
+GAUGE_DEPLOYMENT_STATE: Gauge
+GAUGE_NODES_ALIVE: Gauge
+GAUGE_NODES_DEAD: Gauge
+GAUGE_MODEL_ON_GPU_SHARE: Gauge
+SCOPE_BREACH_UNSPECIFIED: ScopeBreach
+SCOPE_BREACH_EXECUTABLE: ScopeBreach
+SCOPE_BREACH_DESTINATION: ScopeBreach
+SCOPE_BREACH_LISTENER: ScopeBreach
+SCOPE_BREACH_SECRET: ScopeBreach
 CASE_PHASE_UNSPECIFIED: CasePhase
 CASE_PHASE_OPENED: CasePhase
 CASE_PHASE_UPDATED: CasePhase
@@ -703,8 +1197,322 @@ class XidEvidence(_message.Message):
     pid: int
     def __init__(self, gpu: _Optional[str] = ..., number: _Optional[int] = ..., count: _Optional[int] = ..., sources: _Optional[int] = ..., process_name: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
 
+class PressureEvidence(_message.Message):
+    __slots__ = ("resource", "window_s", "some_percent", "full_percent", "major_faults", "swapped_pages", "direct_reclaims")
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    SOME_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    FULL_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    MAJOR_FAULTS_FIELD_NUMBER: _ClassVar[int]
+    SWAPPED_PAGES_FIELD_NUMBER: _ClassVar[int]
+    DIRECT_RECLAIMS_FIELD_NUMBER: _ClassVar[int]
+    resource: Resource
+    window_s: float
+    some_percent: float
+    full_percent: float
+    major_faults: int
+    swapped_pages: int
+    direct_reclaims: int
+    def __init__(self, resource: _Optional[_Union[Resource, str]] = ..., window_s: _Optional[float] = ..., some_percent: _Optional[float] = ..., full_percent: _Optional[float] = ..., major_faults: _Optional[int] = ..., swapped_pages: _Optional[int] = ..., direct_reclaims: _Optional[int] = ...) -> None: ...
+
+class ThrottleEvidence(_message.Message):
+    __slots__ = ("window_s", "periods", "throttled_periods", "throttled_s", "quota_cores")
+    WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    PERIODS_FIELD_NUMBER: _ClassVar[int]
+    THROTTLED_PERIODS_FIELD_NUMBER: _ClassVar[int]
+    THROTTLED_S_FIELD_NUMBER: _ClassVar[int]
+    QUOTA_CORES_FIELD_NUMBER: _ClassVar[int]
+    window_s: float
+    periods: int
+    throttled_periods: int
+    throttled_s: float
+    quota_cores: float
+    def __init__(self, window_s: _Optional[float] = ..., periods: _Optional[int] = ..., throttled_periods: _Optional[int] = ..., throttled_s: _Optional[float] = ..., quota_cores: _Optional[float] = ...) -> None: ...
+
+class RunDelayEvidence(_message.Message):
+    __slots__ = ("window_s", "waits", "waited_s", "p99_s", "baseline_s", "neighbour", "neighbour_cores")
+    WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FIELD_NUMBER: _ClassVar[int]
+    WAITED_S_FIELD_NUMBER: _ClassVar[int]
+    P99_S_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_S_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOUR_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOUR_CORES_FIELD_NUMBER: _ClassVar[int]
+    window_s: float
+    waits: int
+    waited_s: float
+    p99_s: float
+    baseline_s: float
+    neighbour: str
+    neighbour_cores: float
+    def __init__(self, window_s: _Optional[float] = ..., waits: _Optional[int] = ..., waited_s: _Optional[float] = ..., p99_s: _Optional[float] = ..., baseline_s: _Optional[float] = ..., neighbour: _Optional[str] = ..., neighbour_cores: _Optional[float] = ...) -> None: ...
+
+class ProcessEvidence(_message.Message):
+    __slots__ = ("process_name", "pid", "state", "lasted_s", "used_cpu_s", "port", "backlog", "backlog_limit")
+    PROCESS_NAME_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    LASTED_S_FIELD_NUMBER: _ClassVar[int]
+    USED_CPU_S_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    BACKLOG_FIELD_NUMBER: _ClassVar[int]
+    BACKLOG_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    process_name: str
+    pid: int
+    state: ProcessState
+    lasted_s: float
+    used_cpu_s: float
+    port: int
+    backlog: int
+    backlog_limit: int
+    def __init__(self, process_name: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[_Union[ProcessState, str]] = ..., lasted_s: _Optional[float] = ..., used_cpu_s: _Optional[float] = ..., port: _Optional[int] = ..., backlog: _Optional[int] = ..., backlog_limit: _Optional[int] = ...) -> None: ...
+
+class DescriptorEvidence(_message.Message):
+    __slots__ = ("process_name", "pid", "call", "failures", "limit", "host_wide")
+    PROCESS_NAME_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    HOST_WIDE_FIELD_NUMBER: _ClassVar[int]
+    process_name: str
+    pid: int
+    call: DescriptorCall
+    failures: int
+    limit: int
+    host_wide: bool
+    def __init__(self, process_name: _Optional[str] = ..., pid: _Optional[int] = ..., call: _Optional[_Union[DescriptorCall, str]] = ..., failures: _Optional[int] = ..., limit: _Optional[int] = ..., host_wide: _Optional[bool] = ...) -> None: ...
+
+class StorageEvidence(_message.Message):
+    __slots__ = ("mount", "role", "filesystem", "mounted", "read_only", "total_bytes", "free_bytes", "total_inodes", "free_inodes", "full_in_s", "refused_writes")
+    MOUNT_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    FILESYSTEM_FIELD_NUMBER: _ClassVar[int]
+    MOUNTED_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_INODES_FIELD_NUMBER: _ClassVar[int]
+    FREE_INODES_FIELD_NUMBER: _ClassVar[int]
+    FULL_IN_S_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_WRITES_FIELD_NUMBER: _ClassVar[int]
+    mount: str
+    role: MountRole
+    filesystem: str
+    mounted: bool
+    read_only: bool
+    total_bytes: int
+    free_bytes: int
+    total_inodes: int
+    free_inodes: int
+    full_in_s: float
+    refused_writes: int
+    def __init__(self, mount: _Optional[str] = ..., role: _Optional[_Union[MountRole, str]] = ..., filesystem: _Optional[str] = ..., mounted: _Optional[bool] = ..., read_only: _Optional[bool] = ..., total_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., total_inodes: _Optional[int] = ..., free_inodes: _Optional[int] = ..., full_in_s: _Optional[float] = ..., refused_writes: _Optional[int] = ...) -> None: ...
+
+class BlockEvidence(_message.Message):
+    __slots__ = ("device", "window_s", "reads", "writes", "errors", "filesystem_errors", "read_p99_s", "write_p99_s", "baseline_s")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    READS_FIELD_NUMBER: _ClassVar[int]
+    WRITES_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    FILESYSTEM_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    READ_P99_S_FIELD_NUMBER: _ClassVar[int]
+    WRITE_P99_S_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_S_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    window_s: float
+    reads: int
+    writes: int
+    errors: int
+    filesystem_errors: int
+    read_p99_s: float
+    write_p99_s: float
+    baseline_s: float
+    def __init__(self, device: _Optional[str] = ..., window_s: _Optional[float] = ..., reads: _Optional[int] = ..., writes: _Optional[int] = ..., errors: _Optional[int] = ..., filesystem_errors: _Optional[int] = ..., read_p99_s: _Optional[float] = ..., write_p99_s: _Optional[float] = ..., baseline_s: _Optional[float] = ...) -> None: ...
+
+class PeerEvidence(_message.Message):
+    __slots__ = ("address", "port", "window_s", "segments", "retransmitted", "resets", "attempts", "failed", "errno")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    RETRANSMITTED_FIELD_NUMBER: _ClassVar[int]
+    RESETS_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    ERRNO_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    port: int
+    window_s: float
+    segments: int
+    retransmitted: int
+    resets: int
+    attempts: int
+    failed: int
+    errno: int
+    def __init__(self, address: _Optional[str] = ..., port: _Optional[int] = ..., window_s: _Optional[float] = ..., segments: _Optional[int] = ..., retransmitted: _Optional[int] = ..., resets: _Optional[int] = ..., attempts: _Optional[int] = ..., failed: _Optional[int] = ..., errno: _Optional[int] = ...) -> None: ...
+
+class LinkEvidence(_message.Message):
+    __slots__ = ("device", "port", "counter", "rise", "window_s", "up")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    COUNTER_FIELD_NUMBER: _ClassVar[int]
+    RISE_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    UP_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    port: int
+    counter: LinkCounter
+    rise: int
+    window_s: float
+    up: bool
+    def __init__(self, device: _Optional[str] = ..., port: _Optional[int] = ..., counter: _Optional[_Union[LinkCounter, str]] = ..., rise: _Optional[int] = ..., window_s: _Optional[float] = ..., up: _Optional[bool] = ...) -> None: ...
+
+class MeshEvidence(_message.Message):
+    __slots__ = ("state", "online", "key_expires_in_s", "warnings", "peers_active", "peers_relayed")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ONLINE_FIELD_NUMBER: _ClassVar[int]
+    KEY_EXPIRES_IN_S_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    PEERS_ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    PEERS_RELAYED_FIELD_NUMBER: _ClassVar[int]
+    state: MeshState
+    online: bool
+    key_expires_in_s: float
+    warnings: _containers.RepeatedScalarFieldContainer[MeshWarning]
+    peers_active: int
+    peers_relayed: int
+    def __init__(self, state: _Optional[_Union[MeshState, str]] = ..., online: _Optional[bool] = ..., key_expires_in_s: _Optional[float] = ..., warnings: _Optional[_Iterable[_Union[MeshWarning, str]]] = ..., peers_active: _Optional[int] = ..., peers_relayed: _Optional[int] = ...) -> None: ...
+
+class ControlPlaneEvidence(_message.Message):
+    __slots__ = ("plane", "address", "port", "published", "outside_peers", "outside_peer")
+    PLANE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHED_FIELD_NUMBER: _ClassVar[int]
+    OUTSIDE_PEERS_FIELD_NUMBER: _ClassVar[int]
+    OUTSIDE_PEER_FIELD_NUMBER: _ClassVar[int]
+    plane: ControlPlane
+    address: str
+    port: int
+    published: bool
+    outside_peers: int
+    outside_peer: str
+    def __init__(self, plane: _Optional[_Union[ControlPlane, str]] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., published: _Optional[bool] = ..., outside_peers: _Optional[int] = ..., outside_peer: _Optional[str] = ...) -> None: ...
+
+class UnitEvidence(_message.Message):
+    __slots__ = ("result", "exit_status", "starts", "window_s", "shortest_s", "longest_s")
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    EXIT_STATUS_FIELD_NUMBER: _ClassVar[int]
+    STARTS_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    SHORTEST_S_FIELD_NUMBER: _ClassVar[int]
+    LONGEST_S_FIELD_NUMBER: _ClassVar[int]
+    result: UnitResult
+    exit_status: int
+    starts: int
+    window_s: float
+    shortest_s: float
+    longest_s: float
+    def __init__(self, result: _Optional[_Union[UnitResult, str]] = ..., exit_status: _Optional[int] = ..., starts: _Optional[int] = ..., window_s: _Optional[float] = ..., shortest_s: _Optional[float] = ..., longest_s: _Optional[float] = ...) -> None: ...
+
+class DriftEvidence(_message.Message):
+    __slots__ = ("server", "changes", "print_before", "print_now", "context_before", "context_now", "ran_s")
+    SERVER_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    PRINT_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    PRINT_NOW_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_NOW_FIELD_NUMBER: _ClassVar[int]
+    RAN_S_FIELD_NUMBER: _ClassVar[int]
+    server: ServerKind
+    changes: _containers.RepeatedScalarFieldContainer[Change]
+    print_before: str
+    print_now: str
+    context_before: int
+    context_now: int
+    ran_s: float
+    def __init__(self, server: _Optional[_Union[ServerKind, str]] = ..., changes: _Optional[_Iterable[_Union[Change, str]]] = ..., print_before: _Optional[str] = ..., print_now: _Optional[str] = ..., context_before: _Optional[int] = ..., context_now: _Optional[int] = ..., ran_s: _Optional[float] = ...) -> None: ...
+
+class Capture(_message.Message):
+    __slots__ = ("name", "number", "word")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    WORD_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    number: float
+    word: str
+    def __init__(self, name: _Optional[str] = ..., number: _Optional[float] = ..., word: _Optional[str] = ...) -> None: ...
+
+class LogEvidence(_message.Message):
+    __slots__ = ("pattern", "count", "window_s", "process_name", "captures")
+    PATTERN_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_NAME_FIELD_NUMBER: _ClassVar[int]
+    CAPTURES_FIELD_NUMBER: _ClassVar[int]
+    pattern: str
+    count: int
+    window_s: float
+    process_name: str
+    captures: _containers.RepeatedCompositeFieldContainer[Capture]
+    def __init__(self, pattern: _Optional[str] = ..., count: _Optional[int] = ..., window_s: _Optional[float] = ..., process_name: _Optional[str] = ..., captures: _Optional[_Iterable[_Union[Capture, _Mapping]]] = ...) -> None: ...
+
+class MetricEvidence(_message.Message):
+    __slots__ = ("server", "port", "gauge", "value", "rise", "window_s")
+    SERVER_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    GAUGE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    RISE_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    server: ServerKind
+    port: int
+    gauge: Gauge
+    value: float
+    rise: float
+    window_s: float
+    def __init__(self, server: _Optional[_Union[ServerKind, str]] = ..., port: _Optional[int] = ..., gauge: _Optional[_Union[Gauge, str]] = ..., value: _Optional[float] = ..., rise: _Optional[float] = ..., window_s: _Optional[float] = ...) -> None: ...
+
+class SessionsEvidence(_message.Message):
+    __slots__ = ("port", "sessions", "limit", "refused", "window_s")
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    port: int
+    sessions: int
+    limit: int
+    refused: int
+    window_s: float
+    def __init__(self, port: _Optional[int] = ..., sessions: _Optional[int] = ..., limit: _Optional[int] = ..., refused: _Optional[int] = ..., window_s: _Optional[float] = ...) -> None: ...
+
+class ScopeEvidence(_message.Message):
+    __slots__ = ("scope", "breach", "process_name", "pid", "executable", "address", "port", "count", "denied")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    BREACH_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_NAME_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    EXECUTABLE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    DENIED_FIELD_NUMBER: _ClassVar[int]
+    scope: str
+    breach: ScopeBreach
+    process_name: str
+    pid: int
+    executable: str
+    address: str
+    port: int
+    count: int
+    denied: bool
+    def __init__(self, scope: _Optional[str] = ..., breach: _Optional[_Union[ScopeBreach, str]] = ..., process_name: _Optional[str] = ..., pid: _Optional[int] = ..., executable: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., count: _Optional[int] = ..., denied: _Optional[bool] = ...) -> None: ...
+
 class Evidence(_message.Message):
-    __slots__ = ("device_open", "oom", "signal", "listener", "blind", "route", "flight", "prompt_size", "memory", "placement", "gpu", "xid")
+    __slots__ = ("device_open", "oom", "signal", "listener", "blind", "route", "flight", "prompt_size", "memory", "placement", "gpu", "xid", "pressure", "throttle", "run_delay", "process", "descriptor", "storage", "block", "peer", "link", "mesh", "control_plane", "unit", "drift", "log", "metric", "sessions", "scope")
     DEVICE_OPEN_FIELD_NUMBER: _ClassVar[int]
     OOM_FIELD_NUMBER: _ClassVar[int]
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
@@ -717,6 +1525,23 @@ class Evidence(_message.Message):
     PLACEMENT_FIELD_NUMBER: _ClassVar[int]
     GPU_FIELD_NUMBER: _ClassVar[int]
     XID_FIELD_NUMBER: _ClassVar[int]
+    PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    THROTTLE_FIELD_NUMBER: _ClassVar[int]
+    RUN_DELAY_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTOR_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
+    MESH_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_PLANE_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
     device_open: DeviceOpenEvidence
     oom: OomEvidence
     signal: SignalEvidence
@@ -729,10 +1554,27 @@ class Evidence(_message.Message):
     placement: PlacementEvidence
     gpu: GpuEvidence
     xid: XidEvidence
-    def __init__(self, device_open: _Optional[_Union[DeviceOpenEvidence, _Mapping]] = ..., oom: _Optional[_Union[OomEvidence, _Mapping]] = ..., signal: _Optional[_Union[SignalEvidence, _Mapping]] = ..., listener: _Optional[_Union[ListenerEvidence, _Mapping]] = ..., blind: _Optional[_Union[BlindEvidence, _Mapping]] = ..., route: _Optional[_Union[RouteEvidence, _Mapping]] = ..., flight: _Optional[_Union[FlightEvidence, _Mapping]] = ..., prompt_size: _Optional[_Union[PromptSizeEvidence, _Mapping]] = ..., memory: _Optional[_Union[MemoryEvidence, _Mapping]] = ..., placement: _Optional[_Union[PlacementEvidence, _Mapping]] = ..., gpu: _Optional[_Union[GpuEvidence, _Mapping]] = ..., xid: _Optional[_Union[XidEvidence, _Mapping]] = ...) -> None: ...
+    pressure: PressureEvidence
+    throttle: ThrottleEvidence
+    run_delay: RunDelayEvidence
+    process: ProcessEvidence
+    descriptor: DescriptorEvidence
+    storage: StorageEvidence
+    block: BlockEvidence
+    peer: PeerEvidence
+    link: LinkEvidence
+    mesh: MeshEvidence
+    control_plane: ControlPlaneEvidence
+    unit: UnitEvidence
+    drift: DriftEvidence
+    log: LogEvidence
+    metric: MetricEvidence
+    sessions: SessionsEvidence
+    scope: ScopeEvidence
+    def __init__(self, device_open: _Optional[_Union[DeviceOpenEvidence, _Mapping]] = ..., oom: _Optional[_Union[OomEvidence, _Mapping]] = ..., signal: _Optional[_Union[SignalEvidence, _Mapping]] = ..., listener: _Optional[_Union[ListenerEvidence, _Mapping]] = ..., blind: _Optional[_Union[BlindEvidence, _Mapping]] = ..., route: _Optional[_Union[RouteEvidence, _Mapping]] = ..., flight: _Optional[_Union[FlightEvidence, _Mapping]] = ..., prompt_size: _Optional[_Union[PromptSizeEvidence, _Mapping]] = ..., memory: _Optional[_Union[MemoryEvidence, _Mapping]] = ..., placement: _Optional[_Union[PlacementEvidence, _Mapping]] = ..., gpu: _Optional[_Union[GpuEvidence, _Mapping]] = ..., xid: _Optional[_Union[XidEvidence, _Mapping]] = ..., pressure: _Optional[_Union[PressureEvidence, _Mapping]] = ..., throttle: _Optional[_Union[ThrottleEvidence, _Mapping]] = ..., run_delay: _Optional[_Union[RunDelayEvidence, _Mapping]] = ..., process: _Optional[_Union[ProcessEvidence, _Mapping]] = ..., descriptor: _Optional[_Union[DescriptorEvidence, _Mapping]] = ..., storage: _Optional[_Union[StorageEvidence, _Mapping]] = ..., block: _Optional[_Union[BlockEvidence, _Mapping]] = ..., peer: _Optional[_Union[PeerEvidence, _Mapping]] = ..., link: _Optional[_Union[LinkEvidence, _Mapping]] = ..., mesh: _Optional[_Union[MeshEvidence, _Mapping]] = ..., control_plane: _Optional[_Union[ControlPlaneEvidence, _Mapping]] = ..., unit: _Optional[_Union[UnitEvidence, _Mapping]] = ..., drift: _Optional[_Union[DriftEvidence, _Mapping]] = ..., log: _Optional[_Union[LogEvidence, _Mapping]] = ..., metric: _Optional[_Union[MetricEvidence, _Mapping]] = ..., sessions: _Optional[_Union[SessionsEvidence, _Mapping]] = ..., scope: _Optional[_Union[ScopeEvidence, _Mapping]] = ...) -> None: ...
 
 class CaseReport(_message.Message):
-    __slots__ = ("phase", "case_id", "fault_class", "severity", "subject", "target", "incarnation", "first_seen_ns", "last_seen_ns", "count", "reasons", "evidence")
+    __slots__ = ("phase", "case_id", "fault_class", "severity", "subject", "target", "incarnation", "first_seen_ns", "last_seen_ns", "count", "reasons", "evidence", "drill")
     PHASE_FIELD_NUMBER: _ClassVar[int]
     CASE_ID_FIELD_NUMBER: _ClassVar[int]
     FAULT_CLASS_FIELD_NUMBER: _ClassVar[int]
@@ -745,6 +1587,7 @@ class CaseReport(_message.Message):
     COUNT_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    DRILL_FIELD_NUMBER: _ClassVar[int]
     phase: CasePhase
     case_id: str
     fault_class: FaultClass
@@ -757,7 +1600,8 @@ class CaseReport(_message.Message):
     count: int
     reasons: _containers.RepeatedCompositeFieldContainer[Reason]
     evidence: _containers.RepeatedCompositeFieldContainer[Evidence]
-    def __init__(self, phase: _Optional[_Union[CasePhase, str]] = ..., case_id: _Optional[str] = ..., fault_class: _Optional[_Union[FaultClass, str]] = ..., severity: _Optional[_Union[Severity, str]] = ..., subject: _Optional[_Union[Subject, _Mapping]] = ..., target: _Optional[_Union[Subject, _Mapping]] = ..., incarnation: _Optional[_Union[Incarnation, _Mapping]] = ..., first_seen_ns: _Optional[int] = ..., last_seen_ns: _Optional[int] = ..., count: _Optional[int] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ...) -> None: ...
+    drill: bool
+    def __init__(self, phase: _Optional[_Union[CasePhase, str]] = ..., case_id: _Optional[str] = ..., fault_class: _Optional[_Union[FaultClass, str]] = ..., severity: _Optional[_Union[Severity, str]] = ..., subject: _Optional[_Union[Subject, _Mapping]] = ..., target: _Optional[_Union[Subject, _Mapping]] = ..., incarnation: _Optional[_Union[Incarnation, _Mapping]] = ..., first_seen_ns: _Optional[int] = ..., last_seen_ns: _Optional[int] = ..., count: _Optional[int] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., drill: _Optional[bool] = ...) -> None: ...
 
 class SensorCoverage(_message.Message):
     __slots__ = ("sensor", "blind", "error")

@@ -18,13 +18,15 @@ from typing import Any, Final, Generic, TypeVar
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 from escalation.model import BootId
-from escalation.wire.limits import INTEGER_MAX, LIST_ENTRIES, TEXT_BYTES
+from escalation.wire.limits import INTEGER_MAX, LIST_ENTRIES, PORT_MAX, TEXT_BYTES
 
 E = TypeVar("E", bound=enum.StrEnum)
 T = TypeVar("T")
 
 _BOOT_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MARK_CHARACTERS: Final = 9  # "~" and eight hexadecimal digits
+_WORD: Final = re.compile(r"(?:[a-z0-9][a-z0-9._-]*)?")
+_PRINT: Final = re.compile(r"[0-9a-f]*")
 
 
 class WireError(Exception):
@@ -63,6 +65,23 @@ def fit(field: str, value: str) -> str:
     return raw[: limit - _MARK_CHARACTERS].decode(errors="ignore") + mark
 
 
+def fit_word(field: str, value: str) -> str:
+    """Return `value` where it is a word that `field` can hold, else one made of its hash."""
+    return _fit_pattern(_WORD, field, value, "x-")
+
+
+def fit_digits(field: str, value: str) -> str:
+    """Return `value` where it is hexadecimal digits that `field` can hold, else those of its hash."""
+    return _fit_pattern(_PRINT, field, value, "")
+
+
+def _fit_pattern(pattern: re.Pattern[str], field: str, value: str, mark: str) -> str:
+    if len(value) <= TEXT_BYTES[field] and pattern.fullmatch(value) is not None:
+        return value
+    raw = value.encode(errors="backslashreplace")
+    return mark + hashlib.blake2b(raw, digest_size=8).hexdigest()
+
+
 def fit_u64(value: int) -> int:
     """Return `value` held within 0 and what is accepted for a 64-bit number."""
     return min(max(value, 0), INTEGER_MAX)
@@ -88,6 +107,16 @@ def fit_float(value: float) -> float:
     return value if math.isfinite(value) else 0.0
 
 
+def fit_measure(value: float | None) -> float | None:
+    """Return `value`, or None when it is not finite: what is no number was not measured."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def fit_port(value: int) -> int:
+    """Return `value` held within the numbers of ports."""
+    return min(max(value, 0), PORT_MAX)
+
+
 def fit_list(field: str, values: Sequence[T]) -> Sequence[T]:
     """Return the first entries of `values` that `field` can hold."""
     return values[: LIST_ENTRIES[field]]
@@ -100,6 +129,22 @@ def text(field: str, value: str) -> str:
         raise WireError(f"{field}: {len(value.encode())} bytes, at most {limit}")
     if "\0" in value:
         raise WireError(f"{field}: holds a NUL character")
+    return value
+
+
+def word(field: str, value: str) -> str:
+    """Return `value`; raise WireError when it is no word: lower-case letters, digits, dot, _ and -."""
+    return _matching(_WORD, field, value, "is no word of a-z, 0-9, dot, underscore and hyphen")
+
+
+def digits(field: str, value: str) -> str:
+    """Return `value`; raise WireError when it is no hexadecimal digits."""
+    return _matching(_PRINT, field, value, "is no lower-case hexadecimal digits")
+
+
+def _matching(pattern: re.Pattern[str], field: str, value: str, otherwise: str) -> str:
+    if pattern.fullmatch(text(field, value)) is None:
+        raise WireError(f"{field}: {otherwise}")
     return value
 
 
@@ -128,6 +173,23 @@ def boot_id(field: str, value: str) -> BootId:
     if _BOOT_ID.fullmatch(value) is None:
         raise WireError(f"{field}: is not a lower-case UUID")
     return BootId(value)
+
+
+def port(field: str, value: int) -> int:
+    """Return `value`; raise WireError when it is no number of a port."""
+    return bounded(field, value, PORT_MAX)
+
+
+def number(field: str, message: Any) -> int | None:
+    """Return the optional number `field` of `message`; raise WireError when it is negative."""
+    name = field.rpartition(".")[2]
+    return bounded(field, getattr(message, name)) if message.HasField(name) else None
+
+
+def measure(field: str, message: Any) -> float | None:
+    """Return the optional measure `field` of `message`; raise WireError when it is not a finite number."""
+    name = field.rpartition(".")[2]
+    return finite(field, getattr(message, name)) if message.HasField(name) else None
 
 
 def optional_pid(field: str, message: Any) -> int | None:

@@ -16,25 +16,45 @@ TEXT_BYTES: Final[Mapping[str, int]] = MappingProxyType(
     {
         "Ack.boot_id": 36,
         "BlindEvidence.sensor": 64,
+        "BlockEvidence.device": 64,
+        "Capture.name": 32,
+        "Capture.word": 64,
         "CaseReport.case_id": 128,
+        "ControlPlaneEvidence.address": 64,
+        "ControlPlaneEvidence.outside_peer": 64,
+        "DescriptorEvidence.process_name": 64,
         "DeviceOpenEvidence.process_name": 64,
+        "DriftEvidence.print_before": 64,
+        "DriftEvidence.print_now": 64,
         "GpuEvidence.gpu": 64,
         "GpuEvidence.name": 96,
         "Heartbeat.agent_version": 64,
         "Heartbeat.kernel_boot_id": 36,
         "Incarnation.container_id": 128,
         "Incarnation.kernel_boot_id": 36,
+        "LinkEvidence.device": 64,
         "ListenerEvidence.address": 64,
         "ListenerEvidence.process_name": 64,
+        "LogEvidence.pattern": 64,
+        "LogEvidence.process_name": 64,
         "Loss.sensor": 64,
         "OomEvidence.process_name": 64,
         "OpaqueBatch.reports": 32 * 1024,
+        "PeerEvidence.address": 64,
         "PlacementEvidence.process_name": 64,
+        "ProcessEvidence.process_name": 64,
         "Report.agent_id": 63,
         "Report.boot_id": 36,
         "RouteId.model": 200,
+        "RunDelayEvidence.neighbour": 255,
+        "ScopeEvidence.address": 64,
+        "ScopeEvidence.executable": 64,
+        "ScopeEvidence.process_name": 64,
+        "ScopeEvidence.scope": 255,
         "SensorCoverage.sensor": 64,
         "SignalEvidence.process_name": 64,
+        "StorageEvidence.filesystem": 32,
+        "StorageEvidence.mount": 255,
         "Subject.name": 1024,
         "XidEvidence.gpu": 64,
         "XidEvidence.process_name": 64,
@@ -42,11 +62,20 @@ TEXT_BYTES: Final[Mapping[str, int]] = MappingProxyType(
 )
 """Message and field -> how many bytes of UTF-8 it may hold."""
 
+WORDS: Final = frozenset({"Capture.name", "Capture.word", "LogEvidence.pattern"})
+"""Fields of the characters a-z, 0-9, dot, underscore and hyphen: ids and closed lists, where no text fits."""
+
+PRINTS: Final = frozenset({"DriftEvidence.print_before", "DriftEvidence.print_now"})
+"""Fields of lower-case hexadecimal digits."""
+
 LIST_ENTRIES: Final[Mapping[str, int]] = MappingProxyType(
     {
         "CaseReport.evidence": 32,
         "CaseReport.reasons": 32,
+        "DriftEvidence.changes": 16,
         "Heartbeat.coverage": 256,
+        "LogEvidence.captures": 6,
+        "MeshEvidence.warnings": 16,
         "OpaqueBatch.reports": 1000,
         "ReportBatch.reports": 1000,
     }

@@ -25,21 +25,22 @@ from escalation.model import (
     Report,
     UnknownEvidence,
 )
-from escalation.wire.limits import INTEGER_MAX, LIST_ENTRIES, PORT_MAX, TEXT_BYTES
+from escalation.wire.limits import INTEGER_MAX, LIST_ENTRIES, PORT_MAX, PRINTS, TEXT_BYTES, WORDS
 
 _U32 = st.integers(0, 2**32 - 1)
 _S32 = st.integers(-(2**31), 2**31 - 1)
 _U64 = st.integers(0, INTEGER_MAX)
+_PORTS = st.integers(0, PORT_MAX)
 _NARROW: dict[str, st.SearchStrategy[int]] = {
-    "ListenerEvidence.port": st.integers(0, PORT_MAX),
     "DeviceOpenEvidence.minor": _U32,
     "DeviceOpenEvidence.errno": _U32,
     "SignalEvidence.signal": _U32,
     "SignalEvidence.code": _S32,
     "SensorCoverage.error": _U32,
     "Heartbeat.open_cases": _U32,
-    "RouteId.port": st.integers(0, PORT_MAX),
     "GpuEvidence.nvml_code": _U32,
+    "PeerEvidence.errno": _U32,
+    "UnitEvidence.exit_status": _U32,
     "XidEvidence.number": _U32,
     "XidEvidence.sources": _U32,
 }
@@ -52,6 +53,10 @@ boot_ids = st.uuids().map(lambda value: BootId(str(value)))
 def texts(field: str) -> st.SearchStrategy[str]:
     """Return text that fits `field`, hostile characters included, NUL and lone surrogates not."""
     limit = TEXT_BYTES[field]
+    if field in WORDS:
+        return st.from_regex(rf"\A(?:[a-z0-9][a-z0-9._-]{{0,{limit - 1}}})?\Z")
+    if field in PRINTS:
+        return st.text("0123456789abcdef", max_size=limit)
     alphabet = st.characters(exclude_characters="\0", categories=None, exclude_categories=["Cs"])
     return st.text(alphabet, max_size=limit).map(lambda value: value.encode()[:limit].decode(errors="ignore"))
 
@@ -143,7 +148,7 @@ def _plain(hint: Any, field: str) -> st.SearchStrategy[Any]:
         case kind if kind is bool:
             return st.booleans()
         case kind if kind is int:
-            return _NARROW.get(field, _U64)
+            return _PORTS if field.endswith(".port") else _NARROW.get(field, _U64)
         case kind if kind is float:
             return st.floats(allow_nan=False, allow_infinity=False)
         case kind:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from hypothesis import given, strategies as st
 
 from escalation import model
-from escalation.evidence_wording import fact, route_name, server_name
+from escalation.evidence_wording import fact, route_name
 from escalation.inert import harmless
 from escalation.model import (
     ActionKind,
@@ -23,33 +24,20 @@ from escalation.model import (
     State,
 )
 from escalation.quantities import duration, signal_name, size
+from escalation.reason_wording import sentence
+from escalation.service_wording import server_name
 from escalation.wording import (
     action_headline,
     blindness,
     coverage_words,
     headline,
     loss_words,
-    sentence,
     severity_symbol,
     state_sentence,
     why_not_approvable,
 )
 
-EVIDENCE = st.one_of(
-    st.from_type(model.DeviceOpenEvidence),
-    st.from_type(model.OomEvidence),
-    st.from_type(model.SignalEvidence),
-    st.from_type(model.ListenerEvidence),
-    st.from_type(model.BlindEvidence),
-    st.from_type(model.RouteEvidence),
-    st.from_type(model.FlightEvidence),
-    st.from_type(model.PromptSizeEvidence),
-    st.from_type(model.MemoryEvidence),
-    st.from_type(model.PlacementEvidence),
-    st.from_type(model.GpuEvidence),
-    st.from_type(model.XidEvidence),
-    st.from_type(model.UnknownEvidence),
-)
+EVIDENCE = st.one_of(*(st.from_type(kind) for kind in get_args(model.Evidence)))
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,9 @@ REMEDIES: Final[tuple[Remedy, ...]] = (
 )
 
 _BY_FAULT_CLASS: Final = {remedy.fault_class: remedy for remedy in REMEDIES}
+_UNKNOWN: Final = _BY_FAULT_CLASS[FaultClass.UNKNOWN]
 
 
 def advise(incident: Incident) -> Advice:
     """Return what the playbook says about `incident`."""
-    return _BY_FAULT_CLASS[incident.fault_class].advise(incident)
+    return _BY_FAULT_CLASS.get(incident.fault_class, _UNKNOWN).advise(incident)

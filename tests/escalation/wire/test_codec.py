@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import random
+import re
 import time
 import tracemalloc
+import typing
 from typing import Any
 
 import pytest
@@ -52,7 +55,7 @@ from escalation.wire.codec import (
     peek,
     split,
 )
-from escalation.wire.fields import Names, fit
+from escalation.wire.fields import Names, fit, fit_digits, fit_word
 from escalation.wire.limits import BATCH_BYTES, BATCH_REPORTS, LIST_ENTRIES, REPORT_BYTES, TEXT_BYTES
 from escalation.wire.strategies import outsized_reports, reports
 
@@ -172,6 +175,34 @@ def test_bytes_that_are_no_text_are_written_as_escapes() -> None:
             "Heartbeat.coverage: 257 entries, at most 256",
         ),
         (lambda m: setattr(m.loss, "count", 2**63), "Loss.count: is"),
+        (
+            lambda m: m.case_report.evidence.add(log=pb.LogEvidence(pattern="The user asked: why")),
+            "LogEvidence.pattern: is no word of a-z, 0-9, dot, underscore and hyphen",
+        ),
+        (
+            lambda m: m.case_report.evidence.add(log=pb.LogEvidence(captures=[pb.Capture(name="a b")])),
+            "Capture.name: is no word",
+        ),
+        (
+            lambda m: m.case_report.evidence.add(log=pb.LogEvidence(captures=[pb.Capture(word="Sk-1")])),
+            "Capture.word: is no word",
+        ),
+        (
+            lambda m: m.case_report.evidence.add(log=pb.LogEvidence(captures=[pb.Capture()] * 7)),
+            "LogEvidence.captures: 7 entries, at most 6",
+        ),
+        (
+            lambda m: m.case_report.evidence.add(drift=pb.DriftEvidence(print_now="--api-key x")),
+            "DriftEvidence.print_now: is no lower-case hexadecimal digits",
+        ),
+        (
+            lambda m: m.case_report.evidence.add(peer=pb.PeerEvidence(port=65536)),
+            "PeerEvidence.port: is 65536, must be 0 to 65535",
+        ),
+        (
+            lambda m: m.case_report.evidence.add(pressure=pb.PressureEvidence(some_percent=math.inf)),
+            "PressureEvidence.some_percent: is inf, must be a finite number",
+        ),
     ],
 )
 def test_names_the_field_and_its_limit(spoil: Any, complaint: str) -> None:
@@ -181,6 +212,22 @@ def test_names_the_field_and_its_limit(spoil: Any, complaint: str) -> None:
     with pytest.raises(WireError) as caught:
         decode(message.SerializeToString())
     assert str(caught.value).startswith(complaint)
+
+
+@pytest.mark.parametrize("text", ["The user asked: why", "Sk-1", "a\nb", ".hidden", "x" * 65, "\udc80", "ü"])
+def test_what_is_no_word_is_sent_as_its_hash(text: str) -> None:
+    """Where ids and closed lists are sent no text fits, and two texts stay two."""
+    sent, other = fit_word("LogEvidence.pattern", text), fit_word("LogEvidence.pattern", text + " ")
+    assert re.fullmatch("x-[0-9a-f]{16}", sent)
+    assert sent != other
+    assert re.fullmatch("[0-9a-f]{16}", fit_digits("DriftEvidence.print_now", text))
+
+
+def test_a_word_is_sent_as_it_is() -> None:
+    """Ids of patterns, enumerated words and prints pass unchanged; nothing at all does too."""
+    for each in ("", "vllm.shm-broadcast_60s", "x" * 64):
+        assert fit_word("LogEvidence.pattern", each) == each
+    assert fit_digits("DriftEvidence.print_now", "00ff") == "00ff"
 
 
 def test_refuses_an_oversized_report_before_reading_it() -> None:
@@ -217,6 +264,43 @@ def test_the_largest_report_that_can_be_written_fits() -> None:
         payload = encode(dataclasses.replace(ONE, body=body))
         assert REPORT_BYTES // 8 < len(payload) <= REPORT_BYTES
         assert decode(payload).sequence == ONE.sequence
+
+
+def _largest(kind: Any) -> Any:
+    """Return a value of `kind` with every text, list and number at its limit."""
+    fields = {}
+    for name, hint in typing.get_type_hints(kind).items():
+        where = f"{kind.__name__}.{name}"
+        options = typing.get_args(hint) or (hint,)
+        match options[0]:
+            case inner if where in LIST_ENTRIES:
+                fields[name] = (
+                    tuple(inner)[:300] if issubclass(inner, enum.Enum) else (_largest(inner),) * 300
+                )
+            case inner if where in TEXT_BYTES:
+                fields[name] = "a" * TEXT_BYTES[where]
+            case inner if dataclasses.is_dataclass(inner):
+                fields[name] = _largest(inner)
+            case inner if issubclass(inner, enum.Enum):
+                fields[name] = list(inner)[-1]
+            case inner:
+                fields[name] = inner(0.1) if inner is float else inner(2**63 - 1)
+    return kind(**fields)
+
+
+@pytest.mark.parametrize("kind", model.EVIDENCE_KINDS.values(), ids=list(model.EVIDENCE_KINDS))
+def test_the_largest_evidence_of_each_kind_fits_a_report(kind: Any) -> None:
+    """A case full of it, its names at their limits, is within the size of a report."""
+    case = ONE.body
+    assert isinstance(case, CaseReport)
+    full = dataclasses.replace(
+        case,
+        subject=Subject(SubjectKind.UNIT, "n" * 5000),
+        target=Subject(SubjectKind.UNIT, "n" * 5000),
+        reasons=tuple(Reason(ReasonCode.NO_VIOLATION_SINCE, 2**63, n + 0.1, 0.1) for n in range(1000)),
+        evidence=(_largest(kind),) * 1000,
+    )
+    assert len(encode(dataclasses.replace(ONE, body=full))) <= REPORT_BYTES
 
 
 def test_a_number_of_a_newer_enum_is_unknown_and_kept() -> None:

@@ -25,11 +25,11 @@ from escalation.model import (
     Report,
     UnknownEvidence,
 )
+from escalation.reason_wording import sentence
 from escalation.server import incidents
 from escalation.server.playbook.registry import advise
 from escalation.server.testing import START_NS
 from escalation.wire.codec import decode, encode
-from escalation.wording import sentence
 
 _LOOK = frozenset({ActionKind.INSPECT})
 _CEILINGS: Mapping[FaultClass, frozenset[ActionKind]] = {
