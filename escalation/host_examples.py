@@ -64,6 +64,7 @@ class Example:
     reasons: tuple[Reason, ...]
     evidence: tuple[Evidence, ...]
     target: Subject | None = None
+    pid: int | None = None
 
 
 _CONTAINER: Final = Subject(SubjectKind.CONTAINER, "4f" * 32)
@@ -162,6 +163,7 @@ HOST_EXAMPLES: Final[Mapping[FaultClass, Example]] = {
     FaultClass.PROCESS_FD_EXHAUSTED: Example(
         severity=Severity.MEDIUM,
         subject=Subject(SubjectKind.UNIT, "litellm.service"),
+        pid=812,
         reasons=(
             Reason(ReasonCode.DESCRIPTORS_REFUSED, count=311, threshold=5, window_s=60),
             Reason(ReasonCode.DESCRIPTOR_LIMIT_REACHED, count=1024),
@@ -180,6 +182,7 @@ HOST_EXAMPLES: Final[Mapping[FaultClass, Example]] = {
     FaultClass.PROCESS_NOT_ANSWERING: Example(
         severity=Severity.HIGH,
         subject=_VLLM,
+        pid=4711,
         reasons=(
             Reason(ReasonCode.BACKLOG_NOT_TAKEN, count=14, window_s=60),
             Reason(ReasonCode.PROCESS_STOPPED),

@@ -465,7 +465,11 @@ def an_entry(
         subject=subject or example.subject,
         target=example.target,
         severity=example.severity,
-        incarnation=Incarnation("5d1f0f0e-0000-4000-8000-000000000001"),
+        incarnation=Incarnation(
+            "5d1f0f0e-0000-4000-8000-000000000001",
+            pid=example.pid,
+            start_ticks=881_204 if example.pid else None,
+        ),
         case_id=CaseId(f"case-{number}"),
         open=True,
         first_seen_ns=A_MOMENT_NS,

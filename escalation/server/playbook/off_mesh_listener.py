@@ -9,7 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from escalation.model import Action, ActionKind, Advice, Incident, ListenerEvidence, Verification
+from escalation.model import (
+    Action,
+    ActionKind,
+    Advice,
+    Incident,
+    ListenerEvidence,
+    ReasonCode,
+    Verification,
+)
+from escalation.server.playbook import steps
 from escalation.server.playbook.names import acted_on, container_id
 
 
@@ -38,18 +47,26 @@ def advise(incident: Incident) -> Advice:
     """Return: bind it to loopback or to the mesh, with the setting of that server where it is recognised."""
     target = acted_on(incident)
     listener = _listener(incident)
-    if (container := container_id(target)) is not None:
-        command: tuple[str, ...] = (
-            "docker", "inspect", "--format", "{{json .HostConfig.PortBindings}}", container,
-        )  # fmt: skip
-        how = "publish the port on 127.0.0.1 or on the mesh address (-p 127.0.0.1:PORT:PORT) and recreate it"
+    port = listener.port if listener is not None and 0 < listener.port < 65_536 else None
+    container = container_id(target)
+    command: tuple[str, ...]
+    if container is not None or _is_published(incident, listener):
+        number = port or "PORT"
+        how = (
+            f"publish its port on loopback (-p 127.0.0.1:{number}:{number}) or on this host's own address in "
+            f"the mesh (-p 100.x.y.z:{number}:{number}), and make the container anew"
+        )
+        if container is not None:
+            command = ("docker", "inspect", "--format", "{{json .HostConfig.PortBindings}}", container)
+        else:
+            command = ("docker", "ps", "--no-trunc", *((f"--filter=publish={port}",) if port else ()))
     else:
         how = "bind it to 127.0.0.1 or to the mesh address in its configuration and restart it"
-        command = ("ss", "-H", "-l", "-t", "-n", "-p")
-        if listener is not None and 0 < listener.port < 65_536:
-            command = (*command, f"sport = :{listener.port}")
+        command = ("ss", "-H", "-l", "-t", "-n", "-p", *((f"sport = :{port}",) if port else ()))
     server = _recognised(listener)
     summary = f"Close it to all but this host and the mesh: {how}."
+    if steps.has_reason(incident, ReasonCode.NOT_EXPECTED_HERE):
+        summary = f"Find out first who started it: nothing has listened here before. {summary}"
     if server is not None:
         summary += f" It looks like {server.name}: {server.setting}."
     return Advice(
@@ -69,6 +86,12 @@ def advise(incident: Incident) -> Advice:
             quiet_s=600,
         ),
     )
+
+
+def _is_published(incident: Incident, listener: ListenerEvidence | None) -> bool:
+    """Return whether Docker holds the port for a container."""
+    by_name = listener is not None and listener.process_name.startswith("docker-pr")
+    return by_name or steps.has_reason(incident, ReasonCode.PUBLISHED_BY_PROXY)
 
 
 def _listener(incident: Incident) -> ListenerEvidence | None:

@@ -1,13 +1,14 @@
-"""distributed.rank_stall: a model that runs over two hosts has stalled, and both of them show it.
+"""distributed.rank_stall: a model that runs over several ranks has stalled: one waits for another for ever.
 
-One rank waits for another that does not come; there is no error anywhere. Only a restart of all ranks ends
-it, and prompts that are as large bring it back.
+There is no error anywhere; two hosts that stall together show it, or one whose log speaks of a broadcast that
+does not come while its tokens stand still. Only a restart of all ranks together ends it, and prompts that are
+as large bring it back.
 """
 
 from __future__ import annotations
 
 from escalation.model import Action, Advice, Incident, ReasonCode, Verification
-from escalation.server.playbook import serving
+from escalation.server.playbook import serving, steps
 from escalation.server.playbook.names import acted_on
 
 _PROOF = (
@@ -19,8 +20,16 @@ _PROOF = (
 def advise(incident: Incident) -> Advice:
     """Return: restart all ranks together, from the one that serves; look, where that has no safe name."""
     restart = serving.restart_command(incident)
-    agree = any(reason.code is ReasonCode.TWO_HOSTS_AGREE for reason in incident.reasons)
-    if restart is None or not agree or not serving.has_second_witness(incident):
+    agree = steps.has_reason(incident, ReasonCode.TWO_HOSTS_AGREE) or (
+        steps.has_reason(incident, ReasonCode.BROADCAST_BLOCKED, ReasonCode.LOG_LINE_MATCHES)
+        and steps.has_reason(
+            incident,
+            ReasonCode.TOKEN_COUNTERS_FLAT,
+            ReasonCode.NO_BYTES_WHILE_IN_FLIGHT,
+            ReasonCode.METRICS_AGREE,
+        )
+    )
+    if restart is None or not agree or steps.is_only_a_note(incident):
         return serving.look(
             incident,
             summary=(
@@ -34,8 +43,9 @@ def advise(incident: Incident) -> Advice:
     return Advice(
         action=Action(kind=kind, host=incident.agent_id, target=acted_on(incident), command=command),
         summary=(
-            "Restart all ranks of the model together: stop the others first, on the other host, then run the "
-            "command here, then start the others. A rank that is left over hangs the next start."
+            "Restart all ranks of the model together: stop the others first, on every other host, then run "
+            "the command here, then start the others. A rank that is left over hangs the next start. Where "
+            "Ray joins them, ask ray status before and after: all nodes have to be there."
         ),
         risk=(
             "Every request and session of the model is lost on both hosts, and it is loaded again on both, "

@@ -365,7 +365,7 @@ def test_no_text_from_a_host_reaches_a_command_or_the_advice_unchecked(
     incident = _incident(fault_class, subject, _listener(port, process), _oom(), target=target)
     advice = advise(incident)
     for word in advice.action.command:
-        assert re.fullmatch(r"[A-Za-z0-9_.,:;@=/\\{} -]+", word), word
+        assert re.fullmatch(r"[A-Za-z0-9_.,:;@=/%\[\]\\{} -]+", word), word
     assert shlex.split(shlex.join(advice.action.command)) == list(advice.action.command)
     texts = (advice.summary, advice.risk, advice.will_not_fix, advice.verification.text)
     assert all(re.fullmatch(r"[ -~]+", text) for text in texts)
