@@ -32,6 +32,7 @@ from escalation.wording import (
     coverage_words,
     headline,
     loss_words,
+    marked,
     state_sentence,
     why_not_approvable,
 )
@@ -130,6 +131,7 @@ class EntryView:
     cured_before: CuredBefore
     explained_by: str | None = None
     explains: tuple[ConsequenceView, ...] = ()
+    drill: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +152,7 @@ class IncidentView:
     reasons: tuple[str, ...]
     evidence: tuple[dict[str, Scalar], ...]
     explained_by: str | None = None
+    drill: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +221,7 @@ def entry_view(entry: Entry) -> EntryView:
         incident_id=shown(incident.id),
         host=shown(incident.agent_id),
         fault_class=_fault_name(incident),
-        headline=headline(incident.fault_class, incident.fault_number),
+        headline=_headline(incident),
         severity=incident.severity.value,
         subject=_subject(incident.subject),
         summary=shown(advice.summary),
@@ -229,7 +232,7 @@ def entry_view(entry: Entry) -> EntryView:
         incident_open=incident.open,
         state=recommendation.state.value,
         state_means=state_sentence(recommendation.state, approvers=len(recommendation.approvers)),
-        action=action_view(advice.action),
+        action=action_view(advice.action, drill=incident.drill),
         risk=shown(advice.risk),
         will_not_fix=shown(advice.will_not_fix),
         verify=shown(advice.verification.text),
@@ -251,6 +254,7 @@ def entry_view(entry: Entry) -> EntryView:
         cured_before=CuredBefore(entry.cured, entry.tried),
         explained_by=_shown_or_none(incident.explained_by),
         explains=tuple(_consequence(each) for each in entry.explains),
+        drill=incident.drill,
     )
 
 
@@ -259,15 +263,15 @@ def _consequence(incident: Incident) -> ConsequenceView:
         incident_id=shown(incident.id),
         host=shown(incident.agent_id),
         fault_class=_fault_name(incident),
-        headline=headline(incident.fault_class, incident.fault_number),
+        headline=_headline(incident),
         subject=_subject(incident.subject),
     )
 
 
-def action_view(action: Action) -> ActionView:
+def action_view(action: Action, *, drill: bool = False) -> ActionView:
     """Return an action whole, or say that it cannot be shown so."""
     whole = all(harmless(element) for element in action.command)
-    refusal = why_not_approvable(action.kind)
+    refusal = why_not_approvable(action.kind, drill=drill)
     if not whole:
         refusal = "its command holds characters that cannot be shown as they are"
     return ActionView(
@@ -314,7 +318,7 @@ def incident_view(incident: Incident) -> IncidentView:
         id=shown(incident.id),
         host=shown(incident.agent_id),
         fault_class=_fault_name(incident),
-        headline=headline(incident.fault_class, incident.fault_number),
+        headline=_headline(incident),
         severity=incident.severity.value,
         subject=_subject(incident.subject),
         open=incident.open,
@@ -325,6 +329,7 @@ def incident_view(incident: Incident) -> IncidentView:
         reasons=tuple(sentence(reason) for reason in incident.reasons),
         evidence=tuple(evidence_view(evidence) for evidence in incident.evidence),
         explained_by=_shown_or_none(incident.explained_by),
+        drill=incident.drill,
     )
 
 
@@ -373,6 +378,10 @@ def audit_view(entry: AuditEntry) -> AuditView:
         previous=entry.previous,
         digest=entry.digest,
     )
+
+
+def _headline(incident: Incident) -> str:
+    return marked(headline(incident.fault_class, incident.fault_number), drill=incident.drill)
 
 
 def _fault_name(incident: Incident) -> str:

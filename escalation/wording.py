@@ -134,6 +134,11 @@ def headline(  # noqa: C901, PLR0912, PLR0915 -- one case per class, checked com
             assert_never(fault_class)
 
 
+def marked(words: str, *, drill: bool) -> str:
+    """Return `words` with the mark of a drill in front of them, where they are about one."""
+    return f"DRILL {words}" if drill else words
+
+
 def severity_symbol(severity: Severity) -> str:
     """Return one character that tells severities apart without colour."""
     match severity:
@@ -176,8 +181,10 @@ def state_sentence(state: State, *, approvers: int = 0) -> str:
             assert_never(state)
 
 
-def why_not_approvable(kind: ActionKind) -> str | None:
+def why_not_approvable(kind: ActionKind, *, drill: bool = False) -> str | None:
     """Return why an action of this kind can never be approved here, or None when it can be."""
+    if drill:
+        return "this is a drill: nothing is broken, so there is nothing to carry out"
     match kind:
         case ActionKind.HUMAN:
             return "this is work for a person at the machine; it is described here, never approved here"

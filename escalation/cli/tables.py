@@ -20,6 +20,7 @@ from escalation.cli.text import STYLES, on_terminal, severity_words, wants_colou
 from escalation.inert import guarded
 from escalation.quantities import duration
 from escalation.view import EntryView, HostView, IncidentView, SubjectView
+from escalation.wording import marked
 
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 _SHORT_ID: Final = 8
@@ -58,7 +59,7 @@ def queue_table(entries: Sequence[EntryView], *, now: datetime | None = None) ->
                 severity_words(each.severity),
                 each.state,
                 each.host,
-                each.fault_class,
+                marked(each.fault_class, drill=each.drill),
                 _subject(each.subject, short=now is not None),
                 str(each.count),
                 _when(each.last_seen, now),
@@ -81,7 +82,7 @@ def incident_table(incidents: Sequence[IncidentView], *, now: datetime | None = 
                 severity_words(each.severity),
                 _standing(each),
                 each.host,
-                each.fault_class,
+                marked(each.fault_class, drill=each.drill),
                 _subject(each.subject, short=now is not None),
                 str(each.count),
                 _when(each.first_seen, now),

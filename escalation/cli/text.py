@@ -164,6 +164,11 @@ def _next_step(entry: EntryView) -> list[str]:
             f"  nanobotctl approve {entry.id} --reason '...'",
             f"  nanobotctl reject {entry.id} --reason '...'",
         ]
+    if entry.state == "proposed" and entry.drill:
+        return [
+            "A drill: it clears when the drill ends. Sooner:",
+            f"  nanobotctl reject {entry.id} --reason '...'",
+        ]
     if entry.state == "proposed":
         return ["When a person has dealt with it:", f"  nanobotctl reject {entry.id} --reason '...'"]
     if entry.state == "approved":

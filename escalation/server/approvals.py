@@ -200,6 +200,11 @@ def _approve(
     _require(recommendation, State.PROPOSED, "be approved")
     if _too_late(recommendation.created_ns, recommendation.approve_by_ns, now_ns):
         raise Expired(f"recommendation {recommendation.id}: the time to approve it is over")
+    if incident.drill:
+        raise Refused(
+            f"recommendation {recommendation.id} is of a drill: nothing is broken, and nothing to be done; "
+            "it can be rejected, or left until the drill ends"
+        )
     if action.kind is ActionKind.HUMAN:
         raise Refused(
             f"recommendation {recommendation.id} describes work that a person does by their own judgement; "

@@ -54,7 +54,7 @@ _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensu
 def digest_of(action: Action, incident: Incident) -> str:
     """Return the SHA-256, in hex, of what an approval of `action` for `incident` is bound to."""
     life = incident.incarnation
-    bound = {
+    bound: dict[str, object] = {
         "version": 1,
         "incident": incident.id,
         "case": incident.case_id,
@@ -65,6 +65,8 @@ def digest_of(action: Action, incident: Incident) -> str:
         "evidence": sorted({_identity(evidence) for evidence in incident.evidence}, key=repr),
         "incarnation": [life.kernel_boot_id, life.container_id, life.pid, life.start_ticks],
     }
+    if incident.drill:
+        bound["drill"] = True
     return hashlib.sha256(_CANONICAL.encode(bound).encode()).hexdigest()
 
 

@@ -90,6 +90,7 @@ def is_same(before: Incident, after: Incident) -> bool:
         before.open
         and after.open
         and before.severity is after.severity
+        and before.drill is after.drill
         and before.target == after.target
         and before.first_seen_ns == after.first_seen_ns
     )

@@ -172,7 +172,7 @@ class Surface:
     async def _approve(self, request: Request) -> Response:
         asked = await _body(request, _Approve)
         entry = await self._desk.entry(request.path_params["id"])
-        if refusal := action_view(entry.recommendation.advice.action).refusal:
+        if refusal := action_view(entry.recommendation.advice.action, drill=entry.incident.drill).refusal:
             raise Refused(f"it cannot be approved: {refusal}")
         decided = await self._desk.approve(
             entry.recommendation.id, person=_person(request), reason=asked.reason.strip(), digest=asked.digest

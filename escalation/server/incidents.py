@@ -1,4 +1,4 @@
-"""Reports of cases become incidents: one open incident per host, fault class and subject.
+"""Reports of cases become incidents: one open incident per host, fault class and subject, and one drill.
 
 Reports may come late, twice or out of order, so folding asks what is known and never assumes a sequence:
 
@@ -8,7 +8,9 @@ Reports may come late, twice or out of order, so folding asks what is known and 
   (an agent that lost its notes) does not hold it open and does not close it;
 - a fault seen after its own case had cleared is a new incident, unless that report is older than the
   clearing;
-- a CLEARED for a case that nobody reported is recorded as an incident that is over.
+- a CLEARED for a case that nobody reported is recorded as an incident that is over;
+- a drill and a real fault of the same class and subject are two incidents. What began as a drill is real as
+  soon as one report of its case says so; what is real never becomes a drill.
 
 An incident's id is made from the identity of the report that opened it: replaying the same reports makes the
 same ids.
@@ -47,6 +49,7 @@ class Key:
     fault_class: FaultClass
     fault_number: int | None
     subject: Subject
+    drill: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +84,14 @@ class Folding:
 
 def key_of(incident: Incident) -> Key:
     """Return the key under which reports fold into `incident` while it is open."""
-    return Key(incident.agent_id, incident.fault_class, incident.fault_number, incident.subject)
+    return Key(
+        incident.agent_id, incident.fault_class, incident.fault_number, incident.subject, incident.drill
+    )
 
 
 def key_of_case(agent_id: AgentId, case: CaseReport) -> Key:
     """Return the key of the incident that `case` belongs to."""
-    return Key(agent_id, case.fault_class, case.fault_number, case.subject)
+    return Key(agent_id, case.fault_class, case.fault_number, case.subject, case.drill)
 
 
 def fold(
@@ -113,7 +118,11 @@ def fold(
             return None
         case, incident = None, None  # the same case id, seen again after it had cleared: another incident
     if incident is not None and incident.open:
-        return _fold_into(incident, case, report, body, clearing=clearing, now_ns=now_ns)
+        turned_real = incident.drill and not body.drill and not clears and standing is None
+        known = replace(incident, drill=False) if turned_real else incident
+        return _fold_into(
+            known, case, report, body, clearing=clearing, now_ns=now_ns, turned_real=turned_real
+        )
     if clears and case is not None and incident is not None:
         # Its incident was closed by the case that took it over.
         return Folding(incident, replace(case, clearing=clearing), opened=False, closed=False)
@@ -141,6 +150,7 @@ def _open(report: Report, body: CaseReport, clearing: Clearing | None, now_ns: i
         count=body.count,
         reasons=body.reasons,
         evidence=body.evidence,
+        drill=body.drill,
     )
     case = Case(report.agent_id, body.case_id, incident.id, body.count, clearing)
     return Folding(incident, case, opened=clearing is None, closed=False)
@@ -154,6 +164,7 @@ def _fold_into(
     *,
     clearing: Clearing | None,
     now_ns: int,
+    turned_real: bool = False,
 ) -> Folding | None:
     counted = case.count if case is not None else 0
     folded = replace(
@@ -176,7 +187,7 @@ def _fold_into(
             evidence=body.evidence or incident.evidence,
         )
     known = Case(report.agent_id, body.case_id, incident.id, max(counted, body.count), clearing)
-    if folded == incident and known == case:
+    if folded == incident and known == case and not turned_real:
         return None
     return Folding(folded, known, opened=False, closed=closed)
 

@@ -263,6 +263,7 @@ def _queue(ledger: Ledger, *, states: frozenset[State]) -> Sequence[Entry]:
         entries,
         key=lambda entry: (
             -SEVERITY_ORDER.index(entry.incident.severity),
+            entry.incident.drill,
             entry.recommendation.created_ns,
             entry.recommendation.id,
         ),

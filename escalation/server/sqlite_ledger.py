@@ -34,7 +34,7 @@ _CACHED: Final = 4096
 
 _KEY_COLUMNS: Final = (
     "agent_id = ? AND fault_class = ? AND ifnull(fault_number, -1) = ? "
-    "AND subject_kind = ? AND subject_name = ?"
+    "AND subject_kind = ? AND subject_name = ? AND drill = ?"
 )
 
 
@@ -230,6 +230,9 @@ class SqliteLedger:
     def put_incident(self, incident: Incident) -> None:
         """Keep the incident as it now is."""
         key = key_of(incident)
+        before = self._incidents.get(incident.id)
+        if before is not None and before.drill is not incident.drill:
+            self._open.pop(key_of(before), None)
         self._incidents[incident.id] = incident
         if incident.open:
             self._open[key] = incident.id
@@ -271,10 +274,18 @@ class SqliteLedger:
         # Those that closed go first: the one that takes a key over may be among the others.
         dirty = sorted((self._incidents[each] for each in self._dirty_incidents), key=lambda each: each.open)
         self._db.executemany(
-            "INSERT INTO incidents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-            "open = excluded.open, last_seen_ns = excluded.last_seen_ns, value = excluded.value",
+            "INSERT INTO incidents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+            "open = excluded.open, last_seen_ns = excluded.last_seen_ns, value = excluded.value, "
+            "drill = excluded.drill",
             [
-                (incident.id, *_key_columns(incident), incident.open, incident.last_seen_ns, value)
+                (
+                    incident.id,
+                    *_key_columns(incident),
+                    incident.open,
+                    incident.last_seen_ns,
+                    value,
+                    incident.drill,
+                )
                 for incident, value in ((each, rows.dump_incident(each)) for each in dirty)
             ],
         )
@@ -414,9 +425,9 @@ class SqliteLedger:
         return [AuditEntry(*row) for row in found]
 
 
-def _key_values(key: Key) -> tuple[str, str, int, str, str]:
+def _key_values(key: Key) -> tuple[str, str, int, str, str, bool]:
     number = -1 if key.fault_number is None else key.fault_number
-    return key.agent_id, key.fault_class, number, key.subject.kind, key.subject.name
+    return key.agent_id, key.fault_class, number, key.subject.kind, key.subject.name, key.drill
 
 
 def _key_columns(incident: Incident) -> tuple[str, str, int | None, str, str]:

@@ -29,6 +29,7 @@ from escalation.server import approvals, audit, binding, causes, coverage, host_
 from escalation.server.desk import Entry, NotFound
 from escalation.server.playbook.registry import advise
 from escalation.server.store import Delivery, Ledger
+from escalation.wording import marked
 
 _RELATED_AT_MOST: Final = 2000
 """How many open incidents are looked through for a common cause: the newest."""
@@ -256,14 +257,10 @@ class _Work:
         known = ledger.incident(folding.incident.id)
         ledger.put_incident(folding.incident)
         ledger.put_case(folding.case)
-        if known is None:
-            verb = "incident.opened" if folding.opened else "incident.recorded"
-            self.note(verb, folding.incident.id, f"{folding.incident.fault_class} on {report.agent_id}")
+        self._note_folding(known, folding)
         if folding.opened:
             for done in ledger.done_with_key(incidents.key_of(folding.incident)):
                 self.step(done, _incident_of(ledger, done), approvals.FaultReturned())
-        if folding.closed:
-            self.note("incident.cleared", folding.incident.id, "")
         if not causes.is_agreement(folding.incident):
             repeats = known is not None and host_causes.is_same(known, folding.incident)
             self.relate(folding.incident, repeats=repeats)
@@ -277,11 +274,25 @@ class _Work:
             self.follow(now)
         return True
 
+    def _note_folding(self, known: Incident | None, folding: incidents.Folding) -> None:
+        incident = folding.incident
+        if known is None:
+            verb = "incident.opened" if folding.opened else "incident.recorded"
+            what = marked(incident.fault_class, drill=incident.drill)
+            self.note(verb, incident.id, f"{what} on {incident.agent_id}")
+        elif known.drill and not incident.drill:
+            self.note("incident.is_no_drill", incident.id, "")
+        if folding.closed:
+            self.note("incident.cleared", incident.id, "")
+
     def relate(self, incident: Incident, *, repeats: bool = False) -> None:
         """Find out anew what has one cause among the open incidents of the same model and host.
 
-        What only repeats itself changes nothing among the incidents of its host.
+        What only repeats itself changes nothing among the incidents of its host. A drill has no cause and no
+        consequence: it stands alone, and nothing is explained by it.
         """
+        if incident.drill:
+            return
         model = causes.model_of(incident) if incident.fault_class in causes.RELATED else ""
         related = self._open_of_model(model) if model else []
         if model and self._agree(related, incident):
@@ -325,7 +336,7 @@ class _Work:
 
     def _open_on_host(self, agent_id: AgentId) -> list[Incident]:
         related = self._ledger.open_of(host_causes.RELATED, limit=_RELATED_AT_MOST)
-        return [each for each in related if each.agent_id == agent_id]
+        return [each for each in related if each.agent_id == agent_id and not each.drill]
 
     def _agree(self, related: list[Incident], incident: Incident) -> bool:
         """Open, update or clear what hosts agree on, and tell whether; `incident` is what has changed."""
@@ -343,7 +354,7 @@ class _Work:
 
     def _open_of_model(self, model: str) -> list[Incident]:
         related = self._ledger.open_of(causes.RELATED, limit=_RELATED_AT_MOST)
-        return [each for each in related if causes.model_of(each) == model]
+        return [each for each in related if causes.model_of(each) == model and not each.drill]
 
     def _is_rejected(self, incident: Incident) -> bool:
         newest = self._ledger.recommendations(incident.id)[-1:]
@@ -419,6 +430,7 @@ def _same_ground(before: Incident, after: Incident) -> bool:
     return (
         before.open
         and after.open
+        and before.drill is after.drill
         and before.case_id == after.case_id
         and before.incarnation == after.incarnation
         and before.target == after.target

@@ -391,3 +391,20 @@ def test_a_reader_that_leaves_is_no_accident(ctl: Ctl, served: Any) -> None:
     finished = subprocess.run(["bash", "-c", line], capture_output=True, check=False, timeout=30)
     assert finished.stdout == b'[{"host":"'
     assert finished.stderr == b""
+
+
+def test_a_drill_is_marked_in_every_list_and_cannot_be_approved(ctl: Ctl, served: Any) -> None:
+    """The queue, the incidents and the entry say so; approving is refused, rejecting is not."""
+    entry_id = served.call(served.desk.opened(drill=True)).recommendation.id
+    assert "DRILL gpu.access_revoked" in ctl("queue").out
+    assert "DRILL gpu.access_revoked" in ctl("incidents").out
+    assert ctl("queue", "--json").json[0]["drill"] is True
+    shown = ctl("show", entry_id).out
+    assert "  DRILL GPU access was taken away" in shown.splitlines()[0]
+    assert "cannot be approved: this is a drill" in shown
+    assert "A drill: it clears when the drill ends." in shown
+    assert "nanobotctl approve" not in shown
+    refused = ctl("approve", entry_id, "--reason", "x", "--yes")
+    assert refused.code == 5
+    assert "this is a drill" in refused.err
+    assert ctl("reject", entry_id, "--reason", "seen").code == 0

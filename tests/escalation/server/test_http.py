@@ -539,3 +539,27 @@ def test_every_route_stands_in_the_reference() -> None:
     assert rows == {
         (method, path, "-" if role == "open" else role) for (method, path), (role, _) in TABLE.items()
     }
+
+
+async def test_a_drill_is_marked_on_every_page_and_in_the_api(house: House) -> None:
+    """Whoever looks sees that it is one, and is offered no approval; a real fault has no such mark."""
+    entry = await house.desk.opened(drill=True)
+    entry_id = entry.recommendation.id
+    for path in ("/", f"/q/{entry_id}"):
+        page = await house.get(path)
+        assert '<span class="drill">DRILL</span>' in page.text
+        assert "nanobotctl approve" not in page.text
+    assert "Cannot be approved:</strong> this is a drill" in page.text
+    (listed,) = (await house.get("/api/v1/queue")).json()["entries"]
+    (incident,) = (await house.get("/api/v1/incidents")).json()["incidents"]
+    for body in (listed, incident, (await house.get(f"/api/v1/queue/{entry_id}")).json()):
+        assert body["drill"] is True
+        assert body["headline"].startswith("DRILL ")
+    body = {"reason": "x", "digest": entry.recommendation.digest}
+    refused = await house.post(f"/api/v1/queue/{entry_id}/approve", body)
+    assert refused.status_code == 409
+    assert "this is a drill" in refused.json()["error"]["message"]
+
+    await house.desk.cleared(drill=True)
+    await house.desk.opened(case_id="case-2")
+    assert "DRILL" not in (await house.get("/")).text
