@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from probes.gpu.facts import Absence, DriverFacts, GpuFacts, GpuIdentity, ProcessKind, XidFacts
 from probes.http.facts import ExchangeFacts, FlightFacts, UnobservedFacts
+from probes.observed.logs import LogCapture as LogCapture, LogLine as LogLine, Sessions as Sessions
 from probes.origin import (
     CgroupId as CgroupId,
     Instant as Instant,
@@ -349,5 +350,7 @@ Observation = (
     | ServerUsage
     | Suspended
     | ManagerReloaded
+    | LogLine
+    | Sessions
     | Gap
 )
