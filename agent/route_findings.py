@@ -22,9 +22,13 @@ def present(
     count: int,
     reasons: Sequence[Reason],
     evidence: Evidence,
+    also: Sequence[Evidence] = (),
     lifebound: bool = False,
 ) -> Finding:
-    """Return the word that `fault` was seen; an action would act on the container or unit that serves."""
+    """Return the word that `fault` was seen; an action would act on the container or unit that serves.
+
+    `also` is what further witnesses say.
+    """
     return Finding(
         verdict=Verdict.PRESENT,
         fault_class=fault,
@@ -37,7 +41,7 @@ def present(
         lifebound=lifebound,
         count=count,
         reasons=tuple(reasons),
-        evidence=(evidence,),
+        evidence=(evidence, *also),
     )
 
 

@@ -72,6 +72,12 @@ class PortMemory:
         self.gave_up = 0
         self.flights.clear()
 
+    def works(self, now_ns: int) -> None:
+        """Begin the silence anew: the engine gave a sign of life elsewhere than on the wire."""
+        self.alive_ns = max(self.alive_ns or 0, now_ns)
+        self.laid_to = None
+        self.gave_up = 0
+
     def ended(self, facts: ExchangeFacts) -> None:
         """Take note of an exchange's end."""
         now_ns = facts.at_ns

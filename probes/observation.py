@@ -14,6 +14,12 @@ from dataclasses import dataclass
 from probes.gpu.facts import Absence, DriverFacts, GpuFacts, GpuIdentity, ProcessKind, XidFacts
 from probes.http.facts import ExchangeFacts, FlightFacts, UnobservedFacts
 from probes.observed.logs import LogCapture as LogCapture, LogLine as LogLine, Sessions as Sessions
+from probes.observed.server_metrics import (
+    AskingFailed as AskingFailed,
+    GaugeRead as GaugeRead,
+    ServerGauge as ServerGauge,
+    ServerMetrics as ServerMetrics,
+)
 from probes.origin import (
     CgroupId as CgroupId,
     Instant as Instant,
@@ -352,5 +358,6 @@ Observation = (
     | ManagerReloaded
     | LogLine
     | Sessions
+    | ServerMetrics
     | Gap
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from probes.gpu import sensor as gpu
-from probes.host import clock, listeners, manager, pressure, servers, suspend
+from probes.host import clock, listeners, manager, pressure, server_metrics, servers, suspend
 from probes.host.cgroups import CgroupMounts, CgroupPaths, find_mounts
 from probes.host.identity import Identifier
 from probes.host.memory import MemoryFiles
@@ -85,6 +85,10 @@ def _host_memory(_: Surroundings) -> Sensor:
     return pressure.MemorySensor()
 
 
+def _host_server_metrics(host: Surroundings) -> Sensor:
+    return server_metrics.ServerMetricsSensor(endpoints=host.settings.metrics_endpoints)
+
+
 def _host_servers(host: Surroundings) -> Sensor:
     return servers.ServersSensor(identifier=host.identifier, root=host.mounts.unified)
 
@@ -116,6 +120,7 @@ SENSORS: tuple[SensorSpec, ...] = (
     SensorSpec(listeners.NAME, "every listening TCP socket of the host", 60.0, _host_listeners),
     SensorSpec(manager.NAME, "reloads of the service manager", 0.25, _host_manager),
     SensorSpec(pressure.NAME, "memory that is left, and stalls for want of it", 0.5, _host_memory),
+    SensorSpec(server_metrics.NAME, "numbers that servers tell of themselves", 15.0, _host_server_metrics),
     SensorSpec(servers.NAME, "cores that each model server keeps busy", 5.0, _host_servers),
     SensorSpec(suspend.NAME, "sleep of the host", 0.5, _host_suspend),
     SensorSpec(

@@ -1,9 +1,10 @@
 """F18 gpu.cpu_fallback, F46 transcription.cpu_fallback: what belongs on a GPU computes on the CPU.
 
-No label is believed. Four signs count, each from a sensor of its own, and two of them make a case: the
+No label is believed. Five signs count, each from a sensor of its own, and two of them make a case: the
 server's processes keep many cores busy while it has requests; the driver lists none of them on a GPU; answers
-come several times more slowly than they did while it was listed; its opens of GPU nodes fail. One of the two
-has to be the work itself (cores or pace): a server that does nothing falls back to nothing.
+come several times more slowly than they did while it was listed; its opens of GPU nodes fail; the server says
+itself that nothing of its models lies on a GPU (that it says the contrary proves nothing). One of the two has
+to be the work itself (cores or pace): a server that does nothing falls back to nothing.
 
 What looks alike stays quiet: a server that is declared to be on the CPU or split between both; one that is
 not declared and never was on a GPU; a burst of cores for a prompt, for decoding audio or for loading a model;
@@ -27,6 +28,7 @@ from agent.finding import Finding, Hysteresis, OpenCase, Verdict
 from agent.gpu_lists import GpuLists
 from agent.placement import Placement
 from agent.route_names import MODEL_ROUTES
+from agent.server_numbers import ServerNumbers
 from agent.server_work import Burn, Pace, ServerWork
 from agent.subjects import incarnation_of, place_of, process_name, subject_of, target_of
 from escalation.model import (
@@ -52,7 +54,9 @@ from probes.observation import (
     Origin,
     RequestsInFlight,
     SensorName,
+    ServerGauge,
     ServerKind,
+    ServerMetrics,
     ServerUsage,
 )
 
@@ -60,6 +64,7 @@ DEVICES: Final = SensorName("kernel.device_open")
 GPUS: Final = SensorName("gpu.nvml")
 ROUTES: Final = SensorName("http.routes")
 SERVERS: Final = SensorName("host.servers")
+METRICS: Final = SensorName("host.server_metrics")
 _NEEDED: Final = frozenset({NvidiaDevice.CONTROL, NvidiaDevice.UVM})
 """Without these nothing computes; a single GPU may be excluded on purpose."""
 
@@ -105,12 +110,13 @@ class _Signs:
     slow: Pace | None
     failed_opens: int
     listed: bool | None
+    admits: bool
 
     @property
     def enough(self) -> bool:
         """Whether two signs agree, and one of them is the work itself."""
         at_work = (self.burn is not None) + (self.slow is not None)
-        return at_work > 0 and at_work + self.missing + (self.failed_opens > 0) >= 2
+        return at_work > 0 and at_work + self.missing + (self.failed_opens > 0) + self.admits >= 2
 
 
 class GpuPlacement:
@@ -122,10 +128,11 @@ class GpuPlacement:
         FaultNote(
             fault_class=FaultClass.GPU_CPU_FALLBACK,
             severity=(Severity.HIGH,),
-            sensors=(GPUS, SERVERS, ROUTES, DEVICES),
+            sensors=(GPUS, SERVERS, ROUTES, DEVICES, METRICS),
             opens="Two of: a server's processes keep `cores` busy over `lasting_s` of its requests; no GPU "
             "lists them for `absent_s`; tokens come at less than `slow_fraction` of the pace that they had "
-            "on the GPU; opening the GPU failed within `opens_s`. One of the two is cores or pace.",
+            "on the GPU; opening the GPU failed within `opens_s`; Ollama itself says that nothing of its "
+            "models lies on a GPU. One of the two is cores or pace.",
             quiet="A placement declared `cpu` or `partial`; no declaration, and never seen on a GPU; short "
             "bursts (prompts, tokenising); work beside requests for a model that is declared `cpu`; a server "
             "that a GPU lists.",
@@ -135,7 +142,7 @@ class GpuPlacement:
         FaultNote(
             fault_class=FaultClass.TRANSCRIPTION_CPU_FALLBACK,
             severity=(Severity.MEDIUM,),
-            sensors=(GPUS, SERVERS, ROUTES, DEVICES),
+            sensors=(GPUS, SERVERS, ROUTES, DEVICES, METRICS),
             opens="The same for a server of transcriptions, from `transcription_cores`; its pace is that of "
             "the audio.",
             quiet="The same; voice activity detection and decoding of audio are short bursts.",
@@ -147,6 +154,7 @@ class GpuPlacement:
         self._config = config
         self._around = surroundings
         self._lists = GpuLists()
+        self._numbers = ServerNumbers()
         self._servers: OrderedDict[Subject, _Server] = OrderedDict()
         self._sees = False
 
@@ -177,6 +185,8 @@ class GpuPlacement:
                 if server is not None:
                     listed = self._listed(origin, observation.at)
                     server.work.answered(observation.at, facts, learn=listed is True)
+            case ServerMetrics():
+                self._numbers.take(observation)
             case ServerUsage():
                 return self._measured(observation)
             case _:
@@ -272,6 +282,7 @@ class GpuPlacement:
             slow=server.work.slow(now, config.window_s, config.slow_fraction),
             failed_opens=server.failed_opens if failed else 0,
             listed=listed,
+            admits=self._numbers.number(usage.port, ServerGauge.MODEL_ON_GPU_SHARE, now) == 0.0,
         )
 
     def _transcribes(self, server: _Server, usage: ServerUsage) -> bool:
@@ -297,6 +308,8 @@ class GpuPlacement:
             reasons.append(Reason(code, threshold=config.slow_fraction))
         if signs.failed_opens:
             reasons.append(Reason(ReasonCode.DEVICE_OPENS_FAIL, signs.failed_opens, window_s=config.opens_s))
+        if signs.admits:
+            reasons.append(Reason(ReasonCode.METRICS_AGREE))
         spoken = signs.slow if not transcribes else None
         evidence = PlacementEvidence(
             server=WireServer(usage.origin.server.value),

@@ -22,6 +22,7 @@ from agent.detectors.route_failures import RouteFailures
 from agent.detectors.route_limits import RouteLimits
 from agent.detectors.route_refusals import RouteRefusals
 from agent.detectors.route_stall import RouteStall
+from agent.detectors.ui_answers import UiAnswers
 
 DETECTORS: Final[tuple[type[Detector], ...]] = (
     BlindSensor,
@@ -41,4 +42,5 @@ DETECTORS: Final[tuple[type[Detector], ...]] = (
     RouteLimits,
     RouteRefusals,
     RouteStall,
+    UiAnswers,
 )

@@ -23,6 +23,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.direct_answers import NOTHING_TO_READ, DirectAnswers, is_of_ui
 from agent.finding import Finding, Hysteresis
 from agent.route_answer import TRIVIAL_BYTES, Answer, answer_of
 from agent.route_names import COMPLETING, SENSOR
@@ -95,7 +96,8 @@ class RouteAnswers:
             "(`completion_share_min` on routes that complete text).",
             quiet="Tool calls without content; embeddings, audio and other routes that answer no text; the "
             "empty first chunk of a stream; refusals of a content filter; requests that only load a model; "
-            "probes of at most 8 tokens; a few empty answers among many; greetings count half.",
+            "probes of at most 8 tokens; a few empty answers among many; greetings count half; a user "
+            "interface whose servers answer well (`ui.blank_answers`).",
             clears=_CLEARS,
         ),
         FaultNote(
@@ -132,6 +134,7 @@ class RouteAnswers:
 
     def __init__(self, *, config: Config, surroundings: Surroundings) -> None:
         self._rates = RouteRates(config=config, surroundings=surroundings, signs=tuple(_SIGNS.values()))
+        self._behind = DirectAnswers(window_s=config.window_s)
         self._often = Rule(affected_min=config.affected_min, share_min=config.share_min)
         self._completing = Rule(affected_min=config.affected_min, share_min=config.completion_share_min)
         self._marked = Rule(affected_min=config.affected_min, share_min=config.marked_share_min)
@@ -174,7 +177,8 @@ class RouteAnswers:
             self._rates.unknown(exchange)
             return None
         answer = answer_of(facts)
-        if answer is Answer.UNJUDGED:
+        self._behind.take(exchange)
+        if answer is Answer.UNJUDGED or self._is_the_pages(exchange, answer):
             return None
         if answer is Answer.GOOD:
             self._rates.good(exchange)
@@ -182,6 +186,12 @@ class RouteAnswers:
         return self._rates.bad(
             exchange, _number(answer, facts), rule=self._rule(answer, facts), also=_usage(answer, facts)
         )
+
+    def _is_the_pages(self, exchange: Exchange, answer: Answer) -> bool:
+        """Whether a user interface shows nothing of answers that are there: `ui.blank_answers` says it."""
+        if answer not in NOTHING_TO_READ or not is_of_ui(exchange):
+            return False
+        return self._behind.good_behind(exchange.facts.name, exchange.at.boot_ns) > 0
 
     def _rule(self, answer: Answer, facts: ExchangeFacts) -> Rule:
         if answer is Answer.MARKED:

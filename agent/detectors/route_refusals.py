@@ -7,7 +7,8 @@ must be served once first.
 
 A server is saturated when it refuses requests as busy. Being slow or full without refusing is no fault. A
 refusal for a rate limit is a limit that somebody set, doing its work; where most of them are such, the case
-is a note.
+is a note. Where the server's own numbers (LiteLLM's deployments, a queue) can be asked and agree, they say
+so.
 """
 
 from __future__ import annotations
@@ -20,10 +21,22 @@ from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, 
 from agent.finding import Finding, Hysteresis
 from agent.route_names import MODEL_ROUTES, SENSOR
 from agent.route_rates import RateConfig, RouteRates, Sign
+from agent.server_numbers import ServerNumbers
 from escalation.model import FaultClass, Reason, ReasonCode, Severity
 from probes.http.facts import Ending, ErrorKind, ExchangeFacts
-from probes.observation import Exchange, Gap, Instant, Observation, RequestsInFlight, Unobserved
+from probes.observation import (
+    Exchange,
+    Gap,
+    Instant,
+    Observation,
+    RequestsInFlight,
+    SensorName,
+    ServerGauge,
+    ServerMetrics,
+    Unobserved,
+)
 
+METRICS: Final = SensorName("host.server_metrics")
 _COOLDOWN = FaultClass.ROUTE_ROUTER_COOLDOWN
 _SATURATED = FaultClass.ROUTE_SATURATED
 _SIGNS: Final = (
@@ -52,7 +65,7 @@ class RouteRefusals:
         FaultNote(
             fault_class=_COOLDOWN,
             severity=(Severity.MEDIUM,),
-            sensors=(SENSOR,),
+            sensors=(SENSOR, METRICS),
             opens="A router answers that no deployment is available for a model that it has served before: "
             "at least `affected_min` in `window_s`, and certainly `share_min` of all.",
             quiet="A model that was never served here: a typing mistake gets the same answer.",
@@ -62,7 +75,7 @@ class RouteRefusals:
         FaultNote(
             fault_class=_SATURATED,
             severity=(Severity.NOTE, Severity.MEDIUM),
-            sensors=(SENSOR,),
+            sensors=(SENSOR, METRICS),
             opens="A server refuses requests as busy: at least `affected_min` in `window_s`, and certainly "
             "`share_min` of all. A note where most refusals are for a rate limit.",
             quiet="A full server that refuses nothing; slow answers; a model that is loading; a refusal now "
@@ -74,6 +87,7 @@ class RouteRefusals:
     def __init__(self, *, config: Config, surroundings: Surroundings) -> None:
         self._rates = RouteRates(config=config, surroundings=surroundings, signs=_SIGNS)
         self._waiting: OrderedDict[int, tuple[Instant, int]] = OrderedDict()
+        self._numbers = ServerNumbers()
 
     def __repr__(self) -> str:
         return f"RouteRefusals({self._rates!r})"
@@ -99,6 +113,8 @@ class RouteRefusals:
             self._waiting.move_to_end(port)
             while len(self._waiting) > _PORTS:
                 self._waiting.popitem(last=False)
+        elif isinstance(observation, ServerMetrics):
+            self._numbers.take(observation)
         elif isinstance(observation, Unobserved):
             self._rates.unobserved(observation)
         elif isinstance(observation, Gap) and observation.sensor == SENSOR:
@@ -124,7 +140,8 @@ class RouteRefusals:
             case ErrorKind.NO_DEPLOYMENTS:
                 if not self._rates.was_good(facts.name):
                     return None
-                return self._rates.bad(exchange, _NO_DEPLOYMENTS)
+                also = self._told(exchange, ServerGauge.DEPLOYMENT_STATE)
+                return self._rates.bad(exchange, _NO_DEPLOYMENTS, also=also)
             case ErrorKind.OVERLOADED:
                 return self._rates.bad(exchange, _BUSY, also=self._queue(exchange))
             case ErrorKind.RATE_LIMITED:
@@ -136,9 +153,15 @@ class RouteRefusals:
     def _queue(self, exchange: Exchange) -> Sequence[Reason]:
         """Return how many requests were last said to wait for their first byte, if that was just now."""
         told = self._waiting.get(exchange.facts.name.port)
+        agrees = self._told(exchange, ServerGauge.REQUESTS_WAITING)
         if told is None or told[1] < 2 or exchange.at.since_s(told[0]) > _FRESH_S:
-            return ()
-        return (Reason(ReasonCode.REQUESTS_QUEUE, count=told[1]),)
+            return agrees
+        return (Reason(ReasonCode.REQUESTS_QUEUE, count=told[1]), *agrees)
+
+    def _told(self, exchange: Exchange, gauge: ServerGauge) -> tuple[Reason, ...]:
+        """Return that the server's own number agrees, where it is more than nothing."""
+        number = self._numbers.number(exchange.facts.name.port, gauge, exchange.at) or 0.0
+        return (Reason(ReasonCode.METRICS_AGREE, count=int(number)),) if number >= 1 else ()
 
 
 def _served(facts: ExchangeFacts) -> bool:

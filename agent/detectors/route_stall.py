@@ -7,7 +7,8 @@ life, because a stalled engine goes on answering them.
 
 One silence is one case, however many routes and models wait on the port: it is laid to the first of them, and
 the others are its witnesses. One request alone may be at fault itself, so it is a note; that a second one
-(under way or given up by its client) has no answer either is the second witness.
+(under way or given up by its client) has no answer either is the second witness; so is a server whose own
+count of tokens stands still while it says that requests run. Tokens that it counts are as good as bytes.
 
 What is not seen is no silence. After a loss, or an exchange that could not be followed, an engine may go on
 with streams that the sensor no longer knows of: for `unseen_s` nothing is said of that port.
@@ -26,6 +27,7 @@ from agent.finding import Finding, Hysteresis, OpenCase
 from agent.route_findings import absent, gone_for_long, out_of_sight, present
 from agent.route_names import MODEL_ROUTES, SENSOR, port_of, route_id_of, subject_of_route
 from agent.route_patience import PatienceConfig, PortMemory
+from agent.server_numbers import ServerNumbers
 from escalation.model import (
     FaultClass,
     FlightEvidence,
@@ -35,9 +37,20 @@ from escalation.model import (
     Subject,
 )
 from probes.http.facts import UnobservedReason
-from probes.observation import Blind, Exchange, Gap, Observation, RequestsInFlight, Unobserved
+from probes.observation import (
+    Blind,
+    Exchange,
+    Gap,
+    Observation,
+    RequestsInFlight,
+    SensorName,
+    ServerGauge,
+    ServerMetrics,
+    Unobserved,
+)
 
 _FAULT = FaultClass.ROUTE_ENGINE_STALLED
+METRICS: Final = SensorName("host.server_metrics")
 _PORTS: Final = 64
 _SAID: Final = 256
 _NOBODYS: Final = frozenset({UnobservedReason.TLS, UnobservedReason.NOT_HTTP})
@@ -63,11 +76,12 @@ class RouteStall:
         FaultNote(
             fault_class=_FAULT,
             severity=(Severity.NOTE, Severity.CRITICAL),
-            sensors=(SENSOR,),
+            sensors=(SENSOR, METRICS),
             opens="Requests are under way and no byte came on any request of the port for longer than its "
             "patience: `patience_s`, `times_slowest` the slowest good answer, and the time to read the "
             "largest request (`prefill_bytes_per_s`); more while nothing is known of the port, after an idle "
-            "time, and where whole answers are asked for. A note while only one request shows it.",
+            "time, and where whole answers are asked for. A note while only one request shows it, and the "
+            "server's own count of tokens does not agree.",
             quiet="The time after something could not be seen (`unseen_s`); long prefill; a queue behind "
             "requests that move; a model that is loading; a server that refuses connections or closes them; "
             "an idle port.",
@@ -81,6 +95,7 @@ class RouteStall:
         self._unseen_ns = int(config.unseen_s * 1e9)
         self._ports: OrderedDict[int, PortMemory] = OrderedDict()
         self._said: OrderedDict[Subject, None] = OrderedDict()
+        self._numbers = ServerNumbers()
 
     def __repr__(self) -> str:
         return f"RouteStall({len(self._ports)} ports)"
@@ -104,6 +119,9 @@ class RouteStall:
             case RequestsInFlight():
                 if observation.facts.name.route in MODEL_ROUTES:
                     return self._waiting(observation)
+            case ServerMetrics():
+                if self._numbers.take(observation):
+                    self._port(observation.port).works(observation.at.boot_ns)
             case Unobserved():
                 if observation.facts.reason not in _NOBODYS:
                     memory = self._port(observation.facts.port)
@@ -160,7 +178,8 @@ class RouteStall:
         self._said[subject] = None
         while len(self._said) > _SAID:
             self._said.popitem(last=False)
-        certain = memory.witnesses() > 1
+        flat_s = self._numbers.flat_s(flight.name.port, told.at)
+        certain = memory.witnesses() > 1 or flat_s > 0
         reasons = [
             Reason(
                 ReasonCode.NO_BYTES_WHILE_IN_FLIGHT,
@@ -169,8 +188,13 @@ class RouteStall:
                 window_s=round(silent_s, 3),
             )
         ]
+        if flat_s:
+            reasons.append(Reason(ReasonCode.TOKEN_COUNTERS_FLAT, window_s=round(flat_s, 3)))
         if not certain:
             reasons.append(Reason(ReasonCode.SECOND_LAYER_UNKNOWN))
+        running = self._numbers.evidence(
+            flight.name.port, ServerGauge.REQUESTS_RUNNING, told.at, window_s=flat_s
+        )
         return present(
             _FAULT,
             subject,
@@ -189,6 +213,7 @@ class RouteStall:
                 patience_s=round(patience_s, 3),
                 largest_request_bytes=flight.largest_request_bytes,
             ),
+            also=() if running is None else (running,),
             lifebound=True,
         )
 
