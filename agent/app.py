@@ -15,7 +15,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -36,6 +36,7 @@ from agent.metrics import AgentCollector, MetricsPage, Snapshot
 from agent.pipeline import Pipeline
 from agent.placement import Placements
 from agent.privileges import Standing
+from agent.recorder import FOLDER, Recorder
 from agent.route_names import SENSOR as ROUTES
 from agent.route_tally import RouteTally
 from agent.sensing import Sensing
@@ -45,7 +46,7 @@ from agent.witness import Witness
 from escalation.model import AgentId, BlindReason, FaultClass, Heartbeat, SensorCoverage
 from escalation.settings import SettingsError
 from probes.kernel.handover import Handover
-from probes.observation import Blind, Instant, Seeing, SensorName
+from probes.observation import Blind, Instant, Observation, Seeing, SensorName
 from probes.sensor import Sensor
 from probes.settings import SensorSettings
 
@@ -95,6 +96,11 @@ class Agent:
         self._pipeline = Pipeline(capacity=settings.pipeline.capacity)
         self._sensing = Sensing(pipeline=self._pipeline, clock=ports.clock, woken=self._woken.set)
         self._tally = RouteTally()
+        self._recorder = Recorder(
+            requests=Path(settings.sensors.socket).parent,
+            recordings=Path(settings.agent.state_dir) / FOLDER,
+        )
+        self._recording_ends: asyncio.TimerHandle | None = None
         self._spooling = Spooling(open_spool=lambda: ports.open_spool(self._settings, agent_id))
         detectors = self._detectors(settings)
         book = CaseBook(
@@ -114,7 +120,7 @@ class Agent:
             heartbeat=self._heartbeat,
             committed=self._delivery.wake,
             lived=self._lived,
-            seen=self._tally.take,
+            seen=self._seen,
         )
 
     def __repr__(self) -> str:
@@ -147,6 +153,7 @@ class Agent:
                 await self._loop.run(self._stop)
                 supervisor.tell("STOPPING=1")
                 delivering.cancel()
+        self._end_recording("the agent was stopped")
         log.info("agent_stopped", agent=self._agent_id)
 
     def stop(self) -> None:
@@ -166,6 +173,17 @@ class Agent:
         else:
             self._adopt(fresh)
         self._ports.supervisor.tell("READY=1")
+
+    def record(self) -> None:
+        """Begin the recording that is asked for, or end the one that is made."""
+        if self._recording_ends is not None:
+            self._recording_ends.cancel()
+        now = self._ports.clock()
+        seconds = self._recorder.asked(self._sensing.sight(now), now)
+        if seconds is not None:
+            self._sensing.hurry()
+            loop = asyncio.get_running_loop()
+            self._recording_ends = loop.call_later(seconds, self._end_recording, "its time was over")
 
     def snapshot(self) -> Snapshot:
         """Return the agent's numbers as they stand; called from the metrics page's thread."""
@@ -199,18 +217,15 @@ class Agent:
         )
 
     def _detectors(self, settings: AgentSettings) -> tuple[Detector, ...]:
-        surroundings = Surroundings(
-            host=self._agent_id,
-            kernel_boot_id=self._ports.kernel_boot_id,
-            mesh=settings.mesh,
-            allowed_listeners=settings.allowed_listener,
-            placements=Placements.of(settings.placement),
-        )
-        return tuple(
-            kind.build(config, surroundings)
-            for kind in DETECTORS
-            if (config := detector_settings(settings, kind.NAME)).enabled
-        )
+        return detectors_of(settings, host=self._agent_id, kernel_boot_id=self._ports.kernel_boot_id)
+
+    def _seen(self, observations: Sequence[Observation]) -> None:
+        self._tally.take(observations)
+        if self._recorder.is_on:
+            self._recorder.take(observations, self._ports.clock())
+
+    def _end_recording(self, why: str) -> None:
+        self._recorder.end(why, self._ports.clock())
 
     def _adopt(self, fresh: AgentSettings) -> None:
         old, self._settings = self._settings, fresh
@@ -266,12 +281,13 @@ class Agent:
             (signal.SIGTERM, self.stop),
             (signal.SIGINT, self.stop),
             (signal.SIGHUP, self.reload),
+            (signal.SIGUSR1, self.record),
         ):
             loop.add_signal_handler(number, handler)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
                 loop.remove_signal_handler(number)
 
     def _heartbeat(self) -> Heartbeat:
@@ -361,3 +377,19 @@ class Agent:
 
 def _detector_failed(name: str, error: Exception) -> None:
     log.error("detector_failed", detector=name, error=f"{type(error).__name__}: {error}")
+
+
+def detectors_of(settings: AgentSettings, *, host: AgentId, kernel_boot_id: str) -> tuple[Detector, ...]:
+    """Return the enabled detectors, as the file configures them."""
+    surroundings = Surroundings(
+        host=host,
+        kernel_boot_id=kernel_boot_id,
+        mesh=settings.mesh,
+        allowed_listeners=settings.allowed_listener,
+        placements=Placements.of(settings.placement),
+    )
+    return tuple(
+        kind.build(config, surroundings)
+        for kind in DETECTORS
+        if (config := detector_settings(settings, kind.NAME)).enabled
+    )

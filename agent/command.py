@@ -23,6 +23,7 @@ from agent.app import Agent, Builders, Ports
 from agent.config import AgentSettings, read
 from agent.link import OrchestratorLink
 from agent.privileges import PrivilegeError, settle, standing
+from agent.recorder import RecordingFailed
 from agent.supervisor import supervisor
 from agent.witness import Witness
 from escalation.model import AGENT_ID, AgentId
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         result: int = options.command(options)
-    except (SettingsError, PrivilegeError, StartError) as error:
+    except (SettingsError, PrivilegeError, RecordingFailed, StartError) as error:
         print(f"nanobot-agent: {error}", file=sys.stderr)  # noqa: T201  # a command's own answer
         return 1
     return result
@@ -72,6 +73,19 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
     ask.add_argument("--json", action="store_true", help="for machines")
     ask.set_defaults(command=_doctor)
+    record = commands.add_parser("record", help="keep what the running agent's sensors say")
+    record.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
+    record.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to; must not exist")
+    record.add_argument("--seconds", type=float, default=60.0, help="for how long (Ctrl-C ends it before)")
+    record.add_argument("--bytes", type=int, default=64 << 20, help="how much at most")
+    record.set_defaults(command=_record)
+    replay = commands.add_parser("replay", help="say which cases a recording would have raised")
+    replay.add_argument("file", type=Path, metavar="RECORDING")
+    replay.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
+    replay.add_argument("--against", type=Path, metavar="FILE", help="another one: tell what differs")
+    replay.add_argument("--further", type=float, default=0.0, metavar="SECONDS", help="go on in silence")
+    replay.add_argument("--json", action="store_true", help="for machines: one object a line")
+    replay.set_defaults(command=_replay)
     return parser
 
 
@@ -87,6 +101,20 @@ def _doctor(options: argparse.Namespace) -> int:
     text = json.dumps(doctor.as_json(checks), indent=2) if options.json else doctor.as_text(checks)
     print(text)  # noqa: T201  # a command's own answer
     return 0 if doctor.healthy(checks) else 1
+
+
+def _record(options: argparse.Namespace) -> int:
+    from agent import recording_commands  # noqa: PLC0415 -- words that a running agent never says
+
+    return recording_commands.record(options, read(options.config, sensors=SENSOR_NAMES))
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from agent import recording_commands  # noqa: PLC0415 -- the same
+
+    settings = read(options.config, sensors=SENSOR_NAMES)
+    against = read(options.against, sensors=SENSOR_NAMES) if options.against else None
+    return recording_commands.replay(options, settings, against)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -38,8 +38,8 @@ class UiAnswers:
             severity=(Severity.NOTE,),
             sensors=(SENSOR,),
             opens="Answers of a user interface's own route (Open WebUI) with nothing to read: `affected_min` "
-            "in `window_s`, and certainly `share_min` of them, while the host's other model ports gave at least "
-            "five good answers, four of five good.",
+            "in `window_s`, and certainly `share_min` of them, while the host's other model ports gave at "
+            "least five good answers, four of five good.",
             quiet="Servers behind it that answer with nothing too, or that were not asked: that is theirs, "
             "or unknown; a few blank answers among many.",
             clears="So many good answers in a row that the old share cannot still be there (10 divided by "
