@@ -23,6 +23,7 @@ check: setup  ## format, lint, types, layers, generated code and docs tables
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --platform darwin --cache-dir .mypy_cache/darwin --no-warn-unreachable --follow-imports=silent -p agent -p escalation
 	$(VENV)/bin/lint-imports --no-cache
 	$(PY) -m dev.generate --check
 

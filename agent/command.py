@@ -33,7 +33,7 @@ from probes.host import clock
 from probes.host.cgroups import find_mounts
 from probes.kernel import handover
 from probes.kernel.handover import Handover
-from probes.registry import SENSORS, SensorSpec, surroundings
+from probes.registry import SENSORS, SensorSpec, sensors_of, surroundings
 from probes.sensor import Sensor
 from probes.settings import SensorSettings
 
@@ -183,7 +183,7 @@ def _sensors(handed: Handover | None, settings: SensorSettings) -> Builders:
             return functools.partial(spec.build, shared)
         return lambda: spec.build(surroundings(handed, settings))
 
-    return {spec.name: builder(spec) for spec in SENSORS}
+    return {spec.name: builder(spec) for spec in sensors_of(sys.platform)}
 
 
 @functools.cache

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,6 +36,8 @@ def keep(supervisor: Supervisor, handover: Handover, *, before: int) -> None:
 
     The manifest goes last: a set without it is incomplete, and is not taken for whole after a crash here.
     """
+    if sys.platform != "linux":
+        return  # nothing is handed over there
     supervisor.drop(_MANIFEST)
     for number in range(max(before, len(handover.descriptors))):
         supervisor.drop(f"{_PREFIX}{number}")
@@ -175,7 +178,8 @@ class Reception:
 def _listen(path: Path) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.settimeout(0)
     try:
         listener.bind(str(path))
         # uid 0 without CAP_DAC_OVERRIDE must be able to connect; who it is, the kernel tells.

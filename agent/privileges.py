@@ -113,6 +113,8 @@ def _give(folder: Path, mode: int, account: pwd.struct_passwd) -> None:
 
 
 def _drop(account: pwd.struct_passwd) -> None:
+    if sys.platform != "linux":
+        raise PrivilegeError("dropping privilege is for Linux")
     libc = ctypes.CDLL(None, use_errno=True)
     for capability in range(int(_LAST_CAP.read_text()) + 1):
         _prctl(libc, "drop the bounding set", _PR_CAPBSET_DROP, capability)
@@ -144,6 +146,8 @@ def _clear_sets(libc: ctypes.CDLL) -> None:
 
 def _can_return() -> bool:
     """Return whether root can be had back, which must fail."""
+    if sys.platform != "linux":
+        raise PrivilegeError("dropping privilege is for Linux")
     try:
         os.setresuid(0, 0, 0)
     except PermissionError:

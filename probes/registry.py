@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from probes.gpu import sensor as gpu
-from probes.host import clock, listeners, manager, pressure, server_metrics, servers, suspend
+from probes.host import clock, listeners, manager, portable, pressure, server_metrics, servers, suspend
 from probes.host.cgroups import CgroupMounts, CgroupPaths, find_mounts
 from probes.host.identity import Identifier
 from probes.host.memory import MemoryFiles
@@ -35,13 +35,17 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class SensorSpec:
-    """One sensor: its name, what it sees, how to build it, and its kernel program if it has one."""
+    """One sensor: its name, what it sees, how to build it, and its kernel program if it has one.
+
+    `stands_in` is for one that is used only where the system is no Linux, because others see more there.
+    """
 
     name: SensorName
     about: str
     period_s: float
     build: Callable[[Surroundings], Sensor]
     program: KernelProgram | None = None
+    stands_in: bool = False
 
 
 def surroundings(handover: Handover | None, settings: SensorSettings | None = None) -> Surroundings:
@@ -50,6 +54,11 @@ def surroundings(handover: Handover | None, settings: SensorSettings | None = No
     cgroups = CgroupPaths(root=mounts.unified, monotonic=time.monotonic)
     identifier = Identifier(cgroups=cgroups)
     return Surroundings(handover, mounts, cgroups, identifier, settings or SensorSettings())
+
+
+def sensors_of(platform: str) -> tuple[SensorSpec, ...]:
+    """Return the sensors that an agent on `platform` (as `sys.platform` names it) is to have."""
+    return tuple(spec for spec in SENSORS if not spec.stands_in or platform != "linux")
 
 
 def programs() -> tuple[KernelProgram, ...]:
@@ -83,6 +92,10 @@ def _host_manager(_: Surroundings) -> Sensor:
 
 def _host_memory(_: Surroundings) -> Sensor:
     return pressure.MemorySensor()
+
+
+def _host_portable(_: Surroundings) -> Sensor:
+    return portable.PortableSensor()
 
 
 def _host_server_metrics(host: Surroundings) -> Sensor:
@@ -120,6 +133,7 @@ SENSORS: tuple[SensorSpec, ...] = (
     SensorSpec(listeners.NAME, "every listening TCP socket of the host", 60.0, _host_listeners),
     SensorSpec(manager.NAME, "reloads of the service manager", 0.25, _host_manager),
     SensorSpec(pressure.NAME, "memory that is left, and stalls for want of it", 0.5, _host_memory),
+    SensorSpec(portable.NAME, "memory and listeners, without Linux", 15.0, _host_portable, stands_in=True),
     SensorSpec(server_metrics.NAME, "numbers that servers tell of themselves", 15.0, _host_server_metrics),
     SensorSpec(servers.NAME, "cores that each model server keeps busy", 5.0, _host_servers),
     SensorSpec(suspend.NAME, "sleep of the host", 0.5, _host_suspend),

@@ -26,7 +26,7 @@ class Supervisor:
         if not self._address:
             return False
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
                 out.connect(self._address)
                 out.sendall("\n".join(lines).encode())
         except OSError:
