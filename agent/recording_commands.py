@@ -27,7 +27,8 @@ from agent.replay import BOOT_ID, Replay, Told
 from escalation.inert import shown
 from escalation.model import AgentId, CasePhase
 from escalation.quantities import counted, duration
-from escalation.wording import headline, sentence
+from escalation.reason_wording import sentence
+from escalation.wording import headline
 from probes import recording
 from probes.observation import Blind, Gap, Observation
 

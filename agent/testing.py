@@ -59,6 +59,7 @@ from probes.http.facts import (
 )
 from probes.kernel.handover import Handover
 from probes.observation import (
+    AskingFailed,
     Blind,
     BlindReason,
     CgroupId,
@@ -66,6 +67,7 @@ from probes.observation import (
     Exchange,
     FatalSignal,
     Gap,
+    GaugeRead,
     GpuAbsent,
     GpuDriver,
     GpuProcess,
@@ -86,7 +88,9 @@ from probes.observation import (
     RequestsInFlight,
     Seeing,
     SensorName,
+    ServerGauge,
     ServerKind,
+    ServerMetrics,
     ServerUsage,
     Suspended,
     Unobserved,
@@ -310,6 +314,25 @@ def unobserved(
         at=moment,
         origin=origin(),
         facts=UnobservedFacts(port=port, reason=reason, count=count, at_ns=moment.boot_ns),
+    )
+
+
+def server_metrics(
+    seconds: float,
+    *,
+    port: int = 8000,
+    server: ServerKind = ServerKind.VLLM,
+    failure: AskingFailed | None = None,
+    **gauges: float,
+) -> ServerMetrics:
+    """Return what a server told of itself; each gauge by its name."""
+    return ServerMetrics(
+        sensor=SensorName("host.server_metrics"),
+        at=at(seconds),
+        server=server,
+        port=port,
+        gauges=tuple(GaugeRead(ServerGauge(name), float(value)) for name, value in gauges.items()),
+        failure=failure,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from agent.app import Agent, Ports
 from agent.config import AgentSettings, read
 from agent.descriptors import keep
 from agent.detectors.registry import DETECTORS
+from agent.recorder import FOLDER, REQUEST
 from agent.testing import (
     HOST,
     KERNEL_BOOT,
@@ -31,9 +33,10 @@ from escalation.host_examples import HOST_EXAMPLES
 from escalation.model import BY_ORCHESTRATOR, CasePhase, CaseReport, FaultClass, Heartbeat
 from escalation.outbox import Outbox
 from escalation.wire.codec import decode
+from probes import recording
 from probes.host import clock
 from probes.kernel.handover import Handover, Manifest
-from probes.observation import BlindReason, SensorName
+from probes.observation import BlindReason, FatalSignal, Gap, SensorName
 from probes.sensor import SensorBlind
 
 DEATHS, OOM = SensorName("kernel.fatal_signal"), SensorName("kernel.oom_kill")
@@ -248,3 +251,24 @@ def test_every_fault_has_a_detector() -> None:
     """No class of this release is left without somebody who finds it, a host or the orchestrator."""
     found = {note.fault_class for kind in DETECTORS for note in kind.FAULTS}
     assert set(FaultClass) - {FaultClass.UNKNOWN} - found - BY_ORCHESTRATOR <= set(HOST_EXAMPLES)
+
+
+async def test_records_what_its_sensors_say_when_it_is_asked(tmp_path: Path) -> None:
+    """A request and a signal begin a recording; it holds the sight, what was seen since, and ends in time."""
+    async with Running(tmp_path) as running:
+        request = {"name": "asked-1", "seconds": 0.3, "bytes_max": 1 << 20}
+        (tmp_path / REQUEST).write_text(json.dumps(request))
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await running.until((tmp_path / FOLDER / "asked-1.part").exists)
+        running.sensor.says.append(death(1, 11))
+        await running.until((tmp_path / FOLDER / "asked-1.result").exists)
+    told = list(recording.read((tmp_path / FOLDER / "asked-1.jsonl").read_text().splitlines()))
+    assert [type(seen) for seen in told] == [Gap, Gap, FatalSignal]
+
+
+async def test_a_recording_ends_with_the_agent(tmp_path: Path) -> None:
+    """What was written until the stop is whole and says why it is not longer."""
+    async with Running(tmp_path) as running:
+        (tmp_path / REQUEST).write_text(json.dumps({"name": "a", "seconds": 600, "bytes_max": 1 << 20}))
+        running.agent.record()
+    assert json.loads((tmp_path / FOLDER / "a.result").read_text())["ended"] == "the agent was stopped"

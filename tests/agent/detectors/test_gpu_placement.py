@@ -26,6 +26,7 @@ from agent.testing import (
     origin,
     present,
     seeing,
+    server_metrics,
     tick,
     usage,
 )
@@ -87,6 +88,23 @@ def test_cores_and_absence_are_a_fallback() -> None:
     assert isinstance(evidence, PlacementEvidence)
     assert (evidence.cores, evidence.listed, evidence.window_s) == (12.0, False, 15.0)
     assert not found.lifebound
+
+
+def test_a_server_that_admits_it_needs_no_list_of_the_driver() -> None:
+    """Ollama says that nothing lies on a GPU, and its cores burn, while nobody can ask the GPU."""
+    story: list[Observation] = [each for each in works(0, 60, where=ServerKind.OLLAMA) if each.sensor != GPUS]
+    told = server_metrics(1, server=ServerKind.OLLAMA, model_on_gpu_share=0.0)
+    found = present(meant(Placement.GPU), told, *story)[0]
+    assert codes(found) == [ReasonCode.CPU_BURNS_DURING_REQUESTS, ReasonCode.METRICS_AGREE]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_a_server_that_claims_to_be_on_a_gpu_proves_nothing(share: float) -> None:
+    """Ollama may say "GPU" of a model on the CPU: its claim takes no sign away, and adds none."""
+    told = server_metrics(1, server=ServerKind.OLLAMA, model_on_gpu_share=share)
+    story = works(0, 60, where=ServerKind.OLLAMA)
+    assert present(meant(Placement.GPU), told, *story) == present(meant(Placement.GPU), *story) != []
+    assert present(meant(Placement.GPU), told, *(each for each in story if each.sensor != GPUS)) == []
 
 
 def test_a_server_that_was_on_a_gpu_needs_no_declaration() -> None:

@@ -17,10 +17,12 @@ from agent.testing import (
     present,
     route_evidence,
     seeing,
+    server_metrics,
     tick,
 )
 from escalation.model import FaultClass, ReasonCode, Severity, Subject, SubjectKind
 from probes.http.facts import Ending, ErrorKind, Route
+from probes.observation import ServerKind
 
 SENSOR = "http.routes"
 COOLDOWN = FaultClass.ROUTE_ROUTER_COOLDOWN
@@ -144,3 +146,12 @@ def test_memory_is_bounded_by_ports(detector: RouteRefusals) -> None:
     for port in range(1, 500):
         detector.observe(in_flight(1, port=port))
     assert len(detector._waiting) == 64
+
+
+def test_the_routers_own_state_agrees(detector: RouteRefusals) -> None:
+    """A complete outage that LiteLLM counts itself stands among the reasons."""
+    detector.observe(server_metrics(1, port=8000, server=ServerKind.LITELLM, deployment_state=2))
+    good = [exchange(2 + n) for n in range(3)]
+    refused = [exchange(10 + n, **COOLING) for n in range(12)]
+    found = present(detector, *good, *refused)
+    assert ReasonCode.METRICS_AGREE in {reason.code for reason in found[0].reasons}

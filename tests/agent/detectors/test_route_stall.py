@@ -20,12 +20,14 @@ from agent.testing import (
     origin,
     present,
     seeing,
+    server_metrics,
     tick,
     unobserved,
 )
 from escalation.model import (
     FaultClass,
     FlightEvidence,
+    MetricEvidence,
     ReasonCode,
     RouteId,
     RouteKind,
@@ -344,3 +346,32 @@ def test_memory_is_bounded_by_ports_and_flights(detector: RouteStall) -> None:
         detector.observe(in_flight(LEARNT_S, model=f"m{n}"))
     assert len(detector._ports) == 64
     assert len(detector._ports[8000].flights) <= 64
+
+
+def test_a_count_of_tokens_that_stands_still_is_a_second_witness(detector: RouteStall) -> None:
+    """One request alone, and the server's own numbers agree: critical, with both in the evidence."""
+    found: list[Finding] = []
+    for n in range(1, 27):
+        since = LEARNT_S + 5 * n
+        if n % 3 == 0:
+            found += present(detector, server_metrics(since, requests_running=1, generated_tokens=900))
+        found += present(detector, in_flight(since, requests=1, oldest_s=5.0 * n))
+    first = found[0]
+    assert first.severity is Severity.CRITICAL
+    assert [reason.code for reason in first.reasons] == [
+        ReasonCode.NO_BYTES_WHILE_IN_FLIGHT,
+        ReasonCode.TOKEN_COUNTERS_FLAT,
+    ]
+    assert [type(each) for each in first.evidence] == [FlightEvidence, MetricEvidence]
+
+
+def test_tokens_that_a_server_counts_are_a_sign_of_life(detector: RouteStall) -> None:
+    """No byte on the wire, but the engine generates: whatever holds the bytes back, it is not stalled."""
+    found: list[Finding] = []
+    for n in range(1, 60):
+        since = LEARNT_S + 5 * n
+        if n % 3 == 0:
+            told = server_metrics(since, requests_running=2, generated_tokens=900 + n)
+            found += present(detector, told)
+        found += present(detector, in_flight(since, oldest_s=5.0 * n))
+    assert found == []
