@@ -36,6 +36,7 @@ from escalation.model import CasePhase, CaseReport, FaultClass, Heartbeat, Loss,
 from escalation.outbox import Outbox
 from escalation.wire.codec import decode
 from probes.observation import SensorName, ServerKind
+from probes.settings import SensorSettings
 
 DEATHS = SensorName("kernel.fatal_signal")
 
@@ -86,7 +87,7 @@ class Host:
 
     async def __aenter__(self) -> Host:
         await self.spooling.__aenter__()
-        await self.sensing.assemble(builders(self.sensor)(None), disabled=frozenset())
+        await self.sensing.assemble(builders(self.sensor)(None, SensorSettings()), disabled=frozenset())
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -12,6 +12,7 @@ from agent.sensing import REOPEN_S, Sensing
 from agent.testing import ManualClock, ScriptedSensor, builders, death
 from probes.observation import Blind, BlindReason, Gap, Seeing, SensorName
 from probes.sensor import SensorBlind
+from probes.settings import SensorSettings
 
 A, B = SensorName("kernel.a"), SensorName("kernel.b")
 
@@ -26,7 +27,7 @@ class Bench:
         self.sensing = Sensing(pipeline=self.pipeline, clock=self.clock, woken=self.woken.set)
 
     async def start(self, *sensors: ScriptedSensor, disabled: frozenset[str] = frozenset()) -> None:
-        await self.sensing.assemble(builders(*sensors)(None), disabled=disabled)
+        await self.sensing.assemble(builders(*sensors)(None, SensorSettings()), disabled=disabled)
 
     async def after(self, seconds: float) -> None:
         self.clock.forward(seconds)
