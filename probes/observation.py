@@ -20,6 +20,15 @@ from probes.observed.server_metrics import (
     ServerGauge as ServerGauge,
     ServerMetrics as ServerMetrics,
 )
+from probes.observed.storage import (
+    BlockActivity as BlockActivity,
+    Filesystem as Filesystem,
+    Filesystems as Filesystems,
+    Sight as Sight,
+    StorageErrors as StorageErrors,
+    StorageFailure as StorageFailure,
+    StorageRole as StorageRole,
+)
 from probes.origin import (
     CgroupId as CgroupId,
     Instant as Instant,
@@ -359,5 +368,8 @@ Observation = (
     | LogLine
     | Sessions
     | ServerMetrics
+    | Filesystems
+    | BlockActivity
+    | StorageErrors
     | Gap
 )

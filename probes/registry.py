@@ -7,13 +7,32 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from probes.gpu import sensor as gpu
-from probes.host import clock, listeners, manager, portable, pressure, server_metrics, servers, suspend
+from probes.host import (
+    clock,
+    listeners,
+    manager,
+    portable,
+    pressure,
+    server_metrics,
+    servers,
+    storage,
+    suspend,
+)
 from probes.host.cgroups import CgroupMounts, CgroupPaths, find_mounts
 from probes.host.identity import Identifier
 from probes.host.memory import MemoryFiles
 from probes.host.model_servers import Servers
 from probes.http import routes
-from probes.kernel import device_open, fatal_signal, http_capture, listener, oom_kill, xid
+from probes.kernel import (
+    block,
+    device_open,
+    fatal_signal,
+    http_capture,
+    listener,
+    oom_kill,
+    storage_error,
+    xid,
+)
 from probes.kernel.capture import capture_of
 from probes.kernel.handover import Handover
 from probes.kernel.programs import KernelProgram
@@ -66,6 +85,10 @@ def programs() -> tuple[KernelProgram, ...]:
     return tuple(spec.program for spec in SENSORS if spec.program is not None)
 
 
+def _block(host: Surroundings) -> Sensor:
+    return block.BlockSensor(handover=host.handover)
+
+
 def _device_open(host: Surroundings) -> Sensor:
     return device_open.DeviceOpenSensor(
         handover=host.handover, identifier=host.identifier, cgroups=host.cgroups
@@ -106,6 +129,10 @@ def _host_servers(host: Surroundings) -> Sensor:
     return servers.ServersSensor(identifier=host.identifier, root=host.mounts.unified)
 
 
+def _host_storage(host: Surroundings) -> Sensor:
+    return storage.StorageSensor(settings=host.settings.storage)
+
+
 def _host_suspend(_: Surroundings) -> Sensor:
     return suspend.SuspendSensor()
 
@@ -124,6 +151,12 @@ def _oom_kill(host: Surroundings) -> Sensor:
     return oom_kill.OomKillSensor(handover=host.handover, identifier=host.identifier, memory=memory)
 
 
+def _storage_error(host: Surroundings) -> Sensor:
+    return storage_error.StorageErrorSensor(
+        handover=host.handover, identifier=host.identifier, cgroups=host.cgroups
+    )
+
+
 def _xid(host: Surroundings) -> Sensor:
     return xid.XidSensor(handover=host.handover)
 
@@ -136,6 +169,7 @@ SENSORS: tuple[SensorSpec, ...] = (
     SensorSpec(portable.NAME, "memory and listeners, without Linux", 15.0, _host_portable, stands_in=True),
     SensorSpec(server_metrics.NAME, "numbers that servers tell of themselves", 15.0, _host_server_metrics),
     SensorSpec(servers.NAME, "cores that each model server keeps busy", 5.0, _host_servers),
+    SensorSpec(storage.NAME, "space, inodes and read-only mounts", storage.SAMPLE_S, _host_storage),
     SensorSpec(suspend.NAME, "sleep of the host", 0.5, _host_suspend),
     SensorSpec(
         http_capture.NAME,
@@ -144,6 +178,7 @@ SENSORS: tuple[SensorSpec, ...] = (
         _http_routes,
         http_capture.PROGRAM,
     ),
+    SensorSpec(block.NAME, "how long disks take to read and write", 15.0, _block, block.PROGRAM),
     SensorSpec(
         device_open.NAME, "opens of NVIDIA device nodes, by result", 0.25, _device_open, device_open.PROGRAM
     ),
@@ -152,5 +187,12 @@ SENSORS: tuple[SensorSpec, ...] = (
     ),
     SensorSpec(listener.NAME, "TCP sockets that begin or stop listening", 0.25, _listener, listener.PROGRAM),
     SensorSpec(oom_kill.NAME, "processes killed for want of memory", 0.25, _oom_kill, oom_kill.PROGRAM),
+    SensorSpec(
+        storage_error.NAME,
+        "disks and filesystems that fail, writes that are refused",
+        0.25,
+        _storage_error,
+        storage_error.PROGRAM,
+    ),
     SensorSpec(xid.NAME, "errors (Xid) by the NVIDIA driver's tracepoint", 0.25, _xid, xid.PROGRAM),
 )
