@@ -1,7 +1,8 @@
-/* The workload that probes are measured under: COUNT execs, opens or TCP connects on loopback, then its own CPU
- * seconds (children included) and wall seconds. One file, no library, so that nothing but the system calls counts.
+/* The workload that probes are measured under: COUNT execs, opens, TCP connects on loopback or round trips between two
+ * processes, then its own CPU seconds (children included) and wall seconds. One file, no library, so that nothing but
+ * the system calls counts.
  *
- *   storm exec|open|tcp COUNT   ->   "<cpu seconds> <wall seconds>"
+ *   storm exec|open|tcp|switch COUNT   ->   "<cpu seconds> <wall seconds>"
  *
  * And two faults, for the latency measurement, in the control groups that the parent put it in:
  *
@@ -73,6 +74,21 @@ static void storm_tcp(long count) {
     }
 }
 
+/* On one processor every read waits, so that each round trip is two switches and two wakeups. */
+static void storm_switch(long count) {
+    int there[2], back[2], status;
+    char byte = 0;
+    if (pipe(there) || pipe(back)) fail("pipe");
+    pid_t child = fork();
+    if (child < 0) fail("fork");
+    for (long left = count; left--;)
+        if (child ? write(there[1], &byte, 1) != 1 || read(back[0], &byte, 1) != 1
+                  : read(there[0], &byte, 1) != 1 || write(back[1], &byte, 1) != 1)
+            fail("round trip");
+    if (!child) _exit(0);
+    if (waitpid(child, &status, 0) < 0 || status) fail("waitpid");
+}
+
 static void hog(long mebibytes) {
     while (mebibytes--) {
         void *memory = malloc(1 << 20);
@@ -93,7 +109,7 @@ static void refused(long count) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) { fprintf(stderr, "usage: storm exec|open|tcp|hog|refused COUNT\n"); return 2; }
+    if (argc != 3) { fprintf(stderr, "usage: storm exec|open|tcp|switch|hog|refused COUNT\n"); return 2; }
     long count = atol(argv[2]);
     if (!strcmp(argv[1], "hog")) { hog(count); return 0; }
     if (!strcmp(argv[1], "refused")) { refused(count); return 0; }
@@ -101,6 +117,7 @@ int main(int argc, char **argv) {
     if (!strcmp(argv[1], "exec")) storm_exec(count);
     else if (!strcmp(argv[1], "open")) storm_open(count);
     else if (!strcmp(argv[1], "tcp")) storm_tcp(count);
+    else if (!strcmp(argv[1], "switch")) storm_switch(count);
     else { fprintf(stderr, "storm: unknown workload %s\n", argv[1]); return 2; }
     printf("%.6f %.6f\n", cpu_seconds(RUSAGE_SELF) + cpu_seconds(RUSAGE_CHILDREN), wall_seconds() - wall);
     return 0;

@@ -14,6 +14,19 @@ from dataclasses import dataclass
 from probes.gpu.facts import Absence, DriverFacts, GpuFacts, GpuIdentity, ProcessKind, XidFacts
 from probes.http.facts import ExchangeFacts, FlightFacts, UnobservedFacts
 from probes.observed.logs import LogCapture as LogCapture, LogLine as LogLine, Sessions as Sessions
+from probes.observed.pressure import (
+    BacklogState as BacklogState,
+    CgroupPressure as CgroupPressure,
+    Condition as Condition,
+    DescriptorsRefused as DescriptorsRefused,
+    DescriptorUser as DescriptorUser,
+    DirectReclaims as DirectReclaims,
+    Neighbour as Neighbour,
+    PressureState as PressureState,
+    ProcessCondition as ProcessCondition,
+    RunDelay as RunDelay,
+    TaskHung as TaskHung,
+)
 from probes.observed.server_metrics import (
     AskingFailed as AskingFailed,
     GaugeRead as GaugeRead,
@@ -371,5 +384,13 @@ Observation = (
     | Filesystems
     | BlockActivity
     | StorageErrors
+    | PressureState
+    | CgroupPressure
+    | DirectReclaims
+    | RunDelay
+    | DescriptorsRefused
+    | ProcessCondition
+    | BacklogState
+    | TaskHung
     | Gap
 )

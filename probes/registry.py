@@ -20,17 +20,23 @@ from probes.host import (
 )
 from probes.host.cgroups import CgroupMounts, CgroupPaths, find_mounts
 from probes.host.identity import Identifier
+from probes.host.known_servers import KnownServers
 from probes.host.memory import MemoryFiles
 from probes.host.model_servers import Servers
+from probes.host.neighbours import CgroupUse
 from probes.http import routes
 from probes.kernel import (
     block,
+    descriptors,
     device_open,
     fatal_signal,
     http_capture,
     listener,
     oom_kill,
+    reclaim,
+    run_delay,
     storage_error,
+    task_hang,
     xid,
 )
 from probes.kernel.capture import capture_of
@@ -50,6 +56,7 @@ class Surroundings:
     cgroups: CgroupPaths
     identifier: Identifier
     settings: SensorSettings = field(default_factory=SensorSettings)
+    known_servers: KnownServers = field(default_factory=KnownServers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,10 @@ def _block(host: Surroundings) -> Sensor:
     return block.BlockSensor(handover=host.handover)
 
 
+def _descriptors(host: Surroundings) -> Sensor:
+    return descriptors.DescriptorsSensor(handover=host.handover, identifier=host.identifier)
+
+
 def _device_open(host: Surroundings) -> Sensor:
     return device_open.DeviceOpenSensor(
         handover=host.handover, identifier=host.identifier, cgroups=host.cgroups
@@ -104,9 +115,12 @@ def _gpu_nvml(host: Surroundings) -> Sensor:
 
 
 def _host_listeners(host: Surroundings) -> Sensor:
-    # It is read on a thread of its own, so it has a memory of cgroups of its own.
-    cgroups = CgroupPaths(root=host.mounts.unified, monotonic=time.monotonic)
-    return listeners.HostListeners(identifier=Identifier(cgroups=cgroups))
+    return listeners.HostListeners(identifier=_own_identifier(host))
+
+
+def _own_identifier(host: Surroundings) -> Identifier:
+    """Return one with a memory of cgroups of its own, for a sensor that is read on the other thread."""
+    return Identifier(cgroups=CgroupPaths(root=host.mounts.unified, monotonic=time.monotonic))
 
 
 def _host_manager(_: Surroundings) -> Sensor:
@@ -126,7 +140,9 @@ def _host_server_metrics(host: Surroundings) -> Sensor:
 
 
 def _host_servers(host: Surroundings) -> Sensor:
-    return servers.ServersSensor(identifier=host.identifier, root=host.mounts.unified)
+    return servers.ServersSensor(
+        identifier=host.identifier, root=host.mounts.unified, known=host.known_servers
+    )
 
 
 def _host_storage(host: Surroundings) -> Sensor:
@@ -157,6 +173,22 @@ def _storage_error(host: Surroundings) -> Sensor:
     )
 
 
+def _reclaim(host: Surroundings) -> Sensor:
+    return reclaim.ReclaimSensor(
+        handover=host.handover, identifier=_own_identifier(host), root=host.mounts.unified
+    )
+
+
+def _run_delay(host: Surroundings) -> Sensor:
+    return run_delay.RunDelaySensor(
+        handover=host.handover, known=host.known_servers, use=CgroupUse(mounts=host.mounts)
+    )
+
+
+def _task_hang(host: Surroundings) -> Sensor:
+    return task_hang.TaskHangSensor(handover=host.handover, identifier=host.identifier)
+
+
 def _xid(host: Surroundings) -> Sensor:
     return xid.XidSensor(handover=host.handover)
 
@@ -180,6 +212,13 @@ SENSORS: tuple[SensorSpec, ...] = (
     ),
     SensorSpec(block.NAME, "how long disks take to read and write", 15.0, _block, block.PROGRAM),
     SensorSpec(
+        descriptors.NAME,
+        "processes that run out of descriptors",
+        0.5,
+        _descriptors,
+        descriptors.PROGRAM,
+    ),
+    SensorSpec(
         device_open.NAME, "opens of NVIDIA device nodes, by result", 0.25, _device_open, device_open.PROGRAM
     ),
     SensorSpec(
@@ -188,11 +227,18 @@ SENSORS: tuple[SensorSpec, ...] = (
     SensorSpec(listener.NAME, "TCP sockets that begin or stop listening", 0.25, _listener, listener.PROGRAM),
     SensorSpec(oom_kill.NAME, "processes killed for want of memory", 0.25, _oom_kill, oom_kill.PROGRAM),
     SensorSpec(
+        reclaim.NAME, "control groups that must make room for themselves", 5.0, _reclaim, reclaim.PROGRAM
+    ),
+    SensorSpec(
+        run_delay.NAME, "waits of servers' threads for a processor", 5.0, _run_delay, run_delay.PROGRAM
+    ),
+    SensorSpec(
         storage_error.NAME,
         "disks and filesystems that fail, writes that are refused",
         0.25,
         _storage_error,
         storage_error.PROGRAM,
     ),
+    SensorSpec(task_hang.NAME, "tasks that the kernel found stuck", 0.25, _task_hang, task_hang.PROGRAM),
     SensorSpec(xid.NAME, "errors (Xid) by the NVIDIA driver's tracepoint", 0.25, _xid, xid.PROGRAM),
 )

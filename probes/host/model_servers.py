@@ -27,6 +27,15 @@ DEFAULT_PORTS: Final = {
 }
 """Where each kind serves when nobody says otherwise, by its own documentation."""
 
+COMPANION_PORTS: Final = {
+    ServerKind.LITELLM: 4000,
+    ServerKind.OPEN_WEBUI: 8080,
+    ServerKind.POSTGRESQL: 5432,
+}
+"""The same for what runs no model itself and is needed all the same."""
+
+_ALL_PORTS: Final = DEFAULT_PORTS | COMPANION_PORTS
+
 _PORT_OPTION = re.compile(r"--port(?:=(\d{1,5}))?")
 _PROCESSES = 64
 _FRESH_S = 30.0
@@ -98,8 +107,11 @@ class Servers:
         return [int(line) for line in lines[:_PROCESSES] if line.isdecimal() and line != "0"]
 
 
-def looked_at(proc: Path, pid: int) -> ModelServer | None:
-    """Return what model server a process is, None for anything else and for what works for one."""
+def looked_at(proc: Path, pid: int, *, companions: bool = False) -> ModelServer | None:
+    """Return what model server a process is, None for anything else and for what works for one.
+
+    With `companions` also the databases and interfaces that belong to one.
+    """
     try:
         name = (proc / str(pid) / "comm").read_bytes().removesuffix(b"\n").decode(errors="replace")
         raw = (proc / str(pid) / "cmdline").read_bytes()[:4096]
@@ -107,13 +119,16 @@ def looked_at(proc: Path, pid: int) -> ModelServer | None:
         return None
     arguments = [part.decode(errors="replace") for part in raw.split(b"\0") if part]
     kind = server_kind(name, arguments)
-    if kind not in DEFAULT_PORTS or _is_worker(name, arguments):
+    ports = _ALL_PORTS if companions else DEFAULT_PORTS
+    if kind not in ports or _is_worker(name, arguments):
         return None
-    return ModelServer(kind, pid, _port(arguments) or DEFAULT_PORTS[kind])
+    return ModelServer(kind, pid, _port(arguments) or ports[kind])
 
 
 def _is_worker(name: str, arguments: list[str]) -> bool:
-    """Whether the process works for another one that serves: engine cores, and the runners of Ollama."""
+    """Whether the process works for another one that serves: engine cores, runners of Ollama, backends."""
+    if bool(arguments) and arguments[0].startswith("postgres: "):
+        return True
     inside_ollama = bool(arguments) and "/ollama/" in arguments[0]
     return name.startswith(("VLLM::", "ray::")) or inside_ollama or "runner" in arguments[1:2]
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from probes.host.identity import Identifier, place_of
-from probes.host.model_servers import ModelServer, looked_at
+from probes.host.known_servers import KnownServer, KnownServers
+from probes.host.model_servers import COMPANION_PORTS, ModelServer, looked_at
 from probes.observation import (
     BlindReason,
     Instant,
@@ -37,6 +38,7 @@ from probes.sensor import SensorBlind
 NAME: Final = SensorName("host.servers")
 SERVERS_MAX: Final = 32
 PIDS_MAX: Final = 256
+_COMPANIONS_MAX: Final = 16
 
 _SEARCH_S: Final = 15.0
 _ANEW_S: Final = 600.0
@@ -72,6 +74,7 @@ class _Watched:
     origin: Origin
     port: int
     folder: str | None
+    pids: tuple[int, ...] = ()
     used_s: Mapping[int, float] = field(default_factory=dict)
     looked_s: float | None = None
 
@@ -87,12 +90,18 @@ class ServersSensor:
         *,
         identifier: Identifier,
         root: Path | None,
+        known: KnownServers | None = None,
         proc: Path = Path("/proc"),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`root` is where the cgroup v2 hierarchy is mounted, None where it is not."""
+        """`root` is where the cgroup v2 hierarchy is mounted, None where it is not.
+
+        `known` is where other sensors look up the servers that this one found.
+        """
         self._identifier = identifier
         self._root = None if root is None else str(root)
+        self._known = known or KnownServers()
+        self._companions: dict[int, KnownServer] = {}
         self._proc = str(proc)
         self._monotonic = monotonic
         self._watched: dict[int, _Watched] = {}
@@ -127,6 +136,8 @@ class ServersSensor:
             usage = self._measured(pid, at_s, now)
             if usage is not None:
                 told.append(usage)
+        servers = (KnownServer(each.origin, each.port, each.pids) for each in self._watched.values())
+        self._known.post([*servers, *self._companions.values()])
         return told
 
     def waiting(self) -> bool:
@@ -143,6 +154,8 @@ class ServersSensor:
     def close(self) -> None:
         """Forget everything."""
         self._watched.clear()
+        self._companions.clear()
+        self._known.post(())
         self._looks.clear()
         self._parents.clear()
         self._searched_s = None
@@ -155,16 +168,30 @@ class ServersSensor:
         pids = self._pids()
         looks = self._looks
         self._looks = {pid: looks[pid] for pid in pids if pid in looks}
+        self._companions = {pid: one for pid, one in self._companions.items() if self._is_same(pid, one)}
         found: dict[int, ModelServer] = {}
         for pid in pids:
             times = self._looks.get(pid, 0)
             if times >= _LOOKS and pid not in self._watched:
                 continue
             self._looks[pid] = times + 1
-            server = looked_at(Path(self._proc), pid)
+            server = looked_at(Path(self._proc), pid, companions=True)
             if server is not None and server.kind in KINDS:
                 found[pid] = server
+            elif server is not None and server.kind in COMPANION_PORTS:
+                self._accompany(server)
         self._settle_on(found)
+
+    def _accompany(self, server: ModelServer) -> None:
+        if server.pid in self._companions or len(self._companions) >= _COMPANIONS_MAX:
+            return
+        origin = self._identifier.origin(pid=server.pid)
+        if origin.start_ticks is not None:
+            self._companions[server.pid] = KnownServer(origin, server.port, (server.pid,), companion=True)
+
+    def _is_same(self, pid: int, known: KnownServer) -> bool:
+        stat = self._stat(pid)
+        return stat is not None and stat.start_ticks == known.origin.start_ticks
 
     def _settle_on(self, found: Mapping[int, ModelServer]) -> None:
         """Watch one process for each server: the eldest of its own cgroup, or of its tree."""
@@ -227,7 +254,7 @@ class ServersSensor:
                 return None
             used = {0: total_s}
         before, looked_s = server.used_s, server.looked_s
-        server.used_s, server.looked_s = used, at_s
+        server.used_s, server.looked_s, server.pids = used, at_s, pids[:PIDS_MAX]
         window_s = 0.0 if looked_s is None else at_s - looked_s
         if window_s <= 0:
             return None
@@ -242,7 +269,7 @@ class ServersSensor:
             cores=spent_s / window_s,
             window_s=window_s,
             source=source,
-            pids=pids[:PIDS_MAX],
+            pids=server.pids,
         )
 
     def _members(self, folder: str) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from probes.kernel.compiler_output import captured_output, last_words
 from probes.kernel.handover import MapEntry
 from probes.kernel.layouts import layout_of
 from probes.kernel.programs import AnyAttachment, Attachment, Capability, UprobeAttachment
-from probes.kernel.tracepoints import Format, attach
+from probes.kernel.tracepoints import Format, attach, open_asleep
 from probes.kernel.uprobes import attach_to_call
 from probes.observation import Blind, BlindReason
 
@@ -66,6 +66,15 @@ def attach_function(module: Any, attachment: AnyAttachment, formats: Mapping[str
         raise Refused(BlindReason.NO_PRIVILEGE, detail, error.errno) from error
     finally:
         os.close(root)
+
+
+def load_asleep(module: Any, attachment: Attachment, formats: Mapping[str, Format]) -> tuple[int, int]:
+    """Load one function and open its event, one beside the other; return both descriptors; raise Refused."""
+    program_fd = _load(module, attachment.function, module.TRACEPOINT)
+    try:
+        return program_fd, open_asleep(formats[attachment.tracepoint])
+    except OSError as error:
+        raise Refused(reason_for(error.errno), str(error.strerror), error.errno) from error
 
 
 def describe_map(module: Any, name: str) -> tuple[MapEntry, int]:

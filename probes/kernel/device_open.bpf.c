@@ -3,7 +3,8 @@
  *
  * At the exit both the result and the path pointer are at hand, so one program per call is enough: the user's
  * registers (whose layout is UAPI) still hold the pointer. A pair of programs on enter and exit costs twice the
- * dispatch. Every other path costs one read of eight bytes of user memory.
+ * dispatch. Every other path costs one read of eight bytes of user memory, and a result that says whether the process
+ * has run out of descriptors (EMFILE, ENFILE) one compare: they are counted here for the sensor of descriptors.bpf.c.
  */
 #define DEVICE_OPEN_PREFIX 0x69766e2f7665642fULL /* "/dev/nvi", little endian */
 #define DEVICE_OPEN_SECOND 1000000000ULL
@@ -51,11 +52,25 @@ struct device_open_event {
     u32 unused;
 };
 
+struct device_open_starved_key {
+    u32 pid;
+    s32 error;
+};
+
+struct device_open_starved_value {
+    u64 count;
+    u64 cgroup_id;
+    u64 last_ns;
+    char process[16];
+};
+
 BPF_TABLE("hash", struct device_open_key, struct device_open_value, device_open_counts, 4096);
 BPF_TABLE("hash", struct device_open_key, u64, device_open_reported, 4096); /* the reader's own notes */
 BPF_TABLE("hash", u64, u64, device_open_successes, 2048);
 BPF_RINGBUF_OUTPUT(device_open_events, RING_PAGES(65536));
 LEDGER_MAP(device_open_ledger);
+BPF_TABLE("lru_hash", struct device_open_starved_key, struct device_open_starved_value, device_open_starved, 1024);
+LEDGER_MAP(device_open_starved_ledger);
 
 static void *(*device_open_task)(void) = (void *)BPF_FUNC_get_current_task_btf;
 static u64 *(*device_open_registers)(void *) = (void *)BPF_FUNC_task_pt_regs;
@@ -102,8 +117,33 @@ static __always_inline void device_open_classify(const char *name, struct device
         key->device = DEVICE_OPEN_MODESET;
 }
 
+static __always_inline void device_open_starve(long result)
+{
+    struct device_open_starved_key key = {};
+    key.pid = bpf_get_current_pid_tgid() >> 32;
+    key.error = (s32)-result;
+    struct device_open_starved_value fresh = {}, *value = device_open_starved.lookup(&key);
+    if (!value) {
+        fresh.cgroup_id = bpf_get_current_cgroup_id();
+        bpf_get_current_comm(fresh.process, sizeof(fresh.process));
+        device_open_starved.insert(&key, &fresh);
+        value = device_open_starved.lookup(&key);
+    }
+    int index = value ? SENT : LOST;
+    if (value) {
+        __sync_fetch_and_add(&value->count, 1);
+        value->last_ns = bpf_ktime_get_boot_ns();
+    }
+    u64 *account = device_open_starved_ledger.lookup(&index);
+    if (account)
+        __sync_fetch_and_add(account, 1);
+}
+
 static __always_inline int device_open_returned(long result, int argument)
 {
+    if ((u64)(result + 24) < 2) /* EMFILE, ENFILE */
+        device_open_starve(result);
+
     u64 head = 0;
     u64 *registers = device_open_registers(device_open_task());
     char *path = (char *)registers[argument];

@@ -48,6 +48,8 @@ PROGRAM = KernelProgram(
         "device_open_successes",
         "device_open_events",
         "device_open_ledger",
+        "device_open_starved",
+        "device_open_starved_ledger",
     ),
 )
 _DEVICES = (  # enum device_open_kind

@@ -44,6 +44,7 @@ class Libbpf:
             getattr(library, name).argtypes = [integer, pointer, pointer]
         library.bpf_map_update_elem.argtypes = [integer, pointer, pointer, ctypes.c_uint64]
         library.bpf_map_delete_elem.argtypes = [integer, pointer]
+        library.bpf_link_create.argtypes = [integer, integer, integer, pointer]
         library.libbpf_set_print.argtypes = [pointer]
         library.libbpf_set_print.restype = pointer
         library.libbpf_set_print(None)  # it prints to stderr; our errors carry the errno

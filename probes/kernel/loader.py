@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from probes.kernel.attaching import Refused, attach_function, describe_map, reason_for
+from probes.kernel.asleep import event_entry, program_entry
+from probes.kernel.attaching import Refused, attach_function, describe_map, load_asleep, reason_for
 from probes.kernel.compiler_output import captured_output, last_words
 from probes.kernel.config import CaptureWay, HttpConfig
 from probes.kernel.handover import Manifest, MapEntry, SensorEntry, kernel_boot_id
@@ -210,6 +211,7 @@ def _attach_program(module: Any, program: KernelProgram, work: _Work) -> SensorE
     attached: list[int] = []
     notes = []
     maps: list[tuple[MapEntry, int]] = []
+    asleep: list[tuple[MapEntry, int]] = []
     try:
         if program.ports is not None:
             table = module[program.ports.encode()]
@@ -218,6 +220,11 @@ def _attach_program(module: Any, program: KernelProgram, work: _Work) -> SensorE
         for attachment in program.attachments:
             if isinstance(attachment, Attachment) and attachment.tracepoint not in work.formats:
                 notes.append(f"this kernel has no tracepoint {attachment.tracepoint}")
+                continue
+            if isinstance(attachment, Attachment) and attachment.asleep:
+                program_fd, event_fd = load_asleep(module, attachment, work.formats)
+                attached.append(event_fd)
+                asleep += [(program_entry(attachment), program_fd), (event_entry(attachment), event_fd)]
                 continue
             try:
                 attached.append(attach_function(module, attachment, work.formats))
@@ -232,7 +239,7 @@ def _attach_program(module: Any, program: KernelProgram, work: _Work) -> SensorE
     first = len(work.descriptors)
     work.descriptors.extend(attached)
     entries = []
-    for entry, fd in maps:
+    for entry, fd in [*maps, *asleep]:
         entries.append(replace(entry, fd=len(work.descriptors)))
         work.descriptors.append(os.dup(fd))
     return SensorEntry(

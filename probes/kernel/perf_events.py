@@ -34,12 +34,25 @@ def run_at(program_fd: int, event: Event) -> int:
     Raises OSError with the kernel's errno. One event on CPU 0 is enough: the kernel runs the programs of an
     event's list wherever it happens.
     """
+    fd = open_event(event)
+    try:
+        fcntl.ioctl(fd, _IOC_SET_BPF, program_fd)
+        fcntl.ioctl(fd, _IOC_ENABLE, 0)
+    except OSError as error:
+        os.close(fd)
+        raise OSError(error.errno, f"attach to {event.name}: {error.strerror}") from error
+    return fd
+
+
+def open_event(event: Event, *, disabled: bool = False) -> int:
+    """Open an event that runs nothing yet, and return its descriptor; raise OSError."""
     number = _SYSCALL.get(platform.machine())
     if number is None:
         raise OSError(38, f"attach to {event.name}: no perf_event_open number for {platform.machine()}")
-    # struct perf_event_attr, version 1: type, size, config, sample_period, wakeup_events, config1, config2
+    # struct perf_event_attr, version 1: type, size, config, sample_period, disabled (the first of the flags),
+    # wakeup_events, config1, config2
     attributes = struct.pack(
-        "=IIQQQQQIIQQ", event.kind, 72, event.config, 1, 0, 0, 0, 1, 0, event.config1, event.config2
+        "=IIQQQQQIIQQ", event.kind, 72, event.config, 1, 0, 0, disabled, 1, 0, event.config1, event.config2
     )
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     libc = ctypes.CDLL(None, use_errno=True)
@@ -55,12 +68,6 @@ def run_at(program_fd: int, event: Event) -> int:
     if fd < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"open {event.name}: {os.strerror(code)}{paranoia(code)}")
-    try:
-        fcntl.ioctl(fd, _IOC_SET_BPF, program_fd)
-        fcntl.ioctl(fd, _IOC_ENABLE, 0)
-    except OSError as error:
-        os.close(fd)
-        raise OSError(error.errno, f"attach to {event.name}: {error.strerror}") from error
     return int(fd)
 
 

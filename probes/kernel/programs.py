@@ -41,12 +41,14 @@ class Attachment:
     """One function of a program and the tracepoint it runs at.
 
     An attachment that is not `required` may be missing in the running kernel (`open` on arm64) without
-    blinding the sensor.
+    blinding the sensor. One that is `asleep` is loaded and not run: its reader gets the program and the
+    event, and lets the one run at the other while it is worth what it costs (`probes.kernel.asleep`).
     """
 
     function: str
     tracepoint: str
     required: bool = True
+    asleep: bool = False
 
 
 @dataclass(frozen=True, slots=True)

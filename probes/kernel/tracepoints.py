@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from probes.kernel.perf_events import Event, run_at
+from probes.kernel.perf_events import Event, open_event, run_at
 
 _USUAL = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _FIELD = re.compile(
@@ -141,7 +141,16 @@ def attach(program_fd: int, format_: Format) -> int:
 
     Raises OSError with the kernel's errno.
     """
-    return run_at(program_fd, Event(f"tracepoint {format_.name}", _PERF_TYPE_TRACEPOINT, format_.number))
+    return run_at(program_fd, _event(format_))
+
+
+def open_asleep(format_: Format) -> int:
+    """Open the tracepoint's event without running anything at it; raise OSError with the kernel's errno."""
+    return open_event(_event(format_), disabled=True)
+
+
+def _event(format_: Format) -> Event:
+    return Event(f"tracepoint {format_.name}", _PERF_TYPE_TRACEPOINT, format_.number)
 
 
 def c_structs(formats: Iterable[Format]) -> str:
