@@ -1,6 +1,6 @@
 """`make bench`: run the measurements and print their tables as Markdown.
 
-make bench                                  all, with the sizes of the published figures (an hour and a half)
+make bench                                  all, with the sizes of the published figures (two hours)
 make bench ARGS="latency --events 50"       one part; --help lists them
 make bench ARGS="nab --corpus DIR"          the baseline on a copy of the Numenta Anomaly Benchmark
 """
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import gpu, idle, ingest, judging, latency, nab, observer, routes, soak, storms, xid
+from bench import gpu, idle, ingest, judging, latency, nab, observer, quiet, routes, soak, storms, xid
 from bench.rig import Unavailable
 
 PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
@@ -27,6 +27,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
     "observer": lambda _: observer.table(observer.measure()),
     "judging": lambda _: judging.table(judging.measure()),
     "ingest": lambda given: ingest.table(ingest.measure(runs=given.runs)),
+    "quiet": lambda given: quiet.table(quiet.measure(minutes=given.minutes)),
     "soak": lambda given: soak.table(soak.measure(minutes=given.minutes, disabled=given.disabled)),
 }
 ON_REQUEST: dict[str, Callable[[argparse.Namespace], str]] = {
@@ -47,7 +48,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300, help="how long idle is watched (default 300)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each shape of ingest (default 3)")
     parser.add_argument("--corpus", type=Path, help="where a copy of the NAB repository is, for nab")
-    parser.add_argument("--minutes", type=float, default=30, help="how long soak runs (default 30)")
+    parser.add_argument("--minutes", type=float, default=30, help="how long soak and quiet run (default 30)")
     parser.add_argument(
         "--disabled", nargs="*", default=(), metavar="SENSOR", help="sensors that soak leaves out"
     )

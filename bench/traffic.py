@@ -1,6 +1,6 @@
 """Mixed traffic of every kind for as long as it is wanted: good and bad answers, cuts, cancels, strangers.
 
-python -m bench.traffic PORT SECONDS SEED   one process serves and asks; prints requests by kind as JSON
+python -m bench.traffic PORT SECONDS SEED [KIND...]   one process serves and asks; prints requests by kind
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 _KINDS: Final = (
@@ -33,7 +34,8 @@ _TOOLS: Final = '"tools":[{"type":"function","function":{"name":"f","parameters"
 class Traffic:
     """A server of its own and the clients that ask it."""
 
-    def __init__(self, *, port: int, seed: int) -> None:
+    def __init__(self, *, port: int, seed: int, kinds: Sequence[str] = _KINDS) -> None:
+        self._kinds = kinds
         self._port = port
         self._random = random.Random(seed)
         self.sent: Counter[str] = Counter()
@@ -47,7 +49,7 @@ class Traffic:
 
     async def _client(self, until: float) -> None:
         while time.monotonic() < until:
-            kind = self._random.choice(_KINDS)
+            kind = self._random.choice(self._kinds)
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                 await self._ask(kind)
             self.sent[kind] += 1
@@ -143,7 +145,7 @@ class Traffic:
 
 def main() -> int:
     """Run it and say what was sent."""
-    traffic = Traffic(port=int(sys.argv[1]), seed=int(sys.argv[3]))
+    traffic = Traffic(port=int(sys.argv[1]), seed=int(sys.argv[3]), kinds=sys.argv[4:] or _KINDS)
     asyncio.run(traffic.run(float(sys.argv[2])))
     print(json.dumps(traffic.sent), flush=True)
     return 0
