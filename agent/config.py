@@ -20,10 +20,11 @@ from agent.placement import RULES_MAX, PlacementRule, check
 from escalation.model import AGENT_ID
 from escalation.settings import SettingsError, load
 from probes.observation import ServerKind
+from probes.scopes import ScopeMode, ScopeRule, check as check_scopes
 from probes.settings import (
+    CommandLineSettings,
     LogSettings,
     MetricsEndpoint,
-    ScopeRule,
     SensorSettings,
     StorageSettings,
     TailscaleSettings,
@@ -128,15 +129,31 @@ class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Scope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[[scope]]`: what a unit, or a cgroup by its path, may execute, connect to and listen on.
 
-    A sort that is left out is not limited; an empty list allows nothing of it.
+    A sort that is left out is not limited; an empty list allows nothing of it. `mode = "deny"` has what is
+    not allowed refused; it counts only in a file that belongs to root. The loader reads this too, and has to
+    run again after a change.
     """
 
-    name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]{0,31}$")]
-    unit: Annotated[str, Meta(max_length=255)] = ""
-    cgroup: Annotated[str, Meta(pattern="^(/[^\0]*)?$", max_length=1024)] = ""
-    executables: Annotated[tuple[AbsolutePath, ...], Meta(max_length=64)] | None = None
-    destinations: Annotated[tuple[str, ...], Meta(max_length=64)] | None = None
-    listeners: Annotated[tuple[Port, ...], Meta(max_length=64)] | None = None
+    name: str
+    unit: str = ""
+    cgroup: str = ""
+    mode: Annotated[str, Meta(pattern="^(audit|deny)$")] = "audit"
+    executables: tuple[AbsolutePath, ...] | None = None
+    destinations: tuple[str, ...] | None = None
+    listeners: tuple[Port, ...] | None = None
+
+    @property
+    def rule(self) -> ScopeRule:
+        """Return it as sensors and loader know it."""
+        return ScopeRule(
+            name=self.name,
+            unit=self.unit,
+            cgroup=self.cgroup,
+            mode=ScopeMode(self.mode),
+            executables=self.executables,
+            destinations=self.destinations,
+            listeners=self.listeners,
+        )
 
 
 if TYPE_CHECKING:
@@ -171,12 +188,13 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     logs: Logs = Logs()
     tailscale: Tailscale = Tailscale()
     metrics_endpoint: Annotated[tuple[Endpoint, ...], Meta(max_length=16)] = ()
-    scope: Annotated[tuple[Scope, ...], Meta(max_length=16)] = ()
+    scope: tuple[Scope, ...] = ()
     detectors: Detectors = msgspec.field(default_factory=Detectors)
 
     def __post_init__(self) -> None:
-        """Refuse two declarations of one placement."""
+        """Refuse two declarations of one placement, and scopes that cannot be kept."""
         check(self.placement)
+        check_scopes(each.rule for each in self.scope)
 
 
 def read(path: Path, *, sensors: Iterable[str]) -> AgentSettings:
@@ -209,15 +227,6 @@ def sensor_settings(settings: AgentSettings) -> SensorSettings:
             MetricsEndpoint(server=ServerKind(each.server), url=each.url)
             for each in settings.metrics_endpoint
         ),
-        scopes=tuple(
-            ScopeRule(
-                name=each.name,
-                unit=each.unit,
-                cgroup=each.cgroup,
-                executables=each.executables,
-                destinations=each.destinations,
-                listeners=each.listeners,
-            )
-            for each in settings.scope
-        ),
+        scopes=tuple(each.rule for each in settings.scope),
+        command_lines=CommandLineSettings(state_dir=settings.agent.state_dir),
     )

@@ -27,6 +27,7 @@ from probes.observed.pressure import (
     RunDelay as RunDelay,
     TaskHung as TaskHung,
 )
+from probes.observed.scope import CommandLines as CommandLines, ScopeBreached as ScopeBreached
 from probes.observed.server_metrics import (
     AskingFailed as AskingFailed,
     GaugeRead as GaugeRead,
@@ -392,5 +393,7 @@ Observation = (
     | ProcessCondition
     | BacklogState
     | TaskHung
+    | CommandLines
+    | ScopeBreached
     | Gap
 )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from probes.gpu import sensor as gpu
 from probes.host import (
     clock,
+    command_lines,
     listeners,
     manager,
     portable,
@@ -35,6 +36,7 @@ from probes.kernel import (
     oom_kill,
     reclaim,
     run_delay,
+    scope,
     storage_error,
     task_hang,
     xid,
@@ -114,6 +116,15 @@ def _gpu_nvml(host: Surroundings) -> Sensor:
     return gpu.NvmlSensor(identifier=host.identifier, clock=clock.now)
 
 
+def _command_lines(host: Surroundings) -> Sensor:
+    return command_lines.CommandLineSensor(
+        identifier=host.identifier,
+        rules=host.settings.scopes,
+        root=host.mounts.unified,
+        settings=host.settings.command_lines,
+    )
+
+
 def _host_listeners(host: Surroundings) -> Sensor:
     return listeners.HostListeners(identifier=_own_identifier(host))
 
@@ -189,12 +200,22 @@ def _task_hang(host: Surroundings) -> Sensor:
     return task_hang.TaskHangSensor(handover=host.handover, identifier=host.identifier)
 
 
+def _scope(host: Surroundings) -> Sensor:
+    return scope.ScopeSensor(
+        handover=host.handover,
+        identifier=host.identifier,
+        rules=host.settings.scopes,
+        root=host.mounts.unified,
+    )
+
+
 def _xid(host: Surroundings) -> Sensor:
     return xid.XidSensor(handover=host.handover)
 
 
 SENSORS: tuple[SensorSpec, ...] = (
     SensorSpec(gpu.NAME, "NVIDIA GPUs: state, processes, Xids, versions of the driver", 1.0, _gpu_nvml),
+    SensorSpec(command_lines.NAME, "how model servers were started, by keyed prints", 30.0, _command_lines),
     SensorSpec(listeners.NAME, "every listening TCP socket of the host", 60.0, _host_listeners),
     SensorSpec(manager.NAME, "reloads of the service manager", 0.25, _host_manager),
     SensorSpec(pressure.NAME, "memory that is left, and stalls for want of it", 0.5, _host_memory),
@@ -232,6 +253,7 @@ SENSORS: tuple[SensorSpec, ...] = (
     SensorSpec(
         run_delay.NAME, "waits of servers' threads for a processor", 5.0, _run_delay, run_delay.PROGRAM
     ),
+    SensorSpec(scope.NAME, "breaches of declared scopes", 0.25, _scope, scope.PROGRAM),
     SensorSpec(
         storage_error.NAME,
         "disks and filesystems that fail, writes that are refused",

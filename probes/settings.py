@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from probes.origin import ServerKind
+from probes.scopes import ScopeRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,19 +44,10 @@ class MetricsEndpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScopeRule:
-    """`[[scope]]`: what a unit (or a cgroup, by its path) may execute, connect to and listen on.
+class CommandLineSettings:
+    """Where the agent keeps the key of its prints, and where a person's acceptances of changes lie."""
 
-    None allows everything of that sort, an empty tuple nothing. Destinations are ``address/prefix`` with an
-    optional ``:port``, listeners are ports.
-    """
-
-    name: str
-    unit: str = ""
-    cgroup: str = ""
-    executables: tuple[str, ...] | None = None
-    destinations: tuple[str, ...] | None = None
-    listeners: tuple[int, ...] | None = None
+    state_dir: str = "/var/lib/nanobot/agent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,3 +59,4 @@ class SensorSettings:
     tailscale: TailscaleSettings = field(default_factory=TailscaleSettings)
     metrics_endpoints: tuple[MetricsEndpoint, ...] = ()
     scopes: tuple[ScopeRule, ...] = ()
+    command_lines: CommandLineSettings = field(default_factory=CommandLineSettings)

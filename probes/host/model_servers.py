@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -120,12 +120,12 @@ def looked_at(proc: Path, pid: int, *, companions: bool = False) -> ModelServer 
     arguments = [part.decode(errors="replace") for part in raw.split(b"\0") if part]
     kind = server_kind(name, arguments)
     ports = _ALL_PORTS if companions else DEFAULT_PORTS
-    if kind not in ports or _is_worker(name, arguments):
+    if kind not in ports or works_for_another(name, arguments):
         return None
-    return ModelServer(kind, pid, _port(arguments) or ports[kind])
+    return ModelServer(kind, pid, told_port(arguments) or ports[kind])
 
 
-def _is_worker(name: str, arguments: list[str]) -> bool:
+def works_for_another(name: str, arguments: Sequence[str]) -> bool:
     """Whether the process works for another one that serves: engine cores, runners of Ollama, backends."""
     if bool(arguments) and arguments[0].startswith("postgres: "):
         return True
@@ -133,7 +133,8 @@ def _is_worker(name: str, arguments: list[str]) -> bool:
     return name.startswith(("VLLM::", "ray::")) or inside_ollama or "runner" in arguments[1:2]
 
 
-def _port(arguments: list[str]) -> int | None:
+def told_port(arguments: Sequence[str]) -> int | None:
+    """Return the port that a command line names, None where it names none."""
     for option, following in zip(arguments, [*arguments[1:], ""], strict=True):
         match = _PORT_OPTION.fullmatch(option)
         if match is None:

@@ -115,7 +115,7 @@ def _is_fine(entry: SensorEntry, of_a_module: bool) -> bool:  # noqa: FBT001
 def _load(options: argparse.Namespace) -> int:
     config = _config(options.config)
     agent_uids = {_uid(options.agent_user), 0}
-    loaded = _load_bounded(config)
+    loaded = _load_bounded(config, agent_uid=_uid(options.agent_user))
     try:
         send(config.socket, loaded.manifest, loaded.descriptors, agent_uids=agent_uids, timeout_s=_TIMEOUT_S)
     finally:
@@ -125,21 +125,29 @@ def _load(options: argparse.Namespace) -> int:
     return 0
 
 
-def _load_bounded(config: LoaderConfig) -> Loaded:
+def _load_bounded(config: LoaderConfig, *, agent_uid: int = 0) -> Loaded:
     """Load with no capability but those that the enabled programs take; mounting tracefs comes before."""
     mount_privately()
     try:
         keep_only(_needed(config))
     except OSError as error:  # a sandbox without capset; what is held is bounded elsewhere or by nobody
         print(f"nanobot-probes: keeps all its capabilities: {error}", file=sys.stderr)  # noqa: T201
-    return load(programs(), disabled=config.disabled, http=config.http)
+    return load(
+        programs(),
+        disabled=config.disabled,
+        http=config.http,
+        scopes=config.scopes,
+        agent_uid=agent_uid,
+    )
 
 
 def _needed(config: LoaderConfig) -> frozenset[Capability]:
     enabled = [
         p
         for p in programs()
-        if p.sensor not in config.disabled and not (p.ports is not None and config.http.is_off)
+        if p.sensor not in config.disabled
+        and not (p.ports is not None and config.http.is_off)
+        and not (p.scoped and not config.scopes.rules)
     ]
     more: set[Capability] = set()
     if any(p.ports is not None for p in enabled):

@@ -16,7 +16,13 @@ from probes.kernel.cgroup_links import NoUnifiedHierarchy, attach_to_cgroup, roo
 from probes.kernel.compiler_output import captured_output, last_words
 from probes.kernel.handover import MapEntry
 from probes.kernel.layouts import layout_of
-from probes.kernel.programs import AnyAttachment, Attachment, Capability, UprobeAttachment
+from probes.kernel.programs import (
+    AnyAttachment,
+    Attachment,
+    Capability,
+    SocketAttachment,
+    UprobeAttachment,
+)
 from probes.kernel.tracepoints import Format, attach, open_asleep
 from probes.kernel.uprobes import attach_to_call
 from probes.observation import Blind, BlindReason
@@ -51,13 +57,17 @@ def attach_function(module: Any, attachment: AnyAttachment, formats: Mapping[str
             return attach(program_fd, formats[attachment.tracepoint])
         except OSError as error:
             raise Refused(reason_for(error.errno), str(error.strerror), error.errno) from error
-    program_fd = _load(module, attachment.function, module.CGROUP_SKB)
+    if isinstance(attachment, SocketAttachment):
+        program_fd = _load(module, attachment.function, module.CGROUP_SOCK_ADDR, attachment.call)
+    else:
+        program_fd = _load(module, attachment.function, module.CGROUP_SKB)
+    what = attachment.call if isinstance(attachment, SocketAttachment) else attachment.direction
     try:
         root = root_of_cgroups()
     except NoUnifiedHierarchy as error:
         raise Refused(BlindReason.NO_KERNEL_SUPPORT, str(error)) from error
     try:
-        return attach_to_cgroup(program_fd, root, attachment.direction)
+        return attach_to_cgroup(program_fd, root, what)
     except OSError as error:
         if holds(Capability.NET_ADMIN):
             detail = f"{error.strerror} (another program may have the cgroup root to itself)"
@@ -96,11 +106,11 @@ def describe_map(module: Any, name: str) -> tuple[MapEntry, int]:
     return MapEntry(name, kind, -1, key_size, value_size, table.max_entries, key, value), table.map_fd
 
 
-def _load(module: Any, function: str, kind: int) -> int:
+def _load(module: Any, function: str, kind: int, attach_type: int = -1) -> int:
     ctypes.set_errno(0)
     with captured_output() as said:
         try:
-            return int(module.load_func(function.encode(), kind).fd)
+            return int(module.load_func(function.encode(), kind, None, attach_type).fd)
         except Exception as error:  # bcc raises bare Exception for everything
             code = ctypes.get_errno() or None
             complaint = f"{error}; {last_words(said())}"

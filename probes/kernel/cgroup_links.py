@@ -1,4 +1,4 @@
-"""Run a loaded cgroup_skb program on the packets of every socket of the host: a link on the cgroup v2 root.
+"""Run a loaded program at the packets or calls of every socket of the host: a link on the cgroup v2 root.
 
 By BPF_LINK_CREATE and not by bcc, which knows only the older BPF_PROG_ATTACH: that outlives every process and
 has no descriptor to hand over. A link ends with its last descriptor.
@@ -13,7 +13,7 @@ import struct
 from pathlib import Path
 
 from probes.host.cgroups import find_mounts
-from probes.kernel.programs import Direction
+from probes.kernel.programs import Direction, SocketCall
 
 _SYSCALL_BPF = {"x86_64": 321, "aarch64": 280}  # asm/unistd_64.h, asm-generic/unistd.h
 _BPF_LINK_CREATE = 28  # linux/bpf.h
@@ -37,13 +37,13 @@ def root_of_cgroups(root: Path | None = None) -> int:
         raise NoUnifiedHierarchy(f"open the cgroup v2 hierarchy at {place}: {error.strerror}") from error
 
 
-def attach_to_cgroup(program_fd: int, root_fd: int, direction: Direction) -> int:
+def attach_to_cgroup(program_fd: int, root_fd: int, what: Direction | SocketCall) -> int:
     """Return the descriptor of the link; raise OSError with the kernel's errno."""
     number = _SYSCALL_BPF.get(platform.machine())
     if number is None:
         raise OSError(38, f"attach to cgroups: no bpf number for {platform.machine()}")
     # union bpf_attr, link_create: prog_fd, target_fd, attach_type, flags
-    attributes = struct.pack("=IIII", program_fd, root_fd, direction, 0)
+    attributes = struct.pack("=IIII", program_fd, root_fd, what, 0)
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     libc = ctypes.CDLL(None, use_errno=True)
     libc.syscall.restype = ctypes.c_long
@@ -52,5 +52,5 @@ def attach_to_cgroup(program_fd: int, root_fd: int, direction: Direction) -> int
     )
     if fd < 0:
         code = ctypes.get_errno()
-        raise OSError(code, f"link to the cgroup root, {direction.name.lower()}: {os.strerror(code)}")
+        raise OSError(code, f"link to the cgroup root, {what.name.lower()}: {os.strerror(code)}")
     return int(fd)

@@ -1,4 +1,4 @@
-"""What the privileged side reads of the agent's configuration: the tables `[sensors]` and `[http]`.
+"""What the privileged side reads of the agent's configuration: `[sensors]`, `[http]` and `[[scope]]`.
 
 Other tables are the agent's. Whatever is not understood is refused with file, line and key.
 """
@@ -11,6 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from probes.kernel.scope_config import ScopeConfig, read_scopes, why_not_roots_alone
+from probes.scopes import ScopeInvalid
 
 DEFAULT_SOCKET = "/run/nanobot/handover.sock"
 DEFAULT_PORTS = (8000, 4000, 11434, 8080)
@@ -45,15 +48,16 @@ class HttpConfig:
 
 @dataclass(frozen=True, slots=True)
 class LoaderConfig:
-    """Both tables."""
+    """All of it."""
 
     disabled: frozenset[str] = frozenset()
     socket: Path = Path(DEFAULT_SOCKET)
     http: HttpConfig = field(default_factory=HttpConfig)
+    scopes: ScopeConfig = field(default_factory=ScopeConfig)
 
 
 def read_config(path: Path, *, sensors: Iterable[str]) -> LoaderConfig:
-    """Read both tables; `sensors` are the names there are. Raise ConfigInvalid for what is not understood."""
+    """Read all of it; `sensors` are the names there are. Raise ConfigInvalid for what is not understood."""
     try:
         text = path.read_text()
         tables = tomllib.loads(text)
@@ -62,7 +66,12 @@ def read_config(path: Path, *, sensors: Iterable[str]) -> LoaderConfig:
     except ValueError as error:
         raise ConfigInvalid(f"{path}: is not valid TOML: {error}") from error
     disabled, socket = _sensors(_Table("sensors", tables, path, text), frozenset(sensors))
-    return LoaderConfig(disabled, socket, _http(_Table("http", tables, path, text)))
+    http = _http(_Table("http", tables, path, text))
+    try:
+        scopes = read_scopes(tables, only_roots=why_not_roots_alone(path))
+    except ScopeInvalid as error:
+        raise ConfigInvalid(f"{path}:{_line_of('scope', '', text)}: {error}") from error
+    return LoaderConfig(disabled, socket, http, scopes)
 
 
 class _Table:

@@ -175,6 +175,10 @@ class HandedProgram:
             value_size=handed.entry.value_size,
         )
 
+    def descriptor(self, suffix: str) -> int:
+        """Return the descriptor of the sensor's map whose name ends so, for mapping it into memory."""
+        return self._handed(suffix).fd
+
     def layout_of(
         self, suffix: str
     ) -> tuple[Callable[[bytes], dict[str, Any]], Callable[[bytes], dict[str, Any]]]:

@@ -26,9 +26,11 @@ from probes.kernel.headers import Headers, HeadersMissing, find_headers, running
 from probes.kernel.http_tls import with_tls
 from probes.kernel.packet_socket import DROP_IN, explanation, in_a_network_of_its_own, open_packet_socket
 from probes.kernel.programs import Attachment, KernelProgram, port_bits, shared_source
+from probes.kernel.scope_config import ScopeConfig
+from probes.kernel.scope_rules import write_rules
 from probes.kernel.tracepoints import Format, TracepointMissing, c_structs, mount_privately, read_format
 from probes.kernel.uprobes import CallUnwatched
-from probes.observation import Blind, BlindReason
+from probes.observation import Blind, BlindReason, SensorName
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Loaded:
 
 _DISABLED = "disabled in the configuration"
 _PORTLESS = "no port is named in http.ports"
+_SCOPELESS = "no scope is declared"
 
 
 @dataclass(slots=True)
@@ -50,6 +53,8 @@ class _Work:
     ports: tuple[int, ...]
     tracefs: Path
     headers: Headers
+    scopes: ScopeConfig
+    agent_uid: int
     formats: dict[str, Format] = field(default_factory=dict)
     descriptors: list[int] = field(default_factory=list)
 
@@ -59,18 +64,21 @@ def load(
     *,
     disabled: frozenset[str] = frozenset(),
     http: HttpConfig | None = None,
+    scopes: ScopeConfig | None = None,
+    agent_uid: int = 0,
 ) -> Loaded:
     """Load what is enabled. Never raises for a program's sake: the manifest says what is blind and why.
 
-    `http` says which ports are watched, by programs that watch some, and how.
+    `http` says which ports are watched, by programs that watch some, and how; `scopes` what is held, but
+    never against the account of the agent.
     """
-    http = http or HttpConfig()
-    portless = {p.sensor for p in programs if p.ports is not None and http.is_off} - disabled
-    enabled = [p for p in programs if p.sensor not in disabled and p.sensor not in portless]
+    http, scopes = http or HttpConfig(), scopes or ScopeConfig()
+    unused = dict.fromkeys((p.sensor for p in programs if p.ports is not None and http.is_off), _PORTLESS)
+    unused |= dict.fromkeys((p.sensor for p in programs if p.scoped and not scopes.rules), _SCOPELESS)
+    unused |= dict.fromkeys((SensorName(name) for name in disabled), _DISABLED)
+    enabled = [p for p in programs if p.sensor not in unused]
     entries = {
-        p.sensor: SensorEntry(
-            p.sensor, blind=Blind(BlindReason.DISABLED, _PORTLESS if p.sensor in portless else _DISABLED)
-        )
+        p.sensor: SensorEntry(p.sensor, blind=Blind(BlindReason.DISABLED, unused.get(p.sensor, _DISABLED)))
         for p in programs
     }
     descriptors: list[int] = []
@@ -81,7 +89,7 @@ def load(
     enabled = [p if p.ports is None else with_tls(p, http.tls_libraries) for p in enabled]
     if enabled:
         try:
-            work = _Work(http.ports, _tracefs(), _headers(), descriptors=descriptors)
+            work = _Work(http.ports, _tracefs(), _headers(), scopes, agent_uid, descriptors=descriptors)
             entries |= _load_with(enabled, work)
         except Refused as refused:
             entries |= {
@@ -209,7 +217,7 @@ def _compile(programs: Sequence[KernelProgram], work: _Work) -> Any:
 def _attach_program(module: Any, program: KernelProgram, work: _Work) -> SensorEntry:
     """Load and attach one program's functions; on failure close what it had and say why."""
     attached: list[int] = []
-    notes = []
+    notes: list[str] = []
     maps: list[tuple[MapEntry, int]] = []
     asleep: list[tuple[MapEntry, int]] = []
     try:
@@ -217,6 +225,9 @@ def _attach_program(module: Any, program: KernelProgram, work: _Work) -> SensorE
             table = module[program.ports.encode()]
             for index, word in port_bits(work.ports).items():
                 table[table.Key(index)] = table.Leaf(word)
+        if program.scoped:
+            _declare(module, work)
+            notes += work.scopes.notes
         for attachment in program.attachments:
             if isinstance(attachment, Attachment) and attachment.tracepoint not in work.formats:
                 notes.append(f"this kernel has no tracepoint {attachment.tracepoint}")
@@ -249,3 +260,11 @@ def _attach_program(module: Any, program: KernelProgram, work: _Work) -> SensorE
         notes=tuple(notes),
         ports=work.ports if program.ports is not None else (),
     )
+
+
+def _declare(module: Any, work: _Work) -> None:
+    try:
+        write_rules(module, work.scopes, agent_uid=work.agent_uid)
+    except Exception as error:  # bcc raises bare Exception for everything
+        code = error.errno if isinstance(error, OSError) else None
+        raise Refused(reason_for(code), f"write the rules of the scopes: {error}", code) from error

@@ -36,6 +36,17 @@ class Direction(enum.IntEnum):
     EGRESS = 1
 
 
+class SocketCall(enum.IntEnum):
+    """What a socket of a cgroup is asked to do, by the number of the attach type in linux/bpf.h."""
+
+    BIND4 = 8
+    BIND6 = 9
+    CONNECT4 = 10
+    CONNECT6 = 11
+    SENDMSG4 = 14
+    SENDMSG6 = 15
+
+
 @dataclass(frozen=True, slots=True)
 class Attachment:
     """One function of a program and the tracepoint it runs at.
@@ -60,6 +71,14 @@ class CgroupAttachment:
 
 
 @dataclass(frozen=True, slots=True)
+class SocketAttachment:
+    """One function of a program and the call of any of the host's sockets that it may refuse."""
+
+    function: str
+    call: SocketCall
+
+
+@dataclass(frozen=True, slots=True)
 class UprobeAttachment:
     """One function of a program and the call in a library that it runs at, or at whose return.
 
@@ -72,7 +91,7 @@ class UprobeAttachment:
     at_return: bool = False
 
 
-AnyAttachment = Attachment | CgroupAttachment | UprobeAttachment
+AnyAttachment = Attachment | CgroupAttachment | SocketAttachment | UprobeAttachment
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +99,9 @@ class KernelProgram:
     """One `x.bpf.c`: its stem, its attachments, and the maps that go to the agent.
 
     `capabilities` are those that attaching it takes beside LOADING. `ports` names the table of bits that the
-    loader fills with the watched ports, for a program that watches some. `more` are stems of further files of
-    the same program.
+    loader fills with the watched ports, for a program that watches some. `scoped` is a program that holds the
+    declared scopes: it is left out where none is declared. `more` are stems of further files of the same
+    program.
     """
 
     sensor: SensorName
@@ -92,6 +112,7 @@ class KernelProgram:
     ports: str | None = None
     module: str | None = None
     more: tuple[str, ...] = ()
+    scoped: bool = False
 
     @property
     def source(self) -> str:

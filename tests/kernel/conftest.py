@@ -45,7 +45,9 @@ class LoadRun:
     status: int
 
 
-def run_loader(folder: Path, *, config: str = "", prefix: list[str] | None = None) -> LoadRun:
+def run_loader(
+    folder: Path, *, config: str = "", prefix: list[str] | None = None, agent_user: str = "0"
+) -> LoadRun:
     """Run `nanobot-probes load` against a listener of ours and take what it hands over."""
     path, settings = folder / "handover.sock", folder / "agent.toml"
     settings.write_text(f'[sensors]\nsocket = "{path}"\n{config}')
@@ -64,7 +66,7 @@ def run_loader(folder: Path, *, config: str = "", prefix: list[str] | None = Non
                 "--config",
                 str(settings),
                 "--agent-user",
-                "0",
+                agent_user,
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -24,7 +24,8 @@ pytestmark = [pytest.mark.root, pytest.mark.ebpf]
 
 _KERNEL_SENSORS = [s.name for s in registry.SENSORS if s.program is not None]
 _OF_A_DRIVER = SensorName("kernel.xid")  # where no NVIDIA driver is loaded, its tracepoint is missing
-_ATTACHED = [name for name in _KERNEL_SENSORS if name != _OF_A_DRIVER]
+_UNDECLARED = SensorName("kernel.scope")  # it is not even compiled where no scope is declared
+_ATTACHED = [name for name in _KERNEL_SENSORS if name not in {_OF_A_DRIVER, _UNDECLARED}]
 
 
 def _check(
@@ -38,14 +39,18 @@ def _check(
         timeout=50,
         env={**os.environ, **environment},
     )
-    return run.returncode, {row["name"]: row for row in json.loads(run.stdout)["sensors"]}
+    rows = {row["name"]: row for row in json.loads(run.stdout)["sensors"]}
+    assert rows.pop(_UNDECLARED)["reason"] == BlindReason.DISABLED.value
+    return run.returncode, rows
 
 
 def test_everything_attaches_with_the_capabilities_of_its_unit(loaded: LoadRun) -> None:
     """CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, bounded to exactly these, attach every program."""
     assert loaded.status == 0, loaded.said
     states = {entry.sensor: entry.blind for entry in loaded.handover.manifest.sensors}
-    of_a_driver = states.pop(_OF_A_DRIVER)
+    of_a_driver, undeclared = states.pop(_OF_A_DRIVER), states.pop(_UNDECLARED)
+    assert undeclared is not None
+    assert undeclared.reason is BlindReason.DISABLED
     assert of_a_driver is None or of_a_driver.reason is BlindReason.NO_KERNEL_SUPPORT
     assert states == dict.fromkeys(_ATTACHED)
     assert loaded.handover.manifest.kernel_boot_id == handover.kernel_boot_id()
@@ -200,6 +205,7 @@ def test_a_missing_tracepoint_blinds_its_own_sensor_only(tmp_path: Path) -> None
     try:
         blind = {e.sensor: e.blind for e in run.handover.manifest.sensors if e.blind is not None}
         blind.pop(_OF_A_DRIVER, None)
+        blind.pop(_UNDECLARED)
         assert list(blind) == ["kernel.oom_kill"]
         told = blind[SensorName("kernel.oom_kill")]
         assert told is not None
@@ -221,7 +227,7 @@ def test_a_disabled_sensor_is_not_loaded(tmp_path: Path) -> None:
         assert entry.blind is not None
         assert entry.blind.reason is BlindReason.DISABLED
         assert (entry.maps, entry.attachments) == ((), ())
-        left_out = {"kernel.listener", _OF_A_DRIVER}
+        left_out = {"kernel.listener", _OF_A_DRIVER, _UNDECLARED}
         others = [e.blind for e in run.handover.manifest.sensors if e.sensor not in left_out]
         assert others == [None] * (len(_ATTACHED) - 1)
     finally:
