@@ -31,6 +31,7 @@ from probes.settings import (
 )
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
+UnitName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9:_.\\@-]{1,255}$")]
 AbsolutePath = Annotated[str, Meta(pattern="^/[^\0]*$", max_length=1024)]
 
 
@@ -107,9 +108,13 @@ class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Logs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[logs]`: whether the journal is read, and which files are followed beside it."""
+    """`[logs]`: whether the journal is read, and which files are followed beside it.
+
+    What container engines and model servers (by their usual names) log is read anyway; `units` are others.
+    """
 
     journal: bool = True
+    units: Annotated[tuple[UnitName, ...], Meta(max_length=32)] = ()
     files: Annotated[tuple[AbsolutePath, ...], Meta(max_length=32)] = ()
 
 
@@ -221,7 +226,7 @@ def sensor_settings(settings: AgentSettings) -> SensorSettings:
     """Return what the file tells the sensors."""
     return SensorSettings(
         storage=StorageSettings(paths=settings.storage.paths, external=settings.storage.external),
-        logs=LogSettings(journal=settings.logs.journal, files=settings.logs.files),
+        logs=LogSettings(journal=settings.logs.journal, units=settings.logs.units, files=settings.logs.files),
         tailscale=TailscaleSettings(socket=settings.tailscale.socket),
         metrics_endpoints=tuple(
             MetricsEndpoint(server=ServerKind(each.server), url=each.url)

@@ -14,7 +14,7 @@ case "$(dpkg --print-architecture 2>/dev/null || true)" in
 esac
 if grep -qs '^ID=ubuntu' /etc/os-release; then packages=("${packages[@]/linux-headers-a*64/linux-headers-generic}"); fi
 
-if [ -n "$for_tests" ]; then packages+=(nodejs golang-go); fi
+if [ -n "$for_tests" ]; then packages+=(nodejs golang-go systemd-journal-remote); fi
 
 missing=()
 if command -v dpkg-query >/dev/null; then
@@ -80,7 +80,7 @@ if [ ! -x .venv/nginx/usr/sbin/nginx ] && command -v apt-get >/dev/null && comma
 fi
 
 # Each in an environment of its own, so that what they need is nothing to the product's.
-for name in servers litellm llamacpp; do
+for name in servers litellm llamacpp ray; do
   stamp=$(sha256sum dev/$name.txt | cut -d' ' -f1)
   [ "$(cat .venv/$name/.stamp 2>/dev/null)" != "$stamp" ] || continue
   echo "setup: $name for the tests, in .venv/$name"

@@ -44,6 +44,7 @@ from probes.kernel import (
 from probes.kernel.capture import capture_of
 from probes.kernel.handover import Handover
 from probes.kernel.programs import KernelProgram
+from probes.logs import sensor as logs
 from probes.observation import SensorName
 from probes.sensor import Sensor
 from probes.settings import SensorSettings
@@ -134,6 +135,14 @@ def _own_identifier(host: Surroundings) -> Identifier:
     return Identifier(cgroups=CgroupPaths(root=host.mounts.unified, monotonic=time.monotonic))
 
 
+def _host_log_files(host: Surroundings) -> Sensor:
+    return logs.file_sensor(identifier=host.identifier, settings=host.settings.logs)
+
+
+def _host_logs(host: Surroundings) -> Sensor:
+    return logs.journal_sensor(identifier=host.identifier, settings=host.settings.logs)
+
+
 def _host_manager(_: Surroundings) -> Sensor:
     return manager.ManagerSensor()
 
@@ -217,6 +226,8 @@ SENSORS: tuple[SensorSpec, ...] = (
     SensorSpec(gpu.NAME, "NVIDIA GPUs: state, processes, Xids, versions of the driver", 1.0, _gpu_nvml),
     SensorSpec(command_lines.NAME, "how model servers were started, by keyed prints", 30.0, _command_lines),
     SensorSpec(listeners.NAME, "every listening TCP socket of the host", 60.0, _host_listeners),
+    SensorSpec(logs.FILES, "lines of known patterns in the files that [logs] names", 0.25, _host_log_files),
+    SensorSpec(logs.JOURNAL, "lines of known patterns in the journal, the kernel's too", 0.25, _host_logs),
     SensorSpec(manager.NAME, "reloads of the service manager", 0.25, _host_manager),
     SensorSpec(pressure.NAME, "memory that is left, and stalls for want of it", 0.5, _host_memory),
     SensorSpec(portable.NAME, "memory and listeners, without Linux", 15.0, _host_portable, stands_in=True),

@@ -22,9 +22,10 @@ class StorageSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
-    """`[logs]`: whether the journal is read, and which files are followed beside it."""
+    """`[logs]`: whether the journal is read, for which units too, and which files are followed."""
 
     journal: bool = True
+    units: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
 
 

@@ -59,6 +59,10 @@ for role in "${roles[@]}"; do
       if [ -d /proc/driver/nvidia ] || [ -e /dev/nvidiactl ]; then
         install -D -m 0644 "$here/drop-ins/agent-gpu.conf" "$drop_in/50-gpu.conf"
       fi
+      # It reads the journal by membership of the group that systemd keeps for that, and holds no capability for it.
+      if getent group systemd-journal >/dev/null; then
+        install -D -m 0644 "$here/drop-ins/agent-journal.conf" "$drop_in/50-journal.conf"
+      fi
       ;;
     orchestrator) units=(nanobot-orchestrator.service) ;;
   esac

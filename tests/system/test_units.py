@@ -59,6 +59,23 @@ def test_the_drop_in_for_gpus_scores_what_its_page_says(tmp_path: Path) -> None:
 
 
 @needs_analyze
+def test_the_drop_in_for_the_journal_scores_what_its_page_says(tmp_path: Path) -> None:
+    """The agent's unit with the group that may read the journal, and the score that the page names."""
+    page = (UNITS.parent / "docs/explanation/logs.md").read_text()
+    unit = tmp_path / "nanobot-agent.service"
+    drop_in = (UNITS / "drop-ins/agent-journal.conf").read_text()
+    assert "SupplementaryGroups=systemd-journal" in drop_in
+    unit.write_text((UNITS / unit.name).read_text() + drop_in)
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=13", str(unit)],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    score = done.stdout.strip().splitlines()[-1].split(": ")[1].split(" ")[0]
+    assert f"scores {score}" in page
+
+
+@needs_analyze
 def test_the_drop_in_for_packet_capture_stays_within_the_limit(tmp_path: Path) -> None:
     """The unit with what docs/explanation/privileges.md says to add, and the score that it names."""
     page = (UNITS.parent / "docs/explanation/privileges.md").read_text()

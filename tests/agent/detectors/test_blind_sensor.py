@@ -42,6 +42,13 @@ def test_a_driver_that_has_no_tracepoint_stays_quiet(detector: BlindSensor) -> N
     assert len(present(detector, blind(10000, "kernel.xid", BlindReason.NO_HEADERS), tick(10060))) == 1
 
 
+def test_a_host_without_a_journal_stays_quiet(detector: BlindSensor) -> None:
+    """There is nothing to be blind to; a journal that may not be read is a case."""
+    seen = blind(0, "host.logs", BlindReason.UNSUPPORTED_PLATFORM)
+    assert present(detector, seen, tick(9999)) == []
+    assert len(present(detector, blind(10000, "host.logs", BlindReason.NO_PRIVILEGE), tick(10060))) == 1
+
+
 def test_starting_sensor_stays_quiet(detector: BlindSensor) -> None:
     """Blind until its descriptors arrive, within the grace."""
     assert present(detector, blind(0, SENSOR), seeing(30, SENSOR), tick(99)) == []
