@@ -14,6 +14,14 @@ from dataclasses import dataclass
 from probes.gpu.facts import Absence, DriverFacts, GpuFacts, GpuIdentity, ProcessKind, XidFacts
 from probes.http.facts import ExchangeFacts, FlightFacts, UnobservedFacts
 from probes.observed.logs import LogCapture as LogCapture, LogLine as LogLine, Sessions as Sessions
+from probes.observed.network import (
+    ConnectFailures as ConnectFailures,
+    ConnectSuccesses as ConnectSuccesses,
+    InterfaceLink as InterfaceLink,
+    Peer as Peer,
+    PeerTraffic as PeerTraffic,
+    RdmaPort as RdmaPort,
+)
 from probes.observed.pressure import (
     BacklogState as BacklogState,
     CgroupPressure as CgroupPressure,
@@ -395,5 +403,10 @@ Observation = (
     | TaskHung
     | CommandLines
     | ScopeBreached
+    | ConnectFailures
+    | ConnectSuccesses
+    | PeerTraffic
+    | InterfaceLink
+    | RdmaPort
     | Gap
 )

@@ -10,8 +10,10 @@ from probes.gpu import sensor as gpu
 from probes.host import (
     clock,
     command_lines,
+    links,
     listeners,
     manager,
+    peers,
     portable,
     pressure,
     server_metrics,
@@ -126,6 +128,10 @@ def _command_lines(host: Surroundings) -> Sensor:
     )
 
 
+def _host_links(_: Surroundings) -> Sensor:
+    return links.LinksSensor()
+
+
 def _host_listeners(host: Surroundings) -> Sensor:
     return listeners.HostListeners(identifier=_own_identifier(host))
 
@@ -157,6 +163,11 @@ def _host_portable(_: Surroundings) -> Sensor:
 
 def _host_server_metrics(host: Surroundings) -> Sensor:
     return server_metrics.ServerMetricsSensor(endpoints=host.settings.metrics_endpoints)
+
+
+def _host_peers(host: Surroundings) -> Sensor:
+    cgroups = CgroupPaths(root=host.mounts.unified, monotonic=time.monotonic)
+    return peers.PeerSensor(handover=host.handover, identifier=Identifier(cgroups=cgroups))
 
 
 def _host_servers(host: Surroundings) -> Sensor:
@@ -225,11 +236,13 @@ def _xid(host: Surroundings) -> Sensor:
 SENSORS: tuple[SensorSpec, ...] = (
     SensorSpec(gpu.NAME, "NVIDIA GPUs: state, processes, Xids, versions of the driver", 1.0, _gpu_nvml),
     SensorSpec(command_lines.NAME, "how model servers were started, by keyed prints", 30.0, _command_lines),
+    SensorSpec(links.NAME, "carriers of network hardware, errors of RDMA ports", 10.0, _host_links),
     SensorSpec(listeners.NAME, "every listening TCP socket of the host", 60.0, _host_listeners),
     SensorSpec(logs.FILES, "lines of known patterns in the files that [logs] names", 0.25, _host_log_files),
     SensorSpec(logs.JOURNAL, "lines of known patterns in the journal, the kernel's too", 0.25, _host_logs),
     SensorSpec(manager.NAME, "reloads of the service manager", 0.25, _host_manager),
     SensorSpec(pressure.NAME, "memory that is left, and stalls for want of it", 0.5, _host_memory),
+    SensorSpec(peers.NAME, "peers that cannot be reached, and segments lost", 10.0, _host_peers),
     SensorSpec(portable.NAME, "memory and listeners, without Linux", 15.0, _host_portable, stands_in=True),
     SensorSpec(server_metrics.NAME, "numbers that servers tell of themselves", 15.0, _host_server_metrics),
     SensorSpec(servers.NAME, "cores that each model server keeps busy", 5.0, _host_servers),

@@ -71,7 +71,7 @@ def host_addresses(proc: Path = Path("/proc")) -> tuple[tuple[str, str], ...]:
     """Return (address, interface name) of this network namespace, sorted; an unknown interface is `?`."""
     try:
         found = [
-            pair for data in _dump(_NETLINK_ROUTE, _RTM_GETADDR, b"\0" * 8) for pair in parse_address(*data)
+            pair for data in dump(_NETLINK_ROUTE, _RTM_GETADDR, b"\0" * 8) for pair in parse_address(*data)
         ]
     except OSError:
         found = list(_proc_addresses(proc))
@@ -89,7 +89,7 @@ def parse_diag(kind: int, body: bytes) -> Iterator[ListeningSocket]:
     if width is None:
         return
     cgroup_id = None
-    for number, value in _attributes(body[_DIAG.size :]):
+    for number, value in attributes(body[_DIAG.size :]):
         if number == _CGROUP_ID and len(value) == 8:
             cgroup_id = CgroupId(int.from_bytes(value, sys.byteorder))
     yield ListeningSocket(canonical(source[:width]), int.from_bytes(port, "big"), cgroup_id)
@@ -105,7 +105,7 @@ def parse_address(
     width = {int(socket.AF_INET): 4, int(socket.AF_INET6): 16}.get(family)
     if width is None:
         return
-    values = dict(_attributes(body[_ADDRESS.size :]))
+    values = dict(attributes(body[_ADDRESS.size :]))
     # On a point-to-point link IFA_ADDRESS is the other end; IFA_LOCAL is ours.
     value = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS) or b""
     if len(value) != width:
@@ -139,11 +139,11 @@ def parse_proc_tcp(text: str) -> Iterator[ListeningSocket]:
 def _diag(family: int) -> Iterator[ListeningSocket]:
     # struct inet_diag_req_v2: family, protocol, extensions, padding, states, then an empty socket id
     request = struct.pack("=BBBBI48s", family, _TCP, 0, 0, 1 << _LISTEN, b"")
-    for kind, body in _dump(_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, request):
+    for kind, body in dump(_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, request):
         yield from parse_diag(kind, body)
 
 
-def _dump(protocol: int, kind: int, request: bytes) -> Iterator[tuple[int, bytes]]:
+def dump(protocol: int, kind: int, request: bytes) -> Iterator[tuple[int, bytes]]:
     """Ask the kernel for a table and yield (message type, body) until it says that it is done."""
     with socket.socket(_AF_NETLINK, socket.SOCK_RAW, protocol) as link:
         link.settimeout(_TIMEOUT_S)
@@ -172,7 +172,8 @@ def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += (length + 3) & ~3
 
 
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Split the end of a netlink message into (number, value)."""
     at = 0
     while at + _ATTRIBUTE.size <= len(data):
         length, number = _ATTRIBUTE.unpack_from(data, at)

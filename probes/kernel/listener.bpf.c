@@ -1,10 +1,12 @@
-/* Tells when a TCP socket begins and stops listening: sock:inet_sock_set_state, states from or to LISTEN.
+/* Tells when a TCP socket begins and stops listening: sock:inet_sock_set_state, states from or to LISTEN. States from
+ * and to SYN_SENT are how attempts to connect go: listener_peers.bpf.c counts them.
  *
  * The tracepoint fires in every network namespace; user space asks the host's own socket table which of them
- * are the host's. Connections change state some ten times each and leave after one comparison.
+ * are the host's. Connections change state some ten times each and leave after a few comparisons.
  */
 #define LISTENER_LISTEN 10 /* TCP_LISTEN, net/tcp_states.h */
 #define LISTENER_CLOSE 7   /* TCP_CLOSE */
+#define LISTENER_SYN_SENT 2 /* TCP_SYN_SENT */
 #define LISTENER_TCP 6
 #define LISTENER_MPTCP 262
 
@@ -36,8 +38,14 @@ static __always_inline void listener_submit(struct listener_event *event)
 }
 
 #ifdef HAS_sock_inet_sock_set_state_newstate
+static __always_inline void listener_connecting_state(struct tp_sock_inet_sock_set_state *args);
+
 int listener_set_state(struct tp_sock_inet_sock_set_state *args)
 {
+    if (args->oldstate == LISTENER_SYN_SENT || args->newstate == LISTENER_SYN_SENT) {
+        listener_connecting_state(args);
+        return 0;
+    }
     u32 opened = args->newstate == LISTENER_LISTEN;
     /* A connection that is accepted is a copy of its listener and also leaves LISTEN, but not to CLOSE. */
     if (!opened && (args->oldstate != LISTENER_LISTEN || args->newstate != LISTENER_CLOSE))

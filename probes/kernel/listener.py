@@ -30,8 +30,21 @@ NAME = SensorName("kernel.listener")
 PROGRAM = KernelProgram(
     sensor=NAME,
     stem="listener",
-    attachments=(Attachment("listener_set_state", "sock:inet_sock_set_state"),),
-    maps=("listener_events", "listener_ledger"),
+    attachments=(
+        Attachment("listener_set_state", "sock:inet_sock_set_state"),
+        Attachment("listener_error", "sock:inet_sk_error_report", required=False),
+        Attachment("listener_retransmit", "tcp:tcp_retransmit_skb", required=False),
+        Attachment("listener_connect_returned", "syscalls:sys_exit_connect", required=False),
+    ),
+    maps=(
+        "listener_events",
+        "listener_ledger",
+        "listener_peers",
+        "listener_clients",
+        "listener_reached",
+        "listener_peer_ledger",
+    ),
+    more=("listener_peers",),
 )
 _AF_INET = 2
 _Table = dict[tuple[str, int], set[CgroupId | None]]
