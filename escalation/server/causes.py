@@ -1,10 +1,12 @@
 """Which open incidents have one cause: a stall that two hosts see, and what a router only passes on.
 
-Topology is route -> model -> container or unit -> host, and the model's name is what joins the ends. Two
+Topology is route -> model -> container or unit -> host, and the model's name is what joins the ends. Three
 things follow from it:
 
 - Engines of one model on two hosts that stall within ten minutes of each other are one stall over both: that
   becomes an incident of its own (distributed.rank_stall), on the host that was first, and explains them.
+- A host that finds such a stall by itself, in logs and counters, is one of those that agree: the stall over
+  both explains it as soon as there is one.
 - A router (LiteLLM, Open WebUI) in front of an engine that is at fault shows the same fault once more. That
   is a second place to see one cause from, never a second host that agrees: the engine's incident explains it.
   A server of a kind that is not known may be a proxy too: it is neither engine nor router here.
@@ -105,6 +107,11 @@ def is_agreement(incident: Incident) -> bool:
     )
 
 
+def is_stall_of_ranks(incident: Incident) -> bool:
+    """Return whether a host itself found, in logs and counters, that ranks wait for each other."""
+    return incident.fault_class is FaultClass.DISTRIBUTED_RANK_STALL and not is_agreement(incident)
+
+
 def agreeing(incidents: Sequence[Incident], *, host: str | None = None) -> tuple[Incident, ...]:
     """Return the stalls of one model that are one stall over several hosts, its leader first; else nothing.
 
@@ -197,7 +204,8 @@ def _report(incident: Incident, body: CaseReport, *, sequence: int, now_ns: int)
 
 
 def _is_stall(incident: Incident) -> bool:
-    return incident.fault_class in _STALLS and is_at_engine(incident)
+    stalls = incident.fault_class in _STALLS or is_stall_of_ranks(incident)
+    return stalls and is_at_engine(incident)
 
 
 def _is_certain(incident: Incident) -> bool:

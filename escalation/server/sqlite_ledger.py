@@ -248,14 +248,16 @@ class SqliteLedger:
         )
         return [rows.load_incident(value) for (value,) in found]
 
-    def open_of(self, fault_classes: frozenset[FaultClass], *, limit: int) -> Sequence[Incident]:
-        """Return the newest `limit` open incidents, of any host, that are of one of `fault_classes`."""
+    def open_of(
+        self, fault_classes: frozenset[FaultClass], *, limit: int, agent_id: AgentId | None = None
+    ) -> Sequence[Incident]:
+        """Return the newest `limit` open incidents of `agent_id` (None: any host) and of these classes."""
         self._flush_incidents()
         marks = ", ".join("?" * len(fault_classes))
         found = self._db.execute(
             f"SELECT id FROM incidents WHERE open = 1 AND fault_class IN ({marks}) "  # noqa: S608 - question marks only
-            "ORDER BY last_seen_ns DESC, id LIMIT ?",
-            (*sorted(fault_classes), limit),
+            f"{'' if agent_id is None else 'AND agent_id = ? '}ORDER BY last_seen_ns DESC, id LIMIT ?",
+            (*sorted(fault_classes), *(() if agent_id is None else (agent_id,)), limit),
         ).fetchall()
         incidents = (self.incident(IncidentId(incident_id)) for (incident_id,) in found)
         return [each for each in incidents if each is not None]

@@ -103,8 +103,10 @@ class Ledger(Protocol):
     def incidents(self, *, limit: int) -> Sequence[Incident]:
         """Return incidents, open ones first, newest first."""
 
-    def open_of(self, fault_classes: frozenset[FaultClass], *, limit: int) -> Sequence[Incident]:
-        """Return the newest `limit` open incidents, of any host, that are of one of `fault_classes`."""
+    def open_of(
+        self, fault_classes: frozenset[FaultClass], *, limit: int, agent_id: AgentId | None = None
+    ) -> Sequence[Incident]:
+        """Return the newest `limit` open incidents of `agent_id` (None: any host) and of these classes."""
 
     def open_count(self, agent_id: AgentId) -> int:
         """Return how many incidents of a host are open."""

@@ -143,9 +143,11 @@ class MemoryLedger:
         """Return incidents, open ones first, newest first."""
         return sorted(self._incidents.values(), key=lambda each: (not each.open, -each.last_seen_ns))[:limit]
 
-    def open_of(self, fault_classes: frozenset[FaultClass], *, limit: int) -> Sequence[Incident]:
-        """Return the newest `limit` open incidents, of any host, that are of one of `fault_classes`."""
-        found = (each for each in self._incidents.values() if each.open)
+    def open_of(
+        self, fault_classes: frozenset[FaultClass], *, limit: int, agent_id: AgentId | None = None
+    ) -> Sequence[Incident]:
+        """Return the newest `limit` open incidents of `agent_id` (None: any host) and of these classes."""
+        found = (each for each in self._incidents.values() if each.open and agent_id in {None, each.agent_id})
         wanted = (each for each in found if each.fault_class in fault_classes)
         return sorted(wanted, key=lambda each: (-each.last_seen_ns, each.id))[:limit]
 

@@ -28,11 +28,12 @@ from escalation.model import (
 from escalation.server import approvals, audit, binding, causes, coverage, host_causes, incidents
 from escalation.server.desk import Entry, NotFound
 from escalation.server.playbook.registry import advise
+from escalation.server.relations import Relations
 from escalation.server.store import Delivery, Ledger
 from escalation.wording import marked
 
-_RELATED_AT_MOST: Final = 2000
-"""How many open incidents are looked through for a common cause: the newest."""
+_CONSEQUENCES_AT_MOST: Final = 2000
+"""How many open incidents are shown below their causes: the newest."""
 
 Changed = frozenset[RecommendationId]
 
@@ -195,7 +196,7 @@ def entry_of(
 def consequences_in(ledger: Ledger) -> Consequences:
     """Return which open incidents explain which others, those of one host side by side."""
     found: dict[IncidentId, list[Incident]] = {}
-    related = ledger.open_of(causes.RELATED | host_causes.RELATED, limit=_RELATED_AT_MOST)
+    related = ledger.open_of(causes.RELATED | host_causes.RELATED, limit=_CONSEQUENCES_AT_MOST)
     for each in sorted(related, key=lambda each: (each.agent_id, each.first_seen_ns, each.id)):
         if each.explained_by is not None:
             found.setdefault(each.explained_by, []).append(each)
@@ -293,15 +294,14 @@ class _Work:
         """
         if incident.drill:
             return
-        model = causes.model_of(incident) if incident.fault_class in causes.RELATED else ""
-        related = self._open_of_model(model) if model else []
-        if model and self._agree(related, incident):
-            related = self._open_of_model(model)
-        if incident.fault_class in host_causes.RELATED and not repeats:
-            related = [*related, *self._open_on_host(incident.agent_id)]
-        looked: dict[str, list[Incident]] = {}
-        for each in {each.id: each for each in related}.values():
-            explained_by = self._explanation(each, looked)
+        waiting = self._related(incident, repeats=repeats)
+        relations, done = Relations(self._ledger), set[IncidentId]()
+        while waiting:
+            each = waiting.pop()
+            if each.id in done:
+                continue
+            done.add(each.id)
+            explained_by = relations.explanation(each)
             if explained_by == each.explained_by:
                 continue
             changed = replace(each, explained_by=explained_by)
@@ -309,34 +309,25 @@ class _Work:
             verb = "incident.stands_alone" if explained_by is None else "incident.explained"
             self.note(verb, each.id, "" if explained_by is None else f"by {explained_by}")
             self.follow(changed)
+            if each.fault_class in causes.RELATED and (model := causes.model_of(each)):
+                waiting += relations.open_of_model(model)  # a router elsewhere may show the same
 
-    def _explanation(self, incident: Incident, looked: dict[str, list[Incident]]) -> IncidentId | None:
-        """Return what explains `incident`: what its host is at fault with goes before what its model is.
-
-        `looked` keeps the open incidents of a model or a host that were looked up before.
-        """
-        found = None
-        if incident.fault_class in host_causes.RELATED:
-            key = f"host {incident.agent_id}"
-            if key not in looked:
-                looked[key] = self._accepted(self._open_on_host(incident.agent_id))
-            found = host_causes.explanation(incident, looked[key])
-        if found is not None or incident.fault_class not in causes.RELATED:
-            return found
-        model = causes.model_of(incident)
-        if not model:
-            return None
-        key = f"model {model}"
-        if key not in looked:
-            looked[key] = self._accepted(self._open_of_model(model))
-        return causes.explanation(incident, looked[key])
-
-    def _accepted(self, incidents: list[Incident]) -> list[Incident]:
-        return [each for each in incidents if not self._is_rejected(each)]
-
-    def _open_on_host(self, agent_id: AgentId) -> list[Incident]:
-        related = self._ledger.open_of(host_causes.RELATED, limit=_RELATED_AT_MOST)
-        return [each for each in related if each.agent_id == agent_id and not each.drill]
+    def _related(self, incident: Incident, *, repeats: bool) -> list[Incident]:
+        """Return what `incident` may explain or be explained by, after hosts agreed or no longer do."""
+        relations = Relations(self._ledger)
+        model = causes.model_of(incident) if incident.fault_class in causes.RELATED else ""
+        related = relations.open_of_model(model) if model else []
+        if model and self._agree(related, incident):
+            related = relations.open_of_model(model)
+            for agent_id in {each.agent_id for each in related} - {incident.agent_id}:
+                related += relations.open_on_host(agent_id)
+        if repeats or incident.fault_class not in host_causes.RELATED:
+            return related
+        related += relations.open_on_host(incident.agent_id)
+        if incident.fault_class in host_causes.BEHIND_RANKS:
+            for each in relations.agreements():
+                related += relations.open_of_model(causes.model_of(each))
+        return related
 
     def _agree(self, related: list[Incident], incident: Incident) -> bool:
         """Open, update or clear what hosts agree on, and tell whether; `incident` is what has changed."""
@@ -351,14 +342,6 @@ class _Work:
         if witnesses:
             self.fold(causes.agreement(witnesses, standing=standing, now_ns=self._now_ns))
         return bool(witnesses)
-
-    def _open_of_model(self, model: str) -> list[Incident]:
-        related = self._ledger.open_of(causes.RELATED, limit=_RELATED_AT_MOST)
-        return [each for each in related if causes.model_of(each) == model and not each.drill]
-
-    def _is_rejected(self, incident: Incident) -> bool:
-        newest = self._ledger.recommendations(incident.id)[-1:]
-        return bool(newest) and newest[0].state is State.REJECTED
 
     def follow(self, incident: Incident) -> None:
         """Bring the incident's recommendations in line with how it stands."""

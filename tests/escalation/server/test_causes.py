@@ -27,6 +27,7 @@ from escalation.model import (
     RouteId,
     RouteKind,
     ServerKind,
+    Severity,
     State,
     Subject,
     SubjectKind,
@@ -106,6 +107,10 @@ class _Fleet:
             reasons=(Reason(_reason(clears=clears, certain=certain)),),
             evidence=() if clears else (_evidence(fault, route),),
         )
+        self.report_body(host, body)
+
+    def report_body(self, host: str, body: CaseReport) -> None:
+        """Let `host` report `body`."""
         self._sequence += 1
         report = Report(
             agent_id=AgentId(host),
@@ -126,6 +131,10 @@ class _Fleet:
         """Return the open incidents by host and fault class."""
         found = (each for each in self.ledger.incidents(limit=1000) if each.open)
         return {(each.agent_id, each.fault_class): each for each in found}
+
+    def incidents(self) -> list[Incident]:
+        """Return the open incidents."""
+        return [each for each in self.ledger.incidents(limit=1000) if each.open]
 
     def waiting(self) -> dict[tuple[str, FaultClass], Recommendation]:
         """Return what waits for a decision, by host and fault class."""
@@ -454,3 +463,116 @@ def _check(fleet: _Fleet) -> None:
         else:
             assert newest
             assert newest[0].state in {State.PROPOSED, State.REJECTED}
+
+
+def _rank_stall(fleet: _Fleet, host: str, *, evidence: bool, clears: bool = False) -> None:
+    """Let `host` find by itself, in logs and counters, that ranks wait for each other."""
+    fleet.report_body(
+        host,
+        case_report(
+            CasePhase.CLEARED if clears else CasePhase.OPENED,
+            case_id=f"{host} ranks",
+            seen_ns=fleet.now_ns,
+            fault_class=_RANKS,
+            subject=Subject(SubjectKind.UNIT, "serving.service"),
+            reasons=(Reason(ReasonCode.BROADCAST_BLOCKED, 2), Reason(ReasonCode.TOKEN_COUNTERS_FLAT)),
+            evidence=(_evidence(_STALLED, _VLLM),) if evidence else (),
+        ),
+    )
+
+
+@pytest.mark.parametrize("evidence", [True, False], ids=["model known", "log only"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
+def test_what_a_host_finds_by_itself_and_what_two_agree_on_is_one_decision(
+    order: tuple[int, ...], *, evidence: bool
+) -> None:
+    """The stall over both explains the stall of ranks on either host, and the engines', in any order."""
+    fleet = _Fleet()
+    tell = (
+        lambda: _rank_stall(fleet, "spark-a", evidence=evidence),
+        lambda: fleet.report("spark-a", _STALLED),
+        lambda: fleet.report("spark-b", _STALLED),
+    )
+    for number in order:
+        tell[number]()
+        fleet.now_ns += _MINUTE_NS
+    (agreed,) = [each for each in fleet.incidents() if causes.is_agreement(each)]
+    others = [each for each in fleet.incidents() if not causes.is_agreement(each)]
+    assert {each.explained_by for each in others} == {agreed.id}
+    assert [each.incident_id for each in fleet.proposals()] == [agreed.id]
+
+    fleet.clear("spark-b", _STALLED)
+    (alone,) = [each for each in fleet.incidents() if each.fault_class is _RANKS]
+    assert not causes.is_agreement(alone)
+    assert alone.explained_by is None
+    assert fleet.open()["spark-a", _STALLED].explained_by == alone.id
+
+
+def test_two_hosts_that_each_find_it_by_themselves_agree() -> None:
+    """Nothing else is needed: each of them is a witness."""
+    fleet = _Fleet()
+    _rank_stall(fleet, "spark-a", evidence=True)
+    assert not [each for each in fleet.incidents() if causes.is_agreement(each)]
+    _rank_stall(fleet, "spark-b", evidence=True)
+    (agreed,) = [each for each in fleet.incidents() if causes.is_agreement(each)]
+    assert [each.incident_id for each in fleet.proposals()] == [agreed.id]
+    _rank_stall(fleet, "spark-b", evidence=True, clears=True)
+    (left,) = fleet.incidents()
+    assert (left.agent_id, left.explained_by) == ("spark-a", None)
+
+
+def test_a_host_that_calls_its_stall_as_the_agreement_is_called_changes_nothing_for_long() -> None:
+    """The same host, class and model: one incident, whoever speaks of it, and none is left behind."""
+    fleet = _Fleet()
+    body = case_report(
+        case_id="own",
+        seen_ns=fleet.now_ns,
+        fault_class=_RANKS,
+        subject=Subject(SubjectKind.MODEL, "qwen3-32b"),
+        reasons=(Reason(ReasonCode.BROADCAST_BLOCKED),),
+        evidence=(_evidence(_STALLED, _VLLM),),
+    )
+    for _ in range(3):
+        fleet.report("spark-a", _STALLED)
+        fleet.report("spark-b", _STALLED)
+        fleet.report_body("spark-a", replace(body, phase=CasePhase.UPDATED, count=body.count + 1))
+        fleet.now_ns += _MINUTE_NS
+    assert len([each for each in fleet.incidents() if each.fault_class is _RANKS]) == 1
+    for host in ("spark-a", "spark-b"):
+        fleet.clear(host, _STALLED)
+    fleet.report_body("spark-a", replace(body, phase=CasePhase.CLEARED))
+    assert fleet.incidents() == []
+
+
+@pytest.mark.parametrize("host", ["spark-a", "spark-b"])
+@pytest.mark.parametrize("fault", [FaultClass.NETWORK_RDMA_FAULT, FaultClass.DISTRIBUTED_WORKER_LOST])
+@pytest.mark.parametrize("first", [True, False])
+def test_what_one_host_is_at_fault_with_explains_the_stall_over_both(
+    fault: FaultClass, host: str, *, first: bool
+) -> None:
+    """The link, or the worker, of either host: one decision, and the stall stands alone when it is over."""
+    fleet = _Fleet()
+    cause = case_report(
+        case_id="cause",
+        seen_ns=fleet.now_ns,
+        fault_class=fault,
+        subject=Subject(SubjectKind.INTERFACE, "rocep1s0f0"),
+        severity=Severity.CRITICAL,
+        evidence=(),
+    )
+    if first:
+        fleet.report_body(host, cause)
+    fleet.report("spark-a", _STALLED)
+    fleet.report("spark-b", _STALLED)
+    if not first:
+        fleet.report_body(host, cause)
+    fleet.report("spark-c", _COOLING, _ROUTER)
+    found = {each.fault_class: each for each in fleet.incidents()}
+    others = [each for each in fleet.incidents() if each.fault_class is not fault]
+    assert {each.explained_by for each in others} == {found[fault].id}
+    assert [each.incident_id for each in fleet.proposals()] == [found[fault].id]
+
+    fleet.report_body(host, replace(cause, phase=CasePhase.CLEARED))
+    (agreed,) = [each for each in fleet.incidents() if causes.is_agreement(each)]
+    assert agreed.explained_by is None
+    assert {each.explained_by for each in fleet.incidents() if each is not agreed} == {agreed.id}

@@ -219,8 +219,8 @@ def test_an_error_of_a_program_explains_that_its_own_server_died() -> None:
     assert deaths == {BOX: site.open()[XID].id, OTHER: None}
 
 
-def test_an_explanation_is_never_itself_explained() -> None:
-    """The error that explains the death is explained by the GPU: then the death stands by itself."""
+def test_an_explanation_is_followed_to_its_root() -> None:
+    """The error that explains the death is explained by the GPU: the death is the GPU's too, however late."""
     site = Site()
     site.report(LOST, GPU)
     site.now_ns += 3 * MINUTE_NS
@@ -228,7 +228,9 @@ def test_an_explanation_is_never_itself_explained() -> None:
     site.report(DEATH, BOX)
     found = site.open()
     assert found[XID].explained_by == found[LOST].id
-    assert found[DEATH].explained_by is None
+    assert found[DEATH].explained_by == found[LOST].id
+    site.report(LOST, GPU, clears=True)
+    assert site.open()[DEATH].explained_by == found[XID].id
 
 
 def test_what_repeats_itself_keeps_its_explanation() -> None:
