@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from agent import doctor, logs
+from agent import logs
 from agent.app import Agent, Builders, Ports
 from agent.config import AgentSettings, read
 from agent.link import OrchestratorLink
@@ -96,6 +96,8 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    from agent import doctor  # noqa: PLC0415 -- what a running agent never needs
+
     settings = read(options.config, sensors=SENSOR_NAMES)
     checks = doctor.examine(settings, sensors=SENSOR_NAMES, now_unix_s=time.time())
     text = json.dumps(doctor.as_json(checks), indent=2) if options.json else doctor.as_text(checks)
@@ -104,7 +106,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from agent import recording_commands  # noqa: PLC0415 -- words that a running agent never says
+    from agent import recording_commands  # noqa: PLC0415 -- the same
 
     return recording_commands.record(options, read(options.config, sensors=SENSOR_NAMES))
 
