@@ -7,7 +7,9 @@ and is left out if one was that does not: what both burnt together cannot be tol
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 from typing import Final
@@ -61,6 +63,16 @@ class Pace:
     usual: float
 
 
+@dataclass(frozen=True, slots=True)
+class LearntPace:
+    """The last paces of a route, newest last, as they are kept."""
+
+    port: int
+    route: Route
+    model: str | None
+    paces: tuple[float, ...]
+
+
 class ServerWork:
     """Remembers a bounded past of one server."""
 
@@ -95,6 +107,20 @@ class ServerWork:
         for table in (self._paces, self._usual):
             while len(table) > _ROUTES:
                 table.popitem(last=False)
+
+    def learnt(self) -> tuple[LearntPace, ...]:
+        """Return the usual paces, to be kept across a restart."""
+        return tuple(
+            LearntPace(name.port, name.route, name.model, tuple(paces)) for name, paces in self._usual.items()
+        )
+
+    def recall(self, learnt: Iterable[LearntPace]) -> None:
+        """Take up usual paces that an earlier one had learnt."""
+        for each in learnt:
+            paces = [pace for pace in each.paces if math.isfinite(pace) and pace > 0]
+            self._usual[RouteName(each.port, each.route, each.model)] = deque(paces, maxlen=_PACES)
+        while len(self._usual) > _ROUTES:
+            self._usual.popitem(last=False)
 
     def burn(self, now: Instant, window_s: float) -> Burn | None:
         """Return how busy the cores were while requests were under way; None without any such stretch."""

@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Final, Self
 
+import msgspec
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict
-from agent.server_work import ServerWork
+from agent.server_work import LearntPace, ServerWork
 from agent.subjects import cut
 from escalation.model import (
     FaultClass,
@@ -41,6 +42,7 @@ _GPUS_MAX: Final = 64
 _LEARNING: Final = 1 / 300
 _LEARNT_FROM: Final = 60
 _STALE_S: Final = 10.0
+_PACES: Final = "paces"
 _GIVEN: Final = CLOCKS_BAD | ClockReason.SOFTWARE_THERMAL | ClockReason.SOFTWARE_POWER_CAP
 
 
@@ -82,6 +84,18 @@ class _Gpu:
     told: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    """What is kept of one GPU."""
+
+    clock: _Usual
+    power: _Usual
+
+
+def _key(identity: GpuIdentity) -> str:
+    return identity.uuid or identity.pci or f"index {identity.index}"
+
+
 class GpuClocks:
     """Says which GPU is held back."""
 
@@ -107,6 +121,7 @@ class GpuClocks:
         self._around = surroundings
         self._gpus: OrderedDict[GpuIdentity, _Gpu] = OrderedDict()
         self._work = ServerWork()
+        self._recalled: dict[str, _Learnt] = {}
         self._sees = False
 
     @classmethod
@@ -144,6 +159,29 @@ class GpuClocks:
     def watching(self) -> Sequence[ProcessKey]:
         """Ask for nothing."""
         return ()
+
+    def memory(self) -> Mapping[str, bytes]:
+        """Return what is usual of each GPU and of the answers beside it, to be kept across a restart."""
+        learnt = {
+            _key(identity): _Learnt(clock=gpu.clock, power=gpu.power)
+            for identity, gpu in self._gpus.items()
+            if gpu.clock.count
+        }
+        kept = {f"gpu/{name}": msgspec.json.encode(each) for name, each in learnt.items()}
+        return kept | {_PACES: msgspec.json.encode(self._work.learnt())}
+
+    def recall(self, memory: Mapping[str, bytes]) -> int:
+        """Take up what `memory` returned before; return how many entries could not be read."""
+        unreadable = 0
+        for key, raw in memory.items():
+            try:
+                if key == _PACES:
+                    self._work.recall(msgspec.json.decode(raw, type=tuple[LearntPace, ...]))
+                else:
+                    self._recalled[key.removeprefix("gpu/")] = msgspec.json.decode(raw, type=_Learnt)
+            except msgspec.DecodeError:
+                unreadable += 1
+        return unreadable
 
     def _judged(self, state: GpuState) -> Sequence[Finding]:
         facts, at = state.facts, state.at
@@ -229,7 +267,7 @@ class GpuClocks:
         evidence: GpuEvidence | None = None,
     ) -> Finding:
         identity = facts.gpu
-        name = identity.pci or identity.uuid or f"index {identity.index}"
+        name = identity.pci or _key(identity)
         return Finding(
             verdict=verdict,
             fault_class=_FAULT,
@@ -244,7 +282,9 @@ class GpuClocks:
     def _gpu(self, identity: GpuIdentity) -> _Gpu:
         gpu = self._gpus.get(identity)
         if gpu is None:
-            gpu = self._gpus[identity] = _Gpu(_Usual(), _Usual())
+            learnt = self._recalled.pop(_key(identity), None)
+            gpu = _Gpu(_Usual(), _Usual()) if learnt is None else _Gpu(learnt.clock, learnt.power)
+            self._gpus[identity] = gpu
         self._gpus.move_to_end(identity)
         while len(self._gpus) > _GPUS_MAX:
             self._gpus.popitem(last=False)

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final, Self
 
+import msgspec
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
@@ -29,7 +30,7 @@ from agent.gpu_lists import GpuLists
 from agent.placement import Placement
 from agent.route_names import MODEL_ROUTES
 from agent.server_numbers import ServerNumbers
-from agent.server_work import Burn, Pace, ServerWork
+from agent.server_work import Burn, LearntPace, Pace, ServerWork
 from agent.subjects import incarnation_of, place_of, process_name, subject_of, target_of
 from escalation.model import (
     FaultClass,
@@ -39,6 +40,7 @@ from escalation.model import (
     ServerKind as WireServer,
     Severity,
     Subject,
+    SubjectKind,
 )
 from probes.http.facts import Route, RouteName
 from probes.observation import (
@@ -209,6 +211,29 @@ class GpuPlacement:
     def watching(self) -> Sequence[ProcessKey]:
         """Ask for nothing."""
         return ()
+
+    def memory(self) -> Mapping[str, bytes]:
+        """Return which servers were on a GPU and how fast they were there, to be kept across a restart."""
+        return {
+            f"{subject.kind.value}/{subject.name}": msgspec.json.encode(server.work.learnt())
+            for subject, server in self._servers.items()
+            if server.was_on_gpu
+        }
+
+    def recall(self, memory: Mapping[str, bytes]) -> int:
+        """Take up what `memory` returned before; return how many entries could not be read."""
+        unreadable = 0
+        for key, raw in memory.items():
+            kind, _, name = key.partition("/")
+            try:
+                server = _Server(was_on_gpu=True)
+                server.work.recall(msgspec.json.decode(raw, type=tuple[LearntPace, ...]))
+                self._servers[Subject(SubjectKind(kind), name)] = server
+            except (msgspec.DecodeError, ValueError):
+                unreadable += 1
+        while len(self._servers) > _SERVERS_MAX:
+            self._servers.popitem(last=False)
+        return unreadable
 
     def _sight(self, gap: Gap) -> Sequence[Finding]:
         is_blind = isinstance(gap.coverage, Blind)

@@ -193,3 +193,16 @@ def test_whatever_a_driver_says_is_survived_and_bounded(samples: list[GpuState])
     for each in samples:
         detector.observe(each)
     assert len(detector._gpus) <= 64
+
+
+def test_what_is_usual_is_known_after_a_restart(detector: GpuClocks) -> None:
+    """Clock, power and pace outlive the agent: a cap is judged in its first minute. Nonsense counts."""
+    present(detector, *run(0, 120, power_w=150.0))
+    second_life = GpuClocks.build(Config(), SURROUNDINGS)
+    assert second_life.recall({**detector.memory(), "gpu/x": b"{}", "paces": b"["}) == 2
+    second_life.observe(seeing(200, "gpu.nvml"))
+    found = present(second_life, *run(201, 270, 700, power_w=30.0))
+    assert ReasonCode.POWER_LOW_UNDER_LOAD in {reason.code for reason in found[0].reasons}
+    fresh = GpuClocks.build(Config(), SURROUNDINGS)
+    fresh.observe(seeing(200, "gpu.nvml"))
+    assert {each.severity for each in present(fresh, *run(201, 270, 700, power_w=30.0))} == {Severity.NOTE}

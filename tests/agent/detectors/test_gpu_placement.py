@@ -363,3 +363,19 @@ def test_remembers_a_bounded_number_of_servers() -> None:
     for number in range(1000):
         detector.observe(usage(1, 1, where=origin(container=f"{number:064x}")))
     assert len(detector._servers) == 128
+
+
+def test_what_was_on_a_gpu_is_known_after_a_restart() -> None:
+    """Which servers were listed, and how fast they were there, outlives the agent; nonsense is counted."""
+    first = made()
+    server = origin()
+    for second in range(0, 60, 5):
+        first.observe(gpu_state(second, server))
+        first.observe(usage(second, 1, where=server))
+        first.observe(exchange(second, where=server, completion_tokens=400, duration_s=4.0))
+    second_life = made()
+    assert second_life.recall({**first.memory(), "unit/x": b"no json", "strange/y": b"[]"}) == 2
+    found = present(second_life, *works(100, 160))
+    assert codes(found[0])[:2] == [ReasonCode.CPU_BURNS_DURING_REQUESTS, ReasonCode.NOT_LISTED_ON_GPU]
+    assert present(made(), *works(100, 160)) == []
+    assert second_life.memory().keys() == first.memory().keys()
