@@ -14,6 +14,11 @@ from dataclasses import dataclass
 from probes.gpu.facts import Absence, DriverFacts, GpuFacts, GpuIdentity, ProcessKind, XidFacts
 from probes.http.facts import ExchangeFacts, FlightFacts, UnobservedFacts
 from probes.observed.logs import LogCapture as LogCapture, LogLine as LogLine, Sessions as Sessions
+from probes.observed.mesh import (
+    MeshState as MeshState,
+    MeshStatus as MeshStatus,
+    MeshWarning as MeshWarning,
+)
 from probes.observed.network import (
     ConnectFailures as ConnectFailures,
     ConnectSuccesses as ConnectSuccesses,
@@ -41,6 +46,17 @@ from probes.observed.server_metrics import (
     GaugeRead as GaugeRead,
     ServerGauge as ServerGauge,
     ServerMetrics as ServerMetrics,
+)
+from probes.observed.services import (
+    CgroupChanged as CgroupChanged,
+    ControlListener as ControlListener,
+    ControlListeners as ControlListeners,
+    ControlService as ControlService,
+    PublishedPort as PublishedPort,
+    PublishedPorts as PublishedPorts,
+    UnitEnded as UnitEnded,
+    UnitResult as UnitResult,
+    UnitUp as UnitUp,
 )
 from probes.observed.storage import (
     BlockActivity as BlockActivity,
@@ -408,5 +424,11 @@ Observation = (
     | PeerTraffic
     | InterfaceLink
     | RdmaPort
+    | MeshStatus
+    | UnitEnded
+    | UnitUp
+    | CgroupChanged
+    | PublishedPorts
+    | ControlListeners
     | Gap
 )

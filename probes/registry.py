@@ -13,6 +13,7 @@ from probes.host import (
     links,
     listeners,
     manager,
+    mesh,
     peers,
     portable,
     pressure,
@@ -20,6 +21,7 @@ from probes.host import (
     servers,
     storage,
     suspend,
+    units,
 )
 from probes.host.cgroups import CgroupMounts, CgroupPaths, find_mounts
 from probes.host.identity import Identifier
@@ -30,6 +32,7 @@ from probes.host.neighbours import CgroupUse
 from probes.http import routes
 from probes.kernel import (
     block,
+    cgroups as kernel_cgroups,
     descriptors,
     device_open,
     fatal_signal,
@@ -189,6 +192,18 @@ def _http_routes(host: Surroundings) -> Sensor:
     return routes.RouteSensor(capture=capture_of(host.handover), servers=servers_here)
 
 
+def _host_units(_: Surroundings) -> Sensor:
+    return units.UnitsSensor()
+
+
+def _kernel_cgroups(host: Surroundings) -> Sensor:
+    return kernel_cgroups.CgroupsSensor(handover=host.handover)
+
+
+def _mesh_tailscale(host: Surroundings) -> Sensor:
+    return mesh.TailscaleSensor(socket=host.settings.tailscale.socket)
+
+
 def _listener(host: Surroundings) -> Sensor:
     return listener.ListenerSensor(handover=host.handover, identifier=host.identifier)
 
@@ -248,6 +263,7 @@ SENSORS: tuple[SensorSpec, ...] = (
     SensorSpec(servers.NAME, "cores that each model server keeps busy", 5.0, _host_servers),
     SensorSpec(storage.NAME, "space, inodes and read-only mounts", storage.SAMPLE_S, _host_storage),
     SensorSpec(suspend.NAME, "sleep of the host", 0.5, _host_suspend),
+    SensorSpec(units.NAME, "services that end, are given up or stay up", 5.0, _host_units),
     SensorSpec(
         http_capture.NAME,
         "answers of model servers, at their sockets",
@@ -256,6 +272,13 @@ SENSORS: tuple[SensorSpec, ...] = (
         http_capture.PROGRAM,
     ),
     SensorSpec(block.NAME, "how long disks take to read and write", 15.0, _block, block.PROGRAM),
+    SensorSpec(
+        kernel_cgroups.NAME,
+        "cgroups of services and containers that come and go",
+        0.5,
+        _kernel_cgroups,
+        kernel_cgroups.PROGRAM,
+    ),
     SensorSpec(
         descriptors.NAME,
         "processes that run out of descriptors",
@@ -287,4 +310,5 @@ SENSORS: tuple[SensorSpec, ...] = (
     ),
     SensorSpec(task_hang.NAME, "tasks that the kernel found stuck", 0.25, _task_hang, task_hang.PROGRAM),
     SensorSpec(xid.NAME, "errors (Xid) by the NVIDIA driver's tracepoint", 0.25, _xid, xid.PROGRAM),
+    SensorSpec(mesh.NAME, "how the private mesh is, by its daemon", 30.0, _mesh_tailscale),
 )

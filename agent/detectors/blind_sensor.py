@@ -31,11 +31,12 @@ from probes.observation import Blind, BlindReason, Gap, Instant, Observation, Se
 _NOT_MISSED: Final = frozenset(
     {
         (SensorName("host.logs"), BlindReason.UNSUPPORTED_PLATFORM),
+        (SensorName("host.units"), BlindReason.UNSUPPORTED_PLATFORM),
         (SensorName("kernel.xid"), BlindReason.NO_KERNEL_SUPPORT),
     }
 )
-"""The journal of a host that keeps none; the NVIDIA driver's tracepoint, where there is no such driver or an
-older one: NVML tells of Xids."""
+"""The journal of a host that keeps none; the manager of one without systemd; the NVIDIA driver's tracepoint,
+where there is no such driver or an older one: NVML tells of Xids."""
 
 
 class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -65,8 +66,8 @@ class BlindSensor:
             sensors=(),
             opens="A sensor of the registry has been blind for `grace_s`.",
             quiet="A sensor that the configuration disables; a sensor that is still starting; `host.logs` "
-            "on a host that keeps no journal; `kernel.xid` where the NVIDIA driver has no such tracepoint, "
-            "or is not there.",
+            "on a host that keeps no journal, `host.units` on one without systemd; `kernel.xid` where the "
+            "NVIDIA driver has no such tracepoint, or is not there.",
             clears="The sensor sees again.",
         ),
     )

@@ -13,9 +13,11 @@ from agent.detectors.gpu_driver import GpuDriverMismatch
 from agent.detectors.gpu_placement import GpuPlacement
 from agent.detectors.gpu_xid import GpuXids
 from agent.detectors.memory_exhaustion import MemoryExhaustion
+from agent.detectors.mesh import MeshDegraded
 from agent.detectors.off_mesh_listener import OffMeshListener
 from agent.detectors.oom_kill import OomKillDetector
 from agent.detectors.page_cache import PageCache
+from agent.detectors.restart_loop import RestartLoop
 from agent.detectors.route_answers import RouteAnswers
 from agent.detectors.route_baseline import RouteBaseline
 from agent.detectors.route_failures import RouteFailures
@@ -33,9 +35,11 @@ DETECTORS: Final[tuple[type[Detector], ...]] = (
     GpuPlacement,
     GpuXids,
     MemoryExhaustion,
+    MeshDegraded,
     OffMeshListener,
     OomKillDetector,
     PageCache,
+    RestartLoop,
     RouteAnswers,
     RouteBaseline,
     RouteFailures,

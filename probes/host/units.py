@@ -1,0 +1,391 @@
+"""`host.units`: services that end, are given up or stay up, as the service manager itself tells them.
+
+Nothing is polled: an unprivileged process may subscribe to the manager (org.freedesktop.systemd1(5)), and
+each change of a service comes with all its values, also when its main process began and ended and how often
+the manager restarted it. An idle host sends nothing. Only signals of the manager's own connection count:
+anybody may send a signal to anybody. A reload that the manager has finished is told too, a second witness of
+`host.manager`.
+
+Services of a person's own manager are not seen, nor are services without a main process. Two things no signal
+tells, so they are asked: whether a service that failed after restarts was given up at its start limit (its
+result goes on saying how its last run failed), and whether what must have run long by now does.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from probes.host.bus import BusError, BusRefused, LibraryMissing, Signal, SystemBus, Target
+from probes.observation import (
+    BlindReason,
+    Gap,
+    Instant,
+    ManagerReloaded,
+    Observation,
+    Origin,
+    Seeing,
+    SensorName,
+)
+from probes.observed.services import UnitEnded, UnitResult, UnitUp
+from probes.sensor import SensorBlind
+
+NAME: Final = SensorName("host.units")
+LONG_S: Final = 600.0
+"""What has run for so long is up."""
+UNITS_MAX: Final = 512
+_MANAGER: Final = "org.freedesktop.systemd1"
+_PATH: Final = "/org/freedesktop/systemd1"
+_UNITS: Final = _PATH + "/unit/"
+_MANAGER_FACE: Final = _MANAGER + ".Manager"
+_CALLED: Final[Target] = (_MANAGER, _PATH, _MANAGER_FACE)
+_SERVICE_FACE: Final = _MANAGER + ".Service"
+_UNIT_FACE: Final = _MANAGER + ".Unit"
+_PROPERTIES: Final = "org.freedesktop.DBus.Properties"
+_RULES: Final = (
+    f"type='signal',sender='{_MANAGER}',interface='{_PROPERTIES}',arg0='{_SERVICE_FACE}'",
+    f"type='signal',sender='{_MANAGER}',interface='{_MANAGER_FACE}',member='Reloading'",
+    f"type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='{_MANAGER}'",
+)
+_ESCAPED: Final = re.compile(r"_([0-9a-f]{2})")
+_RESULTS: Final = {result.value: result for result in UnitResult}
+_ASKED_A_READ: Final = 16
+
+
+class Bus(Protocol):
+    """What is used of the system bus."""
+
+    lost: int
+
+    def open(self) -> None:
+        """Connect."""
+
+    def match(self, rule: str) -> None:
+        """Ask for signals."""
+
+    def owner(self, name: str) -> str:
+        """Return who owns a name."""
+
+    def call(
+        self, target: Target, member: str, signature: str | None = None, arguments: tuple[Any, ...] = ()
+    ) -> tuple[Any, ...]:
+        """Call a method."""
+
+    def signals(self) -> Iterable[Signal]:
+        """Yield what came."""
+
+    def close(self) -> None:
+        """Hang up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the manager says of a service's last run; times are microseconds of the monotonic clock."""
+
+    began_us: int
+    ended_us: int
+    status: int
+    result: UnitResult
+    restarts: int
+
+
+@dataclass(slots=True)
+class _Unit:
+    run: Run
+    up_told: bool = False
+
+
+class UnitsSensor:
+    """Tells how services end, and which stay up."""
+
+    name = NAME
+    period_s = 5.0
+
+    def __init__(
+        self,
+        *,
+        bus: Callable[[], Bus] = SystemBus,
+        booted: Path = Path("/run/systemd/system"),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`booted` is there where systemd is the service manager, sd_booted(3)."""
+        self._booted = booted
+        self._connect = bus
+        self._monotonic = monotonic
+        self._bus: Bus | None = None
+        self._owner = ""
+        self._units: OrderedDict[str, _Unit] = OrderedDict()
+        self._doubtful: dict[str, None] = {}
+        self._lost = 0
+
+    def __repr__(self) -> str:
+        return f"UnitsSensor({NAME}, units={len(self._units)})"
+
+    def open(self) -> None:
+        """Subscribe, and take the services that run as they are; raise SensorBlind without a manager."""
+        if not self._booted.is_dir():
+            raise SensorBlind(BlindReason.UNSUPPORTED_PLATFORM, "systemd is not the service manager here")
+        bus = self._connect()
+        try:
+            bus.open()
+            self._bus, self._lost = bus, 0
+            self._units.clear()
+            self._doubtful.clear()
+            for rule in _RULES:
+                bus.match(rule)
+            self._subscribe()
+            self._look_around()
+        except BusError as error:
+            bus.close()
+            self._bus = None
+            raise _blind(error) from error
+
+    def read(self, now: Instant) -> Sequence[Observation]:
+        """Return what happened to services since the last read."""
+        if self._bus is None:
+            raise SensorBlind(BlindReason.READ_FAILED, "the sensor is not open")
+        found: list[Observation] = []
+        try:
+            for signal in self._bus.signals():
+                found += self._told(signal, now)
+            found += self._given_up(now)
+            found += self._long_lived(now)
+        except BusError as error:
+            blind = _blind(error)
+            raise SensorBlind(blind.blind.reason, blind.blind.detail, last=found) from error
+        if self._bus.lost > self._lost:
+            found.append(Gap(NAME, now, Seeing(), self._bus.lost - self._lost))
+            self._lost = self._bus.lost
+        return found
+
+    def waiting(self) -> bool:
+        """There may always be something: it is read on a thread."""
+        return True
+
+    def settle(self) -> None:
+        """Nothing to note: what a predecessor did not tell is gone with its connection."""
+
+    def wakeup_fd(self) -> int | None:
+        """A service that ended waits for its turn."""
+        return None
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._bus is not None:
+            self._bus.close()
+        self._bus = None
+
+    def _subscribe(self, *, again: bool = False) -> None:
+        assert self._bus is not None
+        self._owner = self._bus.owner(_MANAGER)
+        try:
+            self._bus.call(_CALLED, "Subscribe")
+        except BusRefused:  # it remembers its subscribers when it is executed again
+            if not again:
+                raise
+
+    def _look_around(self) -> None:
+        """Learn the services that run or failed, so that what is up at the start is told to be."""
+        assert self._bus is not None
+        (listed,) = self._bus.call(
+            _CALLED,
+            "ListUnitsByPatterns",
+            "asas",
+            (["active", "activating", "failed"], ["*.service"]),
+        )
+        for row in listed[:UNITS_MAX]:
+            unit, path = str(row[0]), str(row[6])
+            run = self._ask(path)
+            if run is not None:
+                self._remember(unit, run)
+
+    def _ask(self, path: str) -> Run | None:
+        """Return what the manager says of a service now; None for one that it does not know any more."""
+        assert self._bus is not None
+        try:
+            return run_of({name: self._property(path, _SERVICE_FACE, name) for name in _WANTED})
+        except BusRefused:
+            return None
+
+    def _property(self, path: str, face: str, name: str) -> Any:
+        assert self._bus is not None
+        answer = self._bus.call((_MANAGER, path, _PROPERTIES), "Get", "ss", (face, name))
+        return answer[0] if answer else None
+
+    def _told(self, signal: Signal, now: Instant) -> list[Observation]:
+        if signal.member == "NameOwnerChanged" and signal.sender == "org.freedesktop.DBus":
+            if len(signal.body) == 3 and signal.body[2]:
+                self._subscribe(again=True)
+            return []
+        if signal.sender != self._owner:
+            return []
+        if signal.member == "Reloading":
+            return [ManagerReloaded(NAME, now)] if signal.body == (False,) else []
+        unit = unit_of(signal.path)
+        if signal.member != "PropertiesChanged" or unit is None or len(signal.body) != 3:
+            return []
+        face, changed, _ = signal.body
+        run = run_of(changed) if face == _SERVICE_FACE and isinstance(changed, dict) else None
+        return self._ended(unit, run, now) if run is not None else []
+
+    def _ended(self, unit: str, run: Run, now: Instant) -> list[Observation]:
+        known = self._units.get(unit)
+        before = known.run if known is not None else None
+        self._remember(unit, run)
+        ended = bool(run.ended_us) and (before is None or run.ended_us != before.ended_us)
+        if run.restarts and run.result is not UnitResult.SUCCESS and not _running(run):
+            self._doubtful[unit] = None
+        given_up = run.result is UnitResult.START_LIMIT_HIT
+        given_up = given_up and (before is None or before.result is not UnitResult.START_LIMIT_HIT)
+        if not ended and not given_up:
+            return []
+        lived_s = (run.ended_us - run.began_us) / 1e6 if ended and run.ended_us >= run.began_us > 0 else None
+        return [
+            UnitEnded(
+                sensor=NAME,
+                at=now,
+                origin=Origin(unit=unit),
+                result=run.result,
+                exit_status=run.status if run.ended_us else None,
+                restarts=run.restarts,
+                lived_s=lived_s,
+            )
+        ]
+
+    def _given_up(self, now: Instant) -> list[Observation]:
+        """Ask about services that failed after restarts; tell those that their start limit keeps down."""
+        found: list[Observation] = []
+        for unit in list(self._doubtful)[:_ASKED_A_READ]:
+            path = _UNITS + escaped(unit)
+            try:
+                state = _value(self._property(path, _UNIT_FACE, "ActiveState"))
+                if state == "activating":
+                    self._doubtful[unit] = self._doubtful.pop(unit)  # behind those that wait
+                    continue
+                burst = _value(self._property(path, _UNIT_FACE, "StartLimitBurst"))
+            except BusRefused:
+                state, burst = None, None
+            del self._doubtful[unit]
+            known = self._units.get(unit)
+            if state != "failed" or not isinstance(burst, int) or known is None:
+                continue
+            run = known.run
+            if 0 < burst <= run.restarts and run.result is not UnitResult.START_LIMIT_HIT:
+                found.append(
+                    UnitEnded(
+                        sensor=NAME,
+                        at=now,
+                        origin=Origin(unit=unit),
+                        result=UnitResult.START_LIMIT_HIT,
+                        exit_status=run.status,
+                        restarts=run.restarts,
+                        lived_s=None,
+                    )
+                )
+        while len(self._doubtful) > UNITS_MAX:
+            del self._doubtful[next(iter(self._doubtful))]
+        return found
+
+    def _long_lived(self, now: Instant) -> list[Observation]:
+        """Ask about services whose main process must have run for `LONG_S` by now; tell those that did."""
+        now_us = self._monotonic() * 1e6
+        due = [
+            (unit, known)
+            for unit, known in self._units.items()
+            if not known.up_told and _running(known.run) and now_us - known.run.began_us >= LONG_S * 1e6
+        ]
+        found: list[Observation] = []
+        for unit, known in due[:_ASKED_A_READ]:
+            run = self._ask(_UNITS + escaped(unit))
+            if run is None or run.began_us != known.run.began_us or not _running(run):
+                if run is not None:
+                    known.run = run
+                else:
+                    known.up_told = True
+                continue
+            known.up_told = True
+            up_s = round((now_us - run.began_us) / 1e6, 3)
+            found.append(UnitUp(sensor=NAME, at=now, origin=Origin(unit=unit), up_s=up_s))
+        return found
+
+    def _remember(self, unit: str, run: Run) -> None:
+        known = self._units.get(unit)
+        if known is None:
+            self._units[unit] = _Unit(run)
+        else:
+            known.up_told = known.up_told and known.run.began_us == run.began_us
+            known.run = run
+        self._units.move_to_end(unit)
+        while len(self._units) > UNITS_MAX:
+            self._units.popitem(last=False)
+
+
+_WANTED: Final = (
+    "ExecMainStartTimestampMonotonic",
+    "ExecMainExitTimestampMonotonic",
+    "ExecMainStatus",
+    "NRestarts",
+    "Result",
+)
+
+
+def run_of(values: Mapping[Any, Any]) -> Run | None:
+    """Return the run that these properties (name to variant) describe; None where they do not."""
+    found = []
+    for name in _WANTED[:-1]:
+        number = _value(values.get(name))
+        if not isinstance(number, int) or isinstance(number, bool):
+            return None
+        found.append(number)
+    said = _value(values.get("Result"))
+    if not isinstance(said, str):
+        return None
+    began_us, ended_us, status, restarts = found
+    if not (0 <= began_us < 1 << 62 and 0 <= ended_us < 1 << 62 and 0 <= restarts < 1 << 32):
+        return None
+    return Run(began_us, ended_us, status, _RESULTS.get(said, UnitResult.OTHER), restarts)
+
+
+def unit_of(path: str) -> str | None:
+    """Return the service that an object path stands for (`_xx` is an escaped byte); None for other units."""
+    if not path.startswith(_UNITS) or len(path) > 1024:
+        return None
+    text = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), path.removeprefix(_UNITS))
+    try:
+        unit = text.encode("latin-1").decode(errors="replace")
+    except UnicodeEncodeError:
+        return None
+    return unit if unit.endswith(".service") and "/" not in unit else None
+
+
+def escaped(unit: str) -> str:
+    """Return a unit's name as the manager writes it in object paths (sd_bus_path_encode(3))."""
+    raw = unit.encode(errors="replace")
+    keep = bytes(range(0x61, 0x7B)) + bytes(range(0x41, 0x5B))
+    digits = b"0123456789"
+    return "".join(
+        chr(byte) if byte in keep or (byte in digits and index) else f"_{byte:02x}"
+        for index, byte in enumerate(raw)
+    )
+
+
+def _value(variant: Any) -> Any:
+    """Return what a variant holds, as the bus's library gives one: (signature, value)."""
+    return variant[1] if isinstance(variant, tuple) and len(variant) == 2 else None
+
+
+def _running(run: Run) -> bool:
+    return run.began_us > 0 and run.ended_us < run.began_us
+
+
+def _blind(error: BusError) -> SensorBlind:
+    if isinstance(error, LibraryMissing):
+        return SensorBlind(BlindReason.NO_LIBRARY, str(error))
+    if isinstance(error, BusRefused):
+        return SensorBlind(BlindReason.NO_PRIVILEGE, str(error))
+    return SensorBlind(BlindReason.READ_FAILED, str(error))

@@ -1,0 +1,123 @@
+"""What the service manager, the kernel's cgroups and the socket table say of services."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from probes.origin import Instant, Origin, SensorName
+
+
+class UnitResult(enum.StrEnum):
+    """How a unit's last run ended: the service manager's Result property, org.freedesktop.systemd1(5)."""
+
+    SUCCESS = "success"
+    EXIT_CODE = "exit-code"
+    SIGNAL = "signal"
+    CORE_DUMP = "core-dump"
+    TIMEOUT = "timeout"
+    WATCHDOG = "watchdog"
+    START_LIMIT_HIT = "start-limit-hit"
+    OOM_KILL = "oom-kill"
+    RESOURCES = "resources"
+    PROTOCOL = "protocol"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitEnded:
+    """A service's main process has ended, or the manager gave the service up (START_LIMIT_HIT).
+
+    `exit_status` is the exit status, or the number of the signal that ended it. `restarts` is how often the
+    manager has restarted the service by itself since somebody last started it. `lived_s` is None where no
+    process was started.
+    """
+
+    sensor: SensorName
+    at: Instant
+    origin: Origin
+    result: UnitResult
+    exit_status: int | None
+    restarts: int
+    lived_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitUp:
+    """A service's main process has run for `up_s` seconds; told once a life, when that is long."""
+
+    sensor: SensorName
+    at: Instant
+    origin: Origin
+    up_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupChanged:
+    """The cgroup of a service or container was made, or removed with its last process."""
+
+    sensor: SensorName
+    at: Instant
+    origin: Origin
+    made: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedPort:
+    """A port of the host that an engine's proxy hands on to a port of a container."""
+
+    address: str
+    port: int
+    container_address: str
+    container_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedPorts:
+    """Every port that a proxy hands on. `known` is False where an engine runs whose proxies are not seen."""
+
+    sensor: SensorName
+    at: Instant
+    known: bool
+    ports: tuple[PublishedPort, ...]
+
+
+class ControlService(enum.StrEnum):
+    """A service that lets whoever reaches it command the host, or read all it holds."""
+
+    RAY_DASHBOARD = "ray_dashboard"
+    RAY_GCS = "ray_gcs"
+    RAY_CLIENT = "ray_client"
+    DOCKER_API = "docker_api"
+    KUBELET = "kubelet"
+    ETCD = "etcd"
+    OPENCLAW = "openclaw"
+    POSTGRESQL = "postgresql"
+    REDIS = "redis"
+    OLLAMA = "ollama"
+    JUPYTER = "jupyter"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlListener:
+    """A listening socket on a port of a control service.
+
+    `recognised` is whether its process was recognised as that service; None where no process is known.
+    `peers` are the addresses with an established connection to it, sorted, at most `PEERS_MAX`.
+    """
+
+    service: ControlService
+    address: str
+    port: int
+    origin: Origin
+    recognised: bool | None
+    peers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlListeners:
+    """Every control service of the host's own network namespace, beyond loopback."""
+
+    sensor: SensorName
+    at: Instant
+    listeners: tuple[ControlListener, ...]

@@ -1,0 +1,315 @@
+"""host.units: what the manager's signals mean, whose signals count, and what hostile ones do."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from probes.host.bus import BusGone, BusRefused, LibraryMissing, Signal, Target
+from probes.host.units import NAME, UNITS_MAX, UnitsSensor, escaped, run_of, unit_of
+from probes.observation import (
+    BlindReason,
+    Gap,
+    Instant,
+    ManagerReloaded,
+    Origin,
+    Seeing,
+    UnitEnded,
+    UnitResult,
+    UnitUp,
+)
+from probes.sensor import SensorBlind
+
+NOW = Instant(boot_ns=10**12, unix_ns=1_795_000_000 * 10**9)
+MANAGER = ":1.0"
+
+
+def properties(began_s: float = 100, ended_s: float = 0, **said: Any) -> dict[str, Any]:
+    """Return a service's properties as the bus's library gives them."""
+    values: dict[str, Any] = {
+        "ExecMainStartTimestampMonotonic": ("t", int(began_s * 1e6)),
+        "ExecMainExitTimestampMonotonic": ("t", int(ended_s * 1e6)),
+        "ExecMainStatus": ("i", said.get("status", 0)),
+        "NRestarts": ("u", said.get("restarts", 0)),
+        "Result": ("s", said.get("result", "success")),
+    }
+    return values
+
+
+class FakeBus:
+    """A bus with services whose properties a test sets, and signals that it puts in."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self.services: dict[str, dict[str, Any]] = {}
+        self.waiting: deque[Signal | Exception] = deque()
+        self.refuses: Exception | None = None
+        self.called: list[str] = []
+        self.closed = False
+
+    def open(self) -> None:
+        """Open, or refuse as told."""
+        if self.refuses is not None:
+            raise self.refuses
+
+    def match(self, rule: str) -> None:
+        """Accept."""
+        assert rule.startswith("type='signal'")
+
+    def owner(self, name: str) -> str:
+        """Return the manager's name."""
+        assert name == "org.freedesktop.systemd1"
+        return MANAGER
+
+    def call(
+        self, target: Target, member: str, signature: str | None = None, arguments: tuple[Any, ...] = ()
+    ) -> tuple[Any, ...]:
+        """Answer as the manager does."""
+        self.called.append(member)
+        if member == "ListUnitsByPatterns":
+            return ([(unit, "", "", "", "", "", path(unit)) for unit in self.services],)
+        if member == "Get":
+            unit = unit_of(target[1])
+            values = self.services.get(unit or "")
+            if values is None or arguments[1] not in values:
+                raise BusRefused("UnknownObject")
+            return (values[arguments[1]],)
+        return ()
+
+    def signals(self) -> Iterable[Signal]:
+        """Yield what a test put in."""
+        while self.waiting:
+            item = self.waiting.popleft()
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    def close(self) -> None:
+        """Remember."""
+        self.closed = True
+
+
+def path(unit: str) -> str:
+    """Return the object path of a service."""
+    return "/org/freedesktop/systemd1/unit/" + escaped(unit)
+
+
+def changed(values: Any, *, unit: str = "vllm.service", sender: str = MANAGER) -> Signal:
+    """Return the signal of a service that changed."""
+    return Signal(
+        sender,
+        path(unit),
+        "org.freedesktop.DBus.Properties",
+        "PropertiesChanged",
+        ("org.freedesktop.systemd1.Service", values, []),
+    )
+
+
+def manager(member: str, *body: Any, sender: str = MANAGER) -> Signal:
+    """Return a signal of the manager."""
+    return Signal(
+        sender, "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager", member, tuple(body)
+    )
+
+
+@pytest.fixture
+def bus() -> FakeBus:
+    """A bus with a manager and no services."""
+    return FakeBus()
+
+
+def opened(bus: FakeBus, *, seconds: float = 1000) -> UnitsSensor:
+    """Return an open sensor, `seconds` after the boot."""
+    sensor = UnitsSensor(bus=lambda: bus, booted=Path("/"), monotonic=lambda: seconds)
+    sensor.open()
+    return sensor
+
+
+def test_a_life_is_told_once_with_its_length(bus: FakeBus) -> None:
+    """The manager says everything with each change; only the end of a run is news."""
+    sensor = opened(bus)
+    begun, over = properties(100), properties(100, 100.25, status=3, restarts=1, result="exit-code")
+    again = properties(101, 0, restarts=2)
+    bus.waiting.extend(map(changed, [begun, begun, over, over, again]))
+    bus.services["vllm.service"] = {"ActiveState": ("s", "active"), "StartLimitBurst": ("u", 5)}
+    assert list(sensor.read(NOW)) == [
+        UnitEnded(
+            sensor=NAME,
+            at=NOW,
+            origin=Origin(unit="vllm.service"),
+            result=UnitResult.EXIT_CODE,
+            exit_status=3,
+            restarts=1,
+            lived_s=0.25,
+        )
+    ]
+
+
+def test_a_service_that_the_manager_gave_up_is_told(bus: FakeBus) -> None:
+    """Asked once it failed after restarts: failed for good, as often as its limit allows. Told once."""
+    sensor = opened(bus)
+    bus.services["vllm.service"] = {"ActiveState": ("s", "activating"), "StartLimitBurst": ("u", 5)}
+    bus.waiting.append(changed(properties(100, 101, restarts=5, result="exit-code", status=1)))
+    assert [one.result for one in sensor.read(NOW) if isinstance(one, UnitEnded)] == [UnitResult.EXIT_CODE]
+    bus.services["vllm.service"]["ActiveState"] = ("s", "failed")
+    (told,) = sensor.read(NOW)
+    assert isinstance(told, UnitEnded)
+    assert (told.result, told.exit_status, told.lived_s) == (UnitResult.START_LIMIT_HIT, 1, None)
+    assert list(sensor.read(NOW)) == []
+
+
+@pytest.mark.parametrize(("state", "burst"), [("failed", 6), ("failed", 0), ("active", 5), ("inactive", 5)])
+def test_a_service_that_failed_otherwise_was_not_given_up(bus: FakeBus, state: str, burst: int) -> None:
+    """Fewer restarts than its limit, no limit, or up again."""
+    sensor = opened(bus)
+    bus.services["vllm.service"] = {"ActiveState": ("s", state), "StartLimitBurst": ("u", burst)}
+    bus.waiting.append(changed(properties(100, 101, restarts=5, result="exit-code")))
+    assert [one.result for one in sensor.read(NOW) if isinstance(one, UnitEnded)] == [UnitResult.EXIT_CODE]
+
+
+def test_what_runs_for_long_is_told_once_a_life(bus: FakeBus) -> None:
+    """At the start too, for what ran before; and only after the manager said once more that it runs."""
+    bus.services = {
+        "old.service": properties(100),
+        "young.service": properties(900),
+        "dead.service": properties(100, 200),
+        "gone.service": properties(100),
+    }
+    sensor = opened(bus)
+    del bus.services["gone.service"]
+    told = list(sensor.read(NOW))
+    assert told == [UnitUp(sensor=NAME, at=NOW, origin=Origin(unit="old.service"), up_s=900.0)]
+    bus.called.clear()
+    assert list(sensor.read(NOW)) == []
+    assert bus.called == []
+
+
+def test_only_the_managers_own_signals_count(bus: FakeBus) -> None:
+    """Anybody may send a signal to anybody."""
+    sensor = opened(bus)
+    over = properties(100, 101, result="exit-code")
+    bus.waiting.extend([changed(over, sender=":1.66"), manager("Reloading", False, sender=":1.66")])
+    assert list(sensor.read(NOW)) == []
+
+
+def test_a_reload_is_told_when_it_is_over(bus: FakeBus) -> None:
+    """Reloading(true) begins it, Reloading(false) ends it."""
+    sensor = opened(bus)
+    bus.waiting.extend([manager("Reloading", True), manager("Reloading", False)])
+    assert list(sensor.read(NOW)) == [ManagerReloaded(NAME, NOW)]
+
+
+def test_lost_signals_are_a_gap(bus: FakeBus) -> None:
+    """What did not fit is counted."""
+    sensor = opened(bus)
+    bus.lost = 3
+    assert list(sensor.read(NOW)) == [Gap(NAME, NOW, Seeing(), 3)]
+    assert list(sensor.read(NOW)) == []
+
+
+def test_a_bus_that_goes_away_blinds_and_leaves_what_was_told(bus: FakeBus) -> None:
+    """What came before it is not lost."""
+    sensor = opened(bus)
+    bus.waiting.extend([changed(properties(100, 101, result="signal")), BusGone("it hung up")])
+    with pytest.raises(SensorBlind) as caught:
+        sensor.read(NOW)
+    assert caught.value.blind.reason is BlindReason.READ_FAILED
+    assert [type(one) for one in caught.value.last] == [UnitEnded]
+    sensor.close()
+    assert bus.closed
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (BusGone("no socket"), BlindReason.READ_FAILED),
+        (BusRefused("AccessDenied"), BlindReason.NO_PRIVILEGE),
+        (LibraryMissing("no package"), BlindReason.NO_LIBRARY),
+    ],
+)
+def test_a_bus_that_cannot_be_had_blinds_with_its_reason(
+    bus: FakeBus, error: Exception, reason: BlindReason
+) -> None:
+    """And nothing is left open."""
+    bus.refuses = error
+    with pytest.raises(SensorBlind) as caught:
+        opened(bus)
+    assert caught.value.blind.reason is reason
+    assert bus.closed
+
+
+def test_a_host_without_systemd_says_so(tmp_path: Path) -> None:
+    """It has no manager that could be asked."""
+    with pytest.raises(SensorBlind) as caught:
+        UnitsSensor(booted=tmp_path / "none").open()
+    assert caught.value.blind.reason is BlindReason.UNSUPPORTED_PLATFORM
+
+
+def test_a_storm_of_services_leaves_bounded_memory(bus: FakeBus) -> None:
+    """Only the latest are remembered."""
+    sensor = opened(bus)
+    for number in range(2 * UNITS_MAX):
+        values = properties(100, 101, restarts=1, result="exit-code")
+        bus.waiting.append(changed(values, unit=f"u{number}.service"))
+    sensor.read(NOW)
+    assert len(sensor._units) == UNITS_MAX
+    assert len(sensor._doubtful) <= UNITS_MAX
+
+
+@pytest.mark.parametrize(
+    ("unit", "encoded"),
+    [
+        ("vllm.service", "vllm_2eservice"),
+        ("getty@tty1.service", "getty_40tty1_2eservice"),
+        ("9p-x_y.service", "_39p_2dx_5fy_2eservice"),
+        ("käse.service", "k_c3_a4se_2eservice"),
+    ],
+)
+def test_names_of_services_are_written_as_the_manager_does(unit: str, encoded: str) -> None:
+    """There and back."""
+    assert escaped(unit) == encoded
+    assert unit_of("/org/freedesktop/systemd1/unit/" + encoded) == unit
+
+
+@pytest.mark.parametrize("path", ["/", "/org/freedesktop/systemd1/unit/x_2esocket", "/x/vllm_2eservice"])
+def test_other_objects_are_no_services(path: str) -> None:
+    """Sockets, mounts, and objects elsewhere."""
+    assert unit_of(path) is None
+
+
+_ANY = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=5)
+    | st.tuples(st.text(max_size=2), st.integers())
+)
+
+
+@given(
+    values=st.dictionaries(st.sampled_from([*properties(), "Other"]), _ANY | st.tuples(st.just("t"), _ANY)),
+    path=st.text(max_size=60),
+    body=st.lists(_ANY, max_size=4),
+)
+def test_whatever_the_bus_carries_is_a_run_or_nothing(
+    values: dict[str, Any], path: str, body: list[Any]
+) -> None:
+    """Values of any type, names of any characters: an observation or none, and no error."""
+    run = run_of(values)
+    assert run is None or run.restarts >= 0
+    unit = unit_of("/org/freedesktop/systemd1/unit/" + path)
+    assert unit is None or unit.endswith(".service")
+    bus = FakeBus()
+    sensor = opened(bus)
+    for member in ("PropertiesChanged", "Reloading", "NameOwnerChanged"):
+        bus.waiting.append(
+            Signal(MANAGER, "/org/freedesktop/systemd1/unit/" + path, "i", member, tuple(body))
+        )
+    bus.waiting.append(changed(values))
+    for told in sensor.read(NOW):
+        assert isinstance(told, UnitEnded | ManagerReloaded | UnitUp)
