@@ -24,6 +24,8 @@ from agent.detectors.route_failures import RouteFailures
 from agent.detectors.route_limits import RouteLimits
 from agent.detectors.route_refusals import RouteRefusals
 from agent.detectors.route_stall import RouteStall
+from agent.detectors.storage_full import StorageFull
+from agent.detectors.storage_read_only import StorageReadOnly
 from agent.detectors.ui_answers import UiAnswers
 
 DETECTORS: Final[tuple[type[Detector], ...]] = (
@@ -46,5 +48,7 @@ DETECTORS: Final[tuple[type[Detector], ...]] = (
     RouteLimits,
     RouteRefusals,
     RouteStall,
+    StorageFull,
+    StorageReadOnly,
     UiAnswers,
 )

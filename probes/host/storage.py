@@ -177,6 +177,7 @@ class StorageSensor:
             read_only=mount is not None and mount.read_only,
             forced=mount is not None and mount.forced,
             device_gone=self._disks.is_gone(mount.device) if mount else None,
+            error_count=self._disks.error_count(mount.device) if mount else None,
             sight=sight,
             total_bytes=sizes.total_bytes if sizes else None,
             free_bytes=sizes.free_bytes if sizes else None,

@@ -21,6 +21,7 @@ class Disks:
     def __init__(self, *, sys: Path = Path("/sys")) -> None:
         self._folder = str(sys / "dev/block")
         self._class = str(sys / "class/block")
+        self._ext4 = str(sys / "fs/ext4")
         self._known: OrderedDict[str, str] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -51,6 +52,21 @@ class Disks:
         if gone:
             self._known.pop(device, None)
         return gone
+
+    def error_count(self, device: str) -> int | None:
+        """Return how many errors an ext4 on ``major:minor`` keeps account of; None for any other."""
+        name = os.path.basename(os.path.realpath(f"{self._folder}/{device}"))  # noqa: PTH119 -- hot path
+        try:
+            descriptor = os.open(f"{self._ext4}/{name}/errors_count", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            text = os.read(descriptor, 32).strip()
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        return int(text) if text.isdigit() else None
 
     def _found(self, folder: str) -> str:
         for _ in range(_DEPTH):

@@ -37,8 +37,9 @@ class Filesystem:
 
     `device` is ``major:minor`` as the mount table has it, `disk` the name of the whole disk below it, empty
     where there is none. `read_only` is what every program finds; `forced` says that the filesystem itself
-    refuses writes although it was mounted for them. `device_gone` is None where it could not be told. Sizes
-    are what an ordinary user may have, None where they are unknown or, for inodes, not limited.
+    refuses writes although it was mounted for them. `device_gone` is None where it could not be told, and so
+    is `error_count`, the errors since the last check, where the filesystem keeps no count. Sizes are what an
+    ordinary user may have, None where they are unknown or, for inodes, not limited.
     """
 
     mount: str
@@ -50,6 +51,7 @@ class Filesystem:
     read_only: bool
     forced: bool
     device_gone: bool | None
+    error_count: int | None
     sight: Sight
     total_bytes: int | None
     free_bytes: int | None

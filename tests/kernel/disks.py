@@ -62,6 +62,15 @@ class Disk:
         """Raise a filesystem error, by ext4's own switch."""
         Path(f"/sys/fs/ext4/{self.name}/trigger_fs_error").write_text("1")
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Hold up whoever writes."""
+        _run("fsfreeze", "--freeze", str(self.point))
+        try:
+            yield
+        finally:
+            _run("fsfreeze", "--unfreeze", str(self.point))
+
     def drop_caches(self) -> None:
         """Make the next read come from the disk."""
         os.sync()
