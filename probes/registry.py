@@ -17,11 +17,13 @@ from probes.host import (
     peers,
     portable,
     pressure,
+    processes,
     server_metrics,
     servers,
     storage,
     suspend,
     units,
+    waits,
 )
 from probes.host.cgroups import CgroupMounts, CgroupPaths, find_mounts
 from probes.host.identity import Identifier
@@ -29,6 +31,7 @@ from probes.host.known_servers import KnownServers
 from probes.host.memory import MemoryFiles
 from probes.host.model_servers import Servers
 from probes.host.neighbours import CgroupUse
+from probes.host.quotas import Quotas
 from probes.http import routes
 from probes.kernel import (
     block,
@@ -173,6 +176,21 @@ def _host_peers(host: Surroundings) -> Sensor:
     return peers.PeerSensor(handover=host.handover, identifier=Identifier(cgroups=cgroups))
 
 
+def _host_pressure(host: Surroundings) -> Sensor:
+    return waits.PressureSensor(
+        identifier=_own_identifier(host),
+        known=host.known_servers,
+        quotas=Quotas(mounts=host.mounts),
+        root=host.mounts.unified,
+    )
+
+
+def _host_processes(host: Surroundings) -> Sensor:
+    return processes.ProcessesSensor(
+        identifier=_own_identifier(host), known=host.known_servers, mounts=host.mounts
+    )
+
+
 def _host_servers(host: Surroundings) -> Sensor:
     return servers.ServersSensor(
         identifier=host.identifier, root=host.mounts.unified, known=host.known_servers
@@ -259,6 +277,8 @@ SENSORS: tuple[SensorSpec, ...] = (
     SensorSpec(pressure.NAME, "memory that is left, and stalls for want of it", 0.5, _host_memory),
     SensorSpec(peers.NAME, "peers that cannot be reached, and segments lost", 10.0, _host_peers),
     SensorSpec(portable.NAME, "memory and listeners, without Linux", 15.0, _host_portable, stands_in=True),
+    SensorSpec(waits.NAME, "who waits for processors, memory and disks", 5.0, _host_pressure),
+    SensorSpec(processes.NAME, "processes that do not get on, connections not taken", 15.0, _host_processes),
     SensorSpec(server_metrics.NAME, "numbers that servers tell of themselves", 15.0, _host_server_metrics),
     SensorSpec(servers.NAME, "cores that each model server keeps busy", 5.0, _host_servers),
     SensorSpec(storage.NAME, "space, inodes and read-only mounts", storage.SAMPLE_S, _host_storage),
