@@ -355,6 +355,26 @@ class Agent:
             supervised=self._ports.supervisor.present,
             watchdog_s=self._ports.supervisor.watchdog_s,
             capabilities=standing.effective if standing else None,
+            drill=self._drill(),
+        )
+
+    def _drill(self) -> statusfile.DrillStatus | None:
+        drill = self._judge.book.drills.newest
+        if drill is None:
+            return None
+        raised = (
+            statusfile.RaisedStatus(
+                case_id=case.case_id,
+                fault_class=case.fault_class.value,
+                subject=f"{case.subject.kind.value} {case.subject.name}",
+                opened_boot_ns=case.opened.boot_ns,
+                cleared_boot_ns=case.cleared.boot_ns if case.cleared is not None else None,
+                by_itself=case.by_itself,
+            )
+            for case in drill.raised
+        )
+        return statusfile.DrillStatus(
+            id=drill.announced.id, ended=drill.ended is not None, raised=tuple(raised)
         )
 
     def _loaders_notes(self, name: SensorName) -> str:

@@ -32,7 +32,8 @@ _KINDS: Final[dict[str, Any]] = {kind.__name__: kind for kind in get_args(Eviden
 class CaseNote:
     """An open case: what its reports say, and what is needed to go on judging it.
 
-    `*_boot_ns` are boot-time stamps of the boot `kernel_boot_id`, and mean nothing in another.
+    `*_boot_ns` are boot-time stamps of the boot `kernel_boot_id`, and mean nothing in another. `drill`
+    names the drill that caused it, if one did.
     """
 
     case_id: CaseId
@@ -52,6 +53,7 @@ class CaseNote:
     evidence: tuple[Evidence, ...]
     target: Subject | None = None
     place: Place | None = None
+    drill: str = ""
 
 
 _TYPES: Final = get_type_hints(CaseNote)

@@ -3,7 +3,8 @@
 One case stands open for one (fault class, subject). It opens after `open_after` sightings within a window,
 and clears only on positive evidence (ABSENT) that then holds for `clear_hold_s`. Silence changes nothing,
 and a detector that lost sight (UNKNOWN) takes a clearing that was under way back. Durations are boot time,
-so a wall clock that jumps moves nothing.
+so a wall clock that jumps moves nothing. A case that a drill caused says so in every report, and none
+outlives its drill for long (`drill_log.py`).
 
 Pure: the book returns what to commit (report bodies and notes); a note is a case as it stands, keyed by its
 id, so that a crash at any moment finds exactly the cases whose reports were committed. A book whose commit
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from agent.case_notes import KEY_PREFIX, CaseNote, decode, encode
+from agent.drill_log import DrillLog, Raised
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict
 from escalation.model import (
     SEVERITY_ORDER,
@@ -104,6 +106,7 @@ class CaseBook:
         self._open: dict[Fingerprint, _Open] = {}
         self._candidates: dict[Fingerprint, _Candidate] = {}
         self._serial = 0
+        self.drills = DrillLog()
         self.turned_away = 0
 
     def __repr__(self) -> str:
@@ -177,9 +180,14 @@ class CaseBook:
     def _present(self, finding: Finding) -> Sequence[CaseReport]:
         assert finding.subject is not None
         fingerprint = (finding.fault_class, finding.subject)
+        drill = self.drills.of(finding)
+        if not drill and self.drills.is_remains(finding):
+            return ()
         case = self._open.get(fingerprint)
         if case is None:
-            return self._sighting(fingerprint, finding)
+            return self._sighting(fingerprint, finding, drill)
+        if case.note.drill and not drill:  # a real fault, where a drill was before
+            return (self._end_of_drill(fingerprint, finding.at), *self._sighting(fingerprint, finding, ""))
         case.clearing = None
         before = case.note
         case.note = _merged(before, finding)
@@ -197,7 +205,7 @@ class CaseBook:
             and self._worth_saying(case.note, case.note, now)
         ]
 
-    def _sighting(self, fingerprint: Fingerprint, finding: Finding) -> Sequence[CaseReport]:
+    def _sighting(self, fingerprint: Fingerprint, finding: Finding, drill: str) -> Sequence[CaseReport]:
         rule = self._hysteresis.get(finding.fault_class, Hysteresis())
         candidate = self._candidates.pop(fingerprint, None) or _Candidate(finding.at, [])
         oldest = finding.at.boot_ns - int(rule.open_window_s * 1e9)
@@ -214,11 +222,14 @@ class CaseBook:
         if len(self._open) >= MAX_OPEN:
             self.turned_away += 1
             return ()
-        note = self._opened(finding, candidate.first, total)
+        note = self._opened(finding, candidate.first, total, drill)
         self._open[fingerprint] = _Open(note)
+        if drill:
+            raised = Raised(note.case_id, note.fault_class, note.subject, opened=finding.at)
+            self.drills.opened(drill, raised)
         return (_report(CasePhase.OPENED, note),)
 
-    def _opened(self, finding: Finding, first: Instant, count: int) -> CaseNote:
+    def _opened(self, finding: Finding, first: Instant, count: int, drill: str) -> CaseNote:
         assert finding.subject is not None
         self._serial += 1
         name = "\n".join(
@@ -251,6 +262,7 @@ class CaseBook:
             reported_count=count,
             reasons=finding.reasons[:KEPT_REASONS],
             evidence=finding.evidence[:KEPT_EVIDENCE],
+            drill=drill,
         )
 
     def _worth_saying(self, before: CaseNote, after: CaseNote, at: Instant) -> bool:
@@ -285,10 +297,19 @@ class CaseBook:
         for fingerprint, case in list(self._open.items()):
             hold_s = self._hysteresis.get(fingerprint[0], Hysteresis()).clear_hold_s
             if case.clearing is None or now.since_s(case.clearing.since) < hold_s:
+                if case.note.drill and self.drills.is_over(case.note.drill, now):
+                    bodies.append(self._end_of_drill(fingerprint, now))
                 continue
             del self._open[fingerprint]
+            self.drills.cleared(case.note.case_id, now, by_itself=True)
             bodies.append(_report(CasePhase.CLEARED, replace(case.note, reasons=case.clearing.reasons)))
         return bodies
+
+    def _end_of_drill(self, fingerprint: Fingerprint, at: Instant) -> CaseReport:
+        """Close a case of a drill, because what the drill had made is removed."""
+        note = self._open.pop(fingerprint).note
+        self.drills.cleared(note.case_id, at, by_itself=False)
+        return _report(CasePhase.CLEARED, replace(note, reasons=(Reason(ReasonCode.DRILL_ENDED),)))
 
     def _notes_for(self, bodies: Sequence[CaseReport]) -> dict[str, bytes | None]:
         notes: dict[str, bytes | None] = {}
@@ -379,4 +400,5 @@ def _report(phase: CasePhase, note: CaseNote) -> CaseReport:
         target=note.target,
         reasons=note.reasons,
         evidence=note.evidence,
+        drill=bool(note.drill),
     )

@@ -86,7 +86,26 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--further", type=float, default=0.0, metavar="SECONDS", help="go on in silence")
     replay.add_argument("--json", action="store_true", help="for machines: one object a line")
     replay.set_defaults(command=_replay)
+    drill = commands.add_parser("drill", help="make a small fault on purpose, to see whether it is noticed")
+    drill.add_argument(
+        "fault", nargs="?", metavar="CLASS", help="the fault class, such as memory.cgroup_oom_kill"
+    )
+    drill.add_argument("--seconds", type=int, default=90, metavar="N", help="how long to wait for the alarm")
+    drill.add_argument("--list", action="store_true", help="name the drills, and why other classes have none")
+    drill.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
+    drill.set_defaults(command=_drill)
     return parser
+
+
+def _drill(options: argparse.Namespace) -> int:
+    # No part of a running agent, which shares this module: imported only here.
+    from agent.drills import account  # noqa: PLC0415
+
+    if options.list or options.fault is None:
+        print(account.listing())  # noqa: T201  # a command's own answer
+        return 0 if options.list else 2
+    settings = read(options.config, sensors=SENSOR_NAMES)
+    return account.drilled(options.fault, options.seconds, folder=Path(settings.sensors.socket).parent)
 
 
 def _check(options: argparse.Namespace) -> int:

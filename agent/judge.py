@@ -14,7 +14,7 @@ from agent.cases import CaseBook, Changes
 from agent.detector import Detector, ProcessKey, Remembering, Tick, World
 from agent.finding import Finding, Hysteresis, Place
 from escalation.model import FaultClass
-from probes.observation import Instant, Observation
+from probes.observation import DrillBegan, DrillEnded, Instant, Observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,9 @@ class Judge:
     def _judged(self, observations: Sequence[Observation]) -> list[Finding]:
         found: list[Finding] = []
         for observation in observations:
+            if isinstance(observation, DrillBegan | DrillEnded):
+                self.book.drills.told(observation)
+                continue
             for detector in self._detectors:
                 try:
                     found.extend(detector.observe(observation))

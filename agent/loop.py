@@ -28,7 +28,7 @@ from agent.supervisor import Supervisor
 from agent.witness import Witness
 from escalation.model import BootId, CasePhase, CaseReport, Heartbeat, LossKind, Report
 from escalation.outbox import OutboxError, OutboxFull
-from probes.observation import Gap, Instant, Observation
+from probes.observation import DrillBegan, DrillEnded, Gap, Instant, Observation
 
 _BATCH: Final = 500
 _TICK_NS: Final = 1_000_000_000
@@ -188,6 +188,8 @@ class WorkLoop:
         if not observations:
             return
         for observation in observations:
+            if isinstance(observation, DrillBegan | DrillEnded):
+                self._next_beat_ns = 0  # its command waits for the status file
             if isinstance(observation, Gap):
                 if observation.lost:
                     self._lost[LossKind.RING_FULL, observation.sensor] += observation.lost
@@ -219,6 +221,8 @@ class WorkLoop:
         self.backlog.add(changes.bodies, changes.notes)
         for body in changes.bodies:
             _log_case(body)
+            if body.drill and body.phase is not CasePhase.UPDATED:
+                self._next_beat_ns = 0
 
     async def _commit(self, now: Instant) -> None:
         if not self.backlog or now.boot_ns < self._next_try_ns:
@@ -300,4 +304,5 @@ def _log_case(body: CaseReport) -> None:
         subject=f"{body.subject.kind.value}:{body.subject.name}",
         case=body.case_id,
         reasons=[reason.code.value for reason in body.reasons],
+        **({"drill": True} if body.drill else {}),
     )

@@ -23,6 +23,25 @@ class SensorStatus(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class RaisedStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A case that a drill raised; `by_itself` is whether its own detector saw it clear."""
+
+    case_id: str
+    fault_class: str
+    subject: str
+    opened_boot_ns: int
+    cleared_boot_ns: int | None = None
+    by_itself: bool = False
+
+
+class DrillStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The drill that is on, or the last one: how its command learns what the agent saw of it."""
+
+    id: str
+    ended: bool
+    raised: tuple[RaisedStatus, ...] = ()
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The agent at one moment."""
 
@@ -45,6 +64,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     supervised: bool
     watchdog_s: float | None
     capabilities: int | None
+    drill: DrillStatus | None = None
 
 
 def write(path: Path, status: Status) -> None:

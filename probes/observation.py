@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from probes.gpu.facts import Absence, DriverFacts, GpuFacts, GpuIdentity, ProcessKind, XidFacts
 from probes.http.facts import ExchangeFacts, FlightFacts, UnobservedFacts
+from probes.observed.drills import DrillBegan as DrillBegan, DrillEnded as DrillEnded
 from probes.observed.logs import LogCapture as LogCapture, LogLine as LogLine, Sessions as Sessions
 from probes.observed.mesh import (
     MeshState as MeshState,
@@ -430,5 +431,7 @@ Observation = (
     | CgroupChanged
     | PublishedPorts
     | ControlListeners
+    | DrillBegan
+    | DrillEnded
     | Gap
 )

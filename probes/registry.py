@@ -10,6 +10,7 @@ from probes.gpu import sensor as gpu
 from probes.host import (
     clock,
     command_lines,
+    drills,
     links,
     listeners,
     manager,
@@ -132,6 +133,10 @@ def _command_lines(host: Surroundings) -> Sensor:
         root=host.mounts.unified,
         settings=host.settings.command_lines,
     )
+
+
+def _host_drills(_: Surroundings) -> Sensor:
+    return drills.DrillsSensor()
 
 
 def _host_links(_: Surroundings) -> Sensor:
@@ -269,6 +274,9 @@ def _xid(host: Surroundings) -> Sensor:
 SENSORS: tuple[SensorSpec, ...] = (
     SensorSpec(gpu.NAME, "NVIDIA GPUs: state, processes, Xids, versions of the driver", 1.0, _gpu_nvml),
     SensorSpec(command_lines.NAME, "how model servers were started, by keyed prints", 30.0, _command_lines),
+    SensorSpec(
+        drills.NAME, "drills: faults that root makes on purpose, to see them noticed", 0.5, _host_drills
+    ),
     SensorSpec(links.NAME, "carriers of network hardware, errors of RDMA ports", 10.0, _host_links),
     SensorSpec(listeners.NAME, "every listening TCP socket of the host", 60.0, _host_listeners),
     SensorSpec(logs.FILES, "lines of known patterns in the files that [logs] names", 0.25, _host_log_files),

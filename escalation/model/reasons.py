@@ -186,6 +186,7 @@ class ReasonCode(enum.StrEnum):
     NO_VIOLATION_SINCE = "no_violation_since"
     LOG_LINE_MATCHES = "log_line_matches"
     METRICS_AGREE = "metrics_agree"
+    DRILL_ENDED = "drill_ended"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,89 @@
+"""What a drill plays: `python -m agent.drills.child PART [NUMBER] [--join GROUP]...`, a process of its own.
+
+Each part ends by itself: by what it plays, or by an alarm. None can do harm beyond its own control group: it
+opens no file but those named, accepts no connection, and lets no packet in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import mmap
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+LIFE_S: Final = 600
+_PR_SET_NAME, _PR_SET_DUMPABLE = 15, 4  # prctl(2)
+_SO_ATTACH_FILTER: Final = 26  # socket(7); the socket module does not name it
+_DROPS_ALL: Final = struct.pack(
+    "HBBI", 0x06, 0, 0, 0
+)  # bpf(4): return 0, that is: take no byte of the packet
+
+
+def main(arguments: list[str]) -> int:
+    """Join the drill's groups, then play the part."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("part", choices=sorted(_PARTS))
+    parser.add_argument("number", type=int, nargs="?", default=0)
+    parser.add_argument("--join", type=Path, action="append", default=[])
+    options = parser.parse_args(arguments)
+    for group in options.join:
+        (group / "cgroup.procs").write_text("0")
+    signal.alarm(LIFE_S)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _PARTS[options.part](options.number)
+    return 0
+
+
+def _die(_: int) -> None:
+    """Die of a fault, under the name of a model server's process, and leave no core behind."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_NAME, b"VLLM::Drill", 0, 0, 0)
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _eat(most_bytes: int) -> None:
+    """Touch memory until the group's limit ends it; stop by itself at `most_bytes`, should there be none."""
+    held = []
+    step = 1 << 20
+    for _ in range(most_bytes // step):
+        block = mmap.mmap(-1, step)
+        for offset in range(0, step, mmap.PAGESIZE):
+            block[offset] = 1
+        held.append(block)
+
+
+def _listen(port: int) -> None:
+    """Listen on all addresses, and drop each packet before the kernel answers it: nobody can connect."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        program = ctypes.create_string_buffer(_DROPS_ALL)
+        # struct sock_fprog of linux/filter.h, with the compiler's own padding
+        listener.setsockopt(
+            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(program))
+        )
+        listener.bind(("0.0.0.0", port))  # noqa: S104 -- that is the drill
+        listener.listen(1)
+        time.sleep(LIFE_S)
+
+
+def _stall(port: int) -> None:
+    """Listen on loopback, let two clients connect to it, and stop: nobody will accept them."""
+    with socket.create_server(("127.0.0.1", port), backlog=8):
+        clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
+        os.kill(os.getpid(), signal.SIGSTOP)
+        for client in clients:
+            client.close()
+
+
+_PARTS: Final = {"die": _die, "eat": _eat, "listen": _listen, "stall": _stall}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
