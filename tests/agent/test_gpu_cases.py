@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.cases import CaseBook
-from agent.detector import World
+from agent.detector import Surroundings, World
 from agent.detectors.registry import DETECTORS
 from agent.judge import Judge, hysteresis_of
 from agent.testing import HOST, KERNEL_BOOT, SURROUNDINGS
@@ -39,18 +39,20 @@ _PATIENCE_S = 10.0
 class Host:
     """A sensor and every detector, driven by hand; `later` moves the clock of all of them."""
 
-    def __init__(self, *, proc: Path) -> None:
+    def __init__(
+        self, *, proc: Path, surroundings: Surroundings = SURROUNDINGS, open_s: float = _PATIENCE_S
+    ) -> None:
         self.reports: list[CaseReport] = []
         self.seen: list[Observation] = []
         self._shift_s = 0.0
-        detectors = [kind.build(kind.SETTINGS(), SURROUNDINGS) for kind in DETECTORS]
+        detectors = [kind.build(kind.SETTINGS(), surroundings) for kind in DETECTORS]
         book = CaseBook(agent_id=HOST, kernel_boot_id=KERNEL_BOOT, hysteresis=hysteresis_of(detectors))
         self._judge = Judge(
             detectors=detectors, book=book, failed=lambda name, error: pytest.fail(f"{name}: {error!r}")
         )
         cgroups = CgroupPaths(root=Path("/sys/fs/cgroup"), monotonic=time.monotonic)
         self.sensor = NvmlSensor(
-            identifier=Identifier(cgroups=cgroups), clock=self.now, proc=proc, open_s=_PATIENCE_S
+            identifier=Identifier(cgroups=cgroups), clock=self.now, proc=proc, open_s=open_s
         )
         self._open = False
 
@@ -70,12 +72,12 @@ class Host:
             if not self._open:
                 self.sensor.open()
                 self._open = True
-                self._take([Gap(NAME, now, Seeing())])
-            self._take(self.sensor.read(now))
+                self.take([Gap(NAME, now, Seeing())])
+            self.take(self.sensor.read(now))
         except SensorBlind as error:
             self._open = False
             self.sensor.close()
-            self._take([*error.last, Gap(NAME, now, error.blind)])
+            self.take([*error.last, Gap(NAME, now, error.blind)])
         self.reports.extend(self._judge.tick(self.now(), World()).bodies)
 
     def until(self, wanted: Callable[[], bool]) -> None:
@@ -103,7 +105,8 @@ class Host:
         """Return the first report of a fault."""
         return next(r for r in self.reports if r.fault_class is fault and r.phase is CasePhase.OPENED)
 
-    def _take(self, observations: Sequence[Observation]) -> None:
+    def take(self, observations: Sequence[Observation]) -> None:
+        """Judge what was observed, by this sensor or beside it."""
         self.seen.extend(observations)
         self.reports.extend(self._judge.observe(observations, self.now()).bodies)
 
@@ -220,10 +223,11 @@ def test_what_keeps_nvml_away_is_blindness_alone(fake: FakeNvml, host: Host, mac
 
 def test_a_hanging_call_is_blindness_alone(
     fake: FakeNvml,  # noqa: F811
-    host: Host,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A sick GPU may be behind it, but nothing says so."""
+    host = Host(proc=tmp_path / "proc", open_s=0.5)
     monkeypatch.setattr("probes.gpu.worker.CALL_S", 0.1)
     monkeypatch.setattr("probes.gpu.worker.START_S", 0.1)
     fake.become(profiles.HANGING)
@@ -231,6 +235,7 @@ def test_a_hanging_call_is_blindness_alone(
     host.later(61)
     host.look()
     assert host.open_cases() == {(BLIND, Subject(SubjectKind.SENSOR, "gpu.nvml"))}
+    host.sensor.close()
 
 
 def test_xids_of_two_gpus_are_cases_of_their_own(fake: FakeNvml, host: Host) -> None:  # noqa: F811

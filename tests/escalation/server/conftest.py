@@ -39,14 +39,14 @@ clients_ca = "{authority.ca}"
 [http]
 listen = "127.0.0.1:{http_port}"
 [store]
-path = "{tmp_path}/state/orchestrator.db"
+path = "{tmp_path}/store/orchestrator.db"
 [[person]]
 name = "ada"
 role = "operator"
 token_sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}"
 """
     )
-    database = tmp_path / "state" / "orchestrator.db"
+    database = tmp_path / "store" / "orchestrator.db"
     return Site(authority, tmp_path, config_file, database, grpc_port, http_port)
 
 
