@@ -14,6 +14,9 @@ from agent.detectors.gpu_placement import GpuPlacement
 from agent.detectors.gpu_xid import GpuXids
 from agent.detectors.memory_exhaustion import MemoryExhaustion
 from agent.detectors.mesh import MeshDegraded
+from agent.detectors.network_rdma import NetworkRdma
+from agent.detectors.network_retransmission import NetworkRetransmission
+from agent.detectors.network_upstream import NetworkUpstream
 from agent.detectors.off_mesh_listener import OffMeshListener
 from agent.detectors.oom_kill import OomKillDetector
 from agent.detectors.page_cache import PageCache
@@ -38,6 +41,9 @@ DETECTORS: Final[tuple[type[Detector], ...]] = (
     GpuXids,
     MemoryExhaustion,
     MeshDegraded,
+    NetworkRdma,
+    NetworkRetransmission,
+    NetworkUpstream,
     OffMeshListener,
     OomKillDetector,
     PageCache,
