@@ -232,8 +232,9 @@ class Agent:
         later = [name for name in _NEEDS_RESTART if getattr(old, name) != getattr(fresh, name)]
         if later or old.sensors.socket != fresh.sensors.socket:
             log.warning("reload_needs_restart", tables=later or ["sensors"])
-        if old.http != fresh.http:
-            log.warning("reload_needs_loader", tables=["http"], command="systemctl restart nanobot-probes")
+        loaders = [name for name in ("http", "scope") if getattr(old, name) != getattr(fresh, name)]
+        if loaders:
+            log.warning("reload_needs_loader", tables=loaders, command="systemctl restart nanobot-probes")
         logs.set_up(level=fresh.agent.log_level)
         self._judge.retune(self._detectors(fresh), self._sensing.sight(self._ports.clock()))
         self._sensing.hurry()
@@ -407,6 +408,7 @@ def detectors_of(settings: AgentSettings, *, host: AgentId, kernel_boot_id: str)
         mesh=settings.mesh,
         allowed_listeners=settings.allowed_listener,
         placements=Placements.of(settings.placement),
+        scopes=sensor_settings(settings).scopes,
     )
     return tuple(
         kind.build(config, surroundings)

@@ -19,6 +19,7 @@ from agent.finding import Finding, Hysteresis, OpenCase, Place
 from agent.placement import Placements
 from escalation.model import AgentId, FaultClass, Severity
 from probes.observation import Blind, Gap, Instant, Observation, SensorName
+from probes.scopes import ScopeRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Surroundings:
     mesh: Mesh = field(default_factory=Mesh)
     allowed_listeners: tuple[AllowedListener, ...] = ()
     placements: Placements = field(default_factory=Placements)
+    scopes: tuple[ScopeRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,7 +101,8 @@ def scope_fact(evidence: ScopeEvidence) -> str:
         case ScopeBreach.LISTENER:
             did = f"listened on {place(evidence.address, evidence.port)}"
         case ScopeBreach.SECRET:
-            did = "has a secret on its command line"
+            where = f" ({shown(evidence.option, limit=LABEL_LIMIT)})" if evidence.option else ""
+            return f"{who} has a secret on its command line{where}"
         case ScopeBreach.UNKNOWN:
             did = "did something that this orchestrator does not know"
         case _:

@@ -41,7 +41,11 @@ from probes.observed.pressure import (
     RunDelay as RunDelay,
     TaskHung as TaskHung,
 )
-from probes.observed.scope import CommandLines as CommandLines, ScopeBreached as ScopeBreached
+from probes.observed.scope import (
+    CommandLine as CommandLine,
+    CommandLines as CommandLines,
+    ScopeBreached as ScopeBreached,
+)
 from probes.observed.server_metrics import (
     AskingFailed as AskingFailed,
     GaugeRead as GaugeRead,

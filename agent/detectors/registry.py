@@ -6,6 +6,7 @@ from typing import Final
 
 from agent.detector import Detector
 from agent.detectors.blind_sensor import BlindSensor
+from agent.detectors.config_drift import ConfigDrift
 from agent.detectors.fatal_signal import FatalSignalDetector
 from agent.detectors.gpu_access import GpuAccess
 from agent.detectors.gpu_clocks import GpuClocks
@@ -27,12 +28,14 @@ from agent.detectors.route_failures import RouteFailures
 from agent.detectors.route_limits import RouteLimits
 from agent.detectors.route_refusals import RouteRefusals
 from agent.detectors.route_stall import RouteStall
+from agent.detectors.scope import ScopeViolation
 from agent.detectors.storage_full import StorageFull
 from agent.detectors.storage_read_only import StorageReadOnly
 from agent.detectors.ui_answers import UiAnswers
 
 DETECTORS: Final[tuple[type[Detector], ...]] = (
     BlindSensor,
+    ConfigDrift,
     FatalSignalDetector,
     GpuAccess,
     GpuClocks,
@@ -54,6 +57,7 @@ DETECTORS: Final[tuple[type[Detector], ...]] = (
     RouteLimits,
     RouteRefusals,
     RouteStall,
+    ScopeViolation,
     StorageFull,
     StorageReadOnly,
     UiAnswers,

@@ -146,7 +146,8 @@ class ScopeEvidence:
     """Something outside a declared scope. `denied` is whether the kernel refused it.
 
     `address` and `port` are of a destination or listener, empty and 0 for the others; an executable is named
-    by its last path component.
+    by its last path component. `option` is where on a command line a secret stands, a word of a closed list,
+    empty for the others.
     """
 
     scope: str
@@ -158,3 +159,4 @@ class ScopeEvidence:
     port: int
     count: int
     denied: bool
+    option: str = ""

@@ -1492,7 +1492,7 @@ class SessionsEvidence(_message.Message):
     def __init__(self, port: _Optional[int] = ..., sessions: _Optional[int] = ..., limit: _Optional[int] = ..., refused: _Optional[int] = ..., window_s: _Optional[float] = ...) -> None: ...
 
 class ScopeEvidence(_message.Message):
-    __slots__ = ("scope", "breach", "process_name", "pid", "executable", "address", "port", "count", "denied")
+    __slots__ = ("scope", "breach", "process_name", "pid", "executable", "address", "port", "count", "denied", "option")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     BREACH_FIELD_NUMBER: _ClassVar[int]
     PROCESS_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -1502,6 +1502,7 @@ class ScopeEvidence(_message.Message):
     PORT_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     DENIED_FIELD_NUMBER: _ClassVar[int]
+    OPTION_FIELD_NUMBER: _ClassVar[int]
     scope: str
     breach: ScopeBreach
     process_name: str
@@ -1511,7 +1512,8 @@ class ScopeEvidence(_message.Message):
     port: int
     count: int
     denied: bool
-    def __init__(self, scope: _Optional[str] = ..., breach: _Optional[_Union[ScopeBreach, str]] = ..., process_name: _Optional[str] = ..., pid: _Optional[int] = ..., executable: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., count: _Optional[int] = ..., denied: _Optional[bool] = ...) -> None: ...
+    option: str
+    def __init__(self, scope: _Optional[str] = ..., breach: _Optional[_Union[ScopeBreach, str]] = ..., process_name: _Optional[str] = ..., pid: _Optional[int] = ..., executable: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., count: _Optional[int] = ..., denied: _Optional[bool] = ..., option: _Optional[str] = ...) -> None: ...
 
 class Evidence(_message.Message):
     __slots__ = ("device_open", "oom", "signal", "listener", "blind", "route", "flight", "prompt_size", "memory", "placement", "gpu", "xid", "pressure", "throttle", "run_delay", "process", "descriptor", "storage", "block", "peer", "link", "mesh", "control_plane", "unit", "drift", "log", "metric", "sessions", "scope")

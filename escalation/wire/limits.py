@@ -49,6 +49,7 @@ TEXT_BYTES: Final[Mapping[str, int]] = MappingProxyType(
         "RunDelayEvidence.neighbour": 255,
         "ScopeEvidence.address": 64,
         "ScopeEvidence.executable": 64,
+        "ScopeEvidence.option": 32,
         "ScopeEvidence.process_name": 64,
         "ScopeEvidence.scope": 255,
         "SensorCoverage.sensor": 64,

@@ -129,6 +129,7 @@ def message(evidence: ServiceEvidence) -> pb.Evidence:
                     port=fit_port(evidence.port),
                     count=fit_u64(evidence.count),
                     denied=evidence.denied,
+                    option=fit("ScopeEvidence.option", evidence.option),
                 )
             )
         case _:
@@ -219,6 +220,7 @@ def _scope(message: pb.ScopeEvidence) -> ScopeEvidence:
         port=port("ScopeEvidence.port", message.port),
         count=bounded("ScopeEvidence.count", message.count),
         denied=message.denied,
+        option=text("ScopeEvidence.option", message.option),
     )
 
 
