@@ -78,6 +78,8 @@ from probes.observation import (
     ListenerClosed,
     ListenerInventory,
     ListenerOpened,
+    LogCapture,
+    LogLine,
     ManagerReloaded,
     MemoryState,
     NvidiaDevice,
@@ -92,6 +94,7 @@ from probes.observation import (
     ServerKind,
     ServerMetrics,
     ServerUsage,
+    Sessions,
     Suspended,
     Unobserved,
     UsageSource,
@@ -475,6 +478,51 @@ def seeing(seconds: float, sensor: str, *, lost: int = 0) -> Gap:
 def blind(seconds: float, sensor: str, reason: BlindReason = BlindReason.READ_FAILED) -> Gap:
     """Return the word that `sensor` sees nothing."""
     return Gap(SensorName(sensor), at(seconds), Blind(reason, "for a test"))
+
+
+def log_line(
+    seconds: float,
+    pattern: str,
+    /,
+    *,
+    count: int = 1,
+    where: Origin | None = None,
+    sensor: str = "host.logs",
+    **captures: float | str,
+) -> LogLine:
+    """Return lines of one pattern; nothing is known of who wrote them unless told."""
+    return LogLine(
+        sensor=SensorName(sensor),
+        at=at(seconds),
+        origin=where or Origin(),
+        pattern=pattern,
+        captures=tuple(
+            LogCapture(name, word=value) if isinstance(value, str) else LogCapture(name, number=value)
+            for name, value in captures.items()
+        ),
+        count=count,
+    )
+
+
+def sessions(
+    seconds: float, held: int, *, port: int = 5432, peers: int = 1, where: Origin | None = None
+) -> Sessions:
+    """Return how many sessions a PostgreSQL in a service holds, unless told otherwise."""
+    postgres = origin(
+        container=None,
+        unit="postgresql@15-main.service",
+        cgroup_path="/system.slice/postgresql@15-main.service",
+        name="postgres",
+        server=ServerKind.POSTGRESQL,
+    )
+    return Sessions(
+        sensor=SensorName("host.sessions"),
+        at=at(seconds),
+        origin=where or postgres,
+        port=port,
+        sessions=held,
+        peers=peers,
+    )
 
 
 def open_case(

@@ -16,10 +16,10 @@ Generated from the detectors by `make generate`; change it there. How cases open
 [judgement](../explanation/judgement.md).
 """
 
-_BY_THE_ORCHESTRATOR = """## `distributed.rank_stall`
+_BY_THE_ORCHESTRATOR = """## `distributed.rank_stall`, by two hosts
 
 Severity: critical. Made by the orchestrator of what two hosts report
-([decisions](../explanation/decisions.md#incidents-with-one-cause)); it has no detector and no settings.
+([decisions](../explanation/decisions.md#incidents-with-one-cause)); this way of finding it has no settings.
 
 - **Opens.** `route.engine_stalled` or `route.fails_real_traffic`, on more than one sign each, is open for \
 engines of one model on two hosts, within ten minutes of each other.

@@ -21,6 +21,7 @@ from probes.host import (
     processes,
     server_metrics,
     servers,
+    sessions,
     storage,
     suspend,
     units,
@@ -176,6 +177,12 @@ def _host_server_metrics(host: Surroundings) -> Sensor:
     return server_metrics.ServerMetricsSensor(endpoints=host.settings.metrics_endpoints)
 
 
+def _host_sessions(host: Surroundings) -> Sensor:
+    identifier = _own_identifier(host)
+    servers_here = Servers(identifier=identifier, root=host.mounts.unified, monotonic=time.monotonic)
+    return sessions.SessionSensor(origin=servers_here.origin)
+
+
 def _host_peers(host: Surroundings) -> Sensor:
     cgroups = CgroupPaths(root=host.mounts.unified, monotonic=time.monotonic)
     return peers.PeerSensor(handover=host.handover, identifier=Identifier(cgroups=cgroups))
@@ -289,6 +296,7 @@ SENSORS: tuple[SensorSpec, ...] = (
     SensorSpec(processes.NAME, "processes that do not get on, connections not taken", 15.0, _host_processes),
     SensorSpec(server_metrics.NAME, "numbers that servers tell of themselves", 15.0, _host_server_metrics),
     SensorSpec(servers.NAME, "cores that each model server keeps busy", 5.0, _host_servers),
+    SensorSpec(sessions.NAME, "connections that databases and cluster heads hold", 10.0, _host_sessions),
     SensorSpec(storage.NAME, "space, inodes and read-only mounts", storage.SAMPLE_S, _host_storage),
     SensorSpec(suspend.NAME, "sleep of the host", 0.5, _host_suspend),
     SensorSpec(units.NAME, "services that end, are given up or stay up", 5.0, _host_units),

@@ -7,6 +7,9 @@ from typing import Final
 from agent.detector import Detector
 from agent.detectors.blind_sensor import BlindSensor
 from agent.detectors.config_drift import ConfigDrift
+from agent.detectors.database_sessions import DatabaseSessions
+from agent.detectors.distributed_rank import DistributedRank
+from agent.detectors.distributed_worker import DistributedWorker
 from agent.detectors.fatal_signal import FatalSignalDetector
 from agent.detectors.gpu_access import GpuAccess
 from agent.detectors.gpu_clocks import GpuClocks
@@ -36,6 +39,9 @@ from agent.detectors.ui_answers import UiAnswers
 DETECTORS: Final[tuple[type[Detector], ...]] = (
     BlindSensor,
     ConfigDrift,
+    DatabaseSessions,
+    DistributedRank,
+    DistributedWorker,
     FatalSignalDetector,
     GpuAccess,
     GpuClocks,

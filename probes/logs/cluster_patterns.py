@@ -135,6 +135,14 @@ CLUSTER_PATTERNS: Final = (
         server=_RAY,
     ),
     Pattern(
+        "ray.raylet_started",
+        "this node's own part of the cluster has started",
+        "Ray, src/ray/raylet/node_manager.cc",
+        "Raylet consists of node_manager",
+        r"Raylet of id, [0-9a-f]{1,64} started",
+        server=_RAY,
+    ),
+    Pattern(
         "ray.workers_killed_for_memory",
         "Ray itself killed workers because the node ran low on memory",
         "Ray, src/ray/raylet/node_manager.cc; docs, Out-Of-Memory Prevention",

@@ -135,6 +135,7 @@ LINES: dict[str, tuple[str, dict[str, float | str]]] = {
         f"Registering new node. node_id={_NODE} node_name=spark-2 node_address=10.0.0.2",
         {"address": 0x0A000002},
     ),
+    "ray.raylet_started": (f"Raylet of id, {_NODE} started. Raylet consists of node_manager and x", {}),
     "ray.workers_killed_for_memory": (
         "3 Workers (tasks / actors) killed due to memory pressure (OOM), 0 Workers crashed",
         {"count": 3},
