@@ -53,6 +53,7 @@ from probes.kernel import (
 )
 from probes.kernel.capture import capture_of
 from probes.kernel.handover import Handover
+from probes.kernel.peer_tables import PeerTables
 from probes.kernel.programs import KernelProgram
 from probes.logs import sensor as logs
 from probes.observation import SensorName
@@ -185,7 +186,8 @@ def _host_sessions(host: Surroundings) -> Sensor:
 
 def _host_peers(host: Surroundings) -> Sensor:
     cgroups = CgroupPaths(root=host.mounts.unified, monotonic=time.monotonic)
-    return peers.PeerSensor(handover=host.handover, identifier=Identifier(cgroups=cgroups))
+    tables = PeerTables(handover=host.handover)
+    return peers.PeerSensor(tables=tables, identifier=Identifier(cgroups=cgroups))
 
 
 def _host_pressure(host: Surroundings) -> Sensor:

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from probes.host.attempts import failed, succeeded
 from probes.host.clock import at_boot_ns
 from probes.host.identity import Identifier
 from probes.host.sockets import SocketsUnreadable
 from probes.host.traffic import Account, Connection, accounts, sent_between
-from probes.kernel.handover import Handover
-from probes.kernel.peer_tables import ClientRise, PeerRise, PeerTables
+from probes.kernel.peer_tables import ClientRise, PeerRise
 from probes.observation import (
     ConnectFailures,
     ConnectSuccesses,
@@ -50,6 +49,25 @@ class _Interest:
     segments: int = 0
 
 
+class Tables(Protocol):
+    """The kernel's counts, as `PeerTables` reads them."""
+
+    def open(self) -> None:
+        """Take hold of them; raise SensorBlind where they are missing."""
+
+    def moved(self) -> bool:
+        """Whether anything was counted since the last look."""
+
+    def rises(self, now_ns: int) -> tuple[tuple[PeerRise, ...], tuple[ClientRise, ...]]:
+        """Return what rose since the last look."""
+
+    def lossy(self, least: int) -> tuple[str, ...]:
+        """Return the addresses to which at least so many segments were sent again before the first look."""
+
+    def close(self) -> None:
+        """Let go."""
+
+
 class PeerSensor:
     """Tells which peers cannot be reached, by whom, and where segments get lost."""
 
@@ -59,11 +77,11 @@ class PeerSensor:
     def __init__(
         self,
         *,
-        handover: Handover | None,
+        tables: Tables,
         identifier: Identifier,
         traffic: Callable[[], Mapping[Connection, Account]] = accounts,
     ) -> None:
-        self._tables = PeerTables(handover=handover)
+        self._tables = tables
         self._identifier = identifier
         self._traffic = traffic
         self._read_at: Instant | None = None

@@ -19,6 +19,7 @@ from probes.host.clock import now
 from probes.kernel import handover
 from probes.observation import CgroupId, Observation
 from probes.sensor import Sensor
+from tests.kernel.two_hosts import TwoHosts, two_hosts
 
 MAIN = Path(handover.__file__).with_name("__main__.py")
 _HELD = "-all,+bpf,+perfmon,+net_admin"
@@ -202,3 +203,10 @@ def cgroups() -> Iterator[Callable[..., Cgroups]]:
                 folder.rmdir()
                 break
             time.sleep(0.02)
+
+
+@pytest.fixture
+def hosts() -> Iterator[TwoHosts]:
+    """Two hosts on one cable."""
+    with two_hosts() as made:
+        yield made

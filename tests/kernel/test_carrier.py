@@ -11,30 +11,16 @@ import pytest
 from probes.host.clock import now
 from probes.host.links import LinksSensor
 from probes.observation import InterfaceLink
-from tests.kernel.two_hosts import TwoHosts, two_hosts
+from tests.kernel.two_hosts import TwoHosts
 
 pytestmark = [pytest.mark.root]
 
 
 @pytest.fixture
-def hosts() -> Iterator[TwoHosts]:
-    """Two hosts on one cable."""
-    with two_hosts() as made:
-        yield made
-
-
-@pytest.fixture
 def sysfs(hosts: TwoHosts) -> Iterator[Path]:
-    """The sysfs of the host here, through a process that lives there."""
-    command = hosts.exec_here("sh", "-c", "echo ready; exec cat")
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    yield Path(f"/proc/{process.pid}/root/sys")
-    process.stdin.close()
-    process.wait(10)
-    process.stdout.close()
+    """The sysfs of the host here."""
+    with hosts.sysfs_here() as folder:
+        yield folder
 
 
 def _told(sensor: LinksSensor) -> list[tuple[bool | None, bool, int]]:

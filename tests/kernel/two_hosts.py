@@ -7,18 +7,30 @@ import itertools
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
+PYTHON = (sys.executable, "-I", "-S", "-c")
 _NETWORKS = itertools.count(1)
 _T = TypeVar("_T")
 _CLONE_NEWNET = 0x40000000
+_SINK = (
+    "import socket\n"
+    "s = socket.create_server(('', 5001))\nprint('ready', flush=True)\n"
+    "c, _ = s.accept()\nwhile c.recv(1 << 20): pass\n"
+)
+_SOURCE = (
+    "import socket, sys\n"
+    "s = socket.create_connection((sys.argv[1], 5001))\n"
+    "for _ in sys.stdin:\n    s.sendall(bytes(2_000_000)); print('sent', flush=True)\n"
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,38 @@ class TwoHosts:
             code = f"4,32 0 0 {0xFFFFF000 + 56},37 1 0 {above},6 0 0 2,6 0 0 0"
             arguments = ("bpf", "direct-action", "bytecode", code)
             _run("tc", "-n", self.there, "filter", "add", "dev", "cable", "ingress", *arguments)
+
+    @contextmanager
+    def transfer(self) -> Iterator[Callable[[], None]]:
+        """Connect from here to there; each call of what is yielded sends two megabytes."""
+        with ExitStack() as stack:
+            stack.enter_context(_child(self.exec_there(*PYTHON, _SINK), "ready"))
+            source = stack.enter_context(_child(self.exec_here(*PYTHON, _SOURCE, self.its_address), None))
+
+            def send() -> None:
+                assert source.stdin is not None
+                assert source.stdout is not None
+                source.stdin.write("\n")
+                source.stdin.flush()
+                assert source.stdout.readline() == "sent\n"
+
+            yield send
+
+    @contextmanager
+    def sysfs_here(self) -> Iterator[Path]:
+        """Return the sysfs of the namespace here, through a process that lives there."""
+        with _child(self.exec_here("sh", "-c", "echo ready; exec cat"), "ready") as process:
+            yield Path(f"/proc/{process.pid}/root/sys")
+
+    @contextmanager
+    def listening_there(self, port: int) -> Iterator[None]:
+        """Let something listen there."""
+        code = (
+            f"import socket, sys\ns = socket.create_server(('', {port}), backlog=64)\n"
+            "print('ready', flush=True)\nsys.stdin.read()"
+        )
+        with _child(self.exec_there(*PYTHON, code), "ready"):
+            yield
 
     def ask_here(self, function: Callable[[], _T]) -> _T:
         """Call a function in the namespace here, on a thread of its own."""
@@ -94,6 +138,23 @@ def two_hosts() -> Iterator[TwoHosts]:
     finally:
         for name in (hosts.here, hosts.there):
             _run("ip", "netns", "delete", name)
+
+
+@contextmanager
+def _child(command: list[str], says: str | None) -> Iterator[subprocess.Popen[str]]:
+    """Run a process with pipes to it until it has said so, and end it afterwards."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        if says is not None:
+            assert process.stdout.readline() == f"{says}\n"
+        yield process
+    finally:
+        process.stdin.close()
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
 
 
 def _run(*command: str) -> None:
