@@ -23,11 +23,14 @@ from agent.exposure import parse
 from agent.finding import Finding, Hysteresis, Verdict
 from agent.subjects import cut
 from escalation.model import FaultClass, PeerEvidence, Reason, ReasonCode, Severity, Subject, SubjectKind
-from probes.observation import Blind, Gap, Instant, Observation, PeerTraffic, SensorName
+from probes.observation import Blind, Gap, Instant, MeshStatus, Observation, PeerTraffic, SensorName
 
 PEERS: Final = SensorName("host.peers")
+MESH: Final = SensorName("mesh.tailscale")
 _FAULT: Final = FaultClass.NETWORK_RETRANSMISSION
 _ADDRESSES_MAX: Final = 256
+_RELAYED_FOR_S: Final = 180.0
+"""How long the mesh's word about a path is taken for true."""
 
 
 class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -87,7 +90,7 @@ class NetworkRetransmission:
         FaultNote(
             fault_class=_FAULT,
             severity=(Severity.NOTE, Severity.MEDIUM),
-            sensors=(PEERS,),
+            sensors=(PEERS, MESH),
             opens="Of at least `least_segments` to one address in `window_s` seconds, `open_percent` or "
             "more were sent again, by the sockets' accounts and the kernel's events; `open_after` "
             "times in a row.",
@@ -102,6 +105,8 @@ class NetworkRetransmission:
     def __init__(self, *, config: Config) -> None:
         self._config = config
         self._addresses: OrderedDict[str, _Address] = OrderedDict()
+        self._relayed: frozenset[str] = frozenset()
+        self._relayed_at: Instant | None = None
         self._blind = False
 
     @classmethod
@@ -126,6 +131,9 @@ class NetworkRetransmission:
                 return self._judged(observation)
             case PeerTraffic():
                 self._address(observation.address).add(observation, self._config.window_s)
+                return ()
+            case MeshStatus(peers_known=True):
+                self._relayed, self._relayed_at = frozenset(observation.relayed), observation.at
                 return ()
             case Gap(sensor=sensor) if sensor == PEERS:
                 self._blind = isinstance(observation.coverage, Blind)
@@ -166,9 +174,15 @@ class NetworkRetransmission:
                 window_s=round(sent.seconds, 3),
             )
         ]
+        if self._is_relayed(traffic):
+            reasons.append(Reason(ReasonCode.PEER_IS_RELAYED))
         if not sent.counted:
             reasons.append(Reason(ReasonCode.SECOND_LAYER_UNKNOWN))
         return (self._finding(traffic, sent, Verdict.PRESENT, tuple(reasons)),)
+
+    def _is_relayed(self, traffic: PeerTraffic) -> bool:
+        fresh = self._relayed_at is not None and traffic.at.since_s(self._relayed_at) <= _RELAYED_FOR_S
+        return fresh and traffic.address in self._relayed
 
     def _finding(
         self, traffic: PeerTraffic, sent: _Sum, verdict: Verdict, reasons: tuple[Reason, ...]

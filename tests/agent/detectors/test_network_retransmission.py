@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.detectors.network_retransmission import PEERS, Config, NetworkRetransmission
+from agent.detectors.network_retransmission import MESH, PEERS, Config, NetworkRetransmission
 from agent.finding import Verdict
 from agent.testing import SURROUNDINGS, at, blind, open_case, present, seeing, tick
 from escalation.model import FaultClass, PeerEvidence, ReasonCode, Severity, Subject, SubjectKind
-from probes.observation import PeerTraffic
+from probes.observation import MeshState, MeshStatus, PeerTraffic
 
 PEER = Subject(SubjectKind.PEER, "100.64.0.7 0")
 
@@ -63,6 +63,37 @@ def test_one_layer_alone_is_a_note() -> None:
     assert [(f.severity, f.reasons[-1].code) for f in found] == [
         (Severity.NOTE, ReasonCode.SECOND_LAYER_UNKNOWN)
     ]
+
+
+def _mesh(seconds: float, *relayed: str) -> MeshStatus:
+    return MeshStatus(
+        sensor=MESH,
+        at=at(seconds),
+        state=MeshState.RUNNING,
+        peers_known=True,
+        peers_active=2,
+        peers_relayed=len(relayed),
+        relayed=relayed,
+    )
+
+
+def test_a_peer_behind_a_relay_is_a_note() -> None:
+    """The mesh reaches it by a relay alone, which is slow and lossy by itself: the case names the relay."""
+    found = present(_detector(), _mesh(0, "100.64.0.7"), _sent(10, 2000, 100))
+    assert [(f.severity, f.reasons[-1].code) for f in found] == [(Severity.NOTE, ReasonCode.PEER_IS_RELAYED)]
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        pytest.param(_mesh(0, "100.64.0.8"), id="another peer is relayed"),
+        pytest.param(_mesh(-600, "100.64.0.7"), id="long ago"),
+    ],
+)
+def test_a_relay_that_is_none_excuses_nothing(status: MeshStatus) -> None:
+    """Only what the mesh says of this peer, and lately, makes a note of it."""
+    found = present(_detector(), status, _sent(10, 2000, 100))
+    assert [f.severity for f in found] == [Severity.MEDIUM]
 
 
 @pytest.mark.parametrize(
