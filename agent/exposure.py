@@ -47,16 +47,21 @@ class AllowedListener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 class Mesh(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the private mesh looks like on a host. Interfaces are given by the start of their name."""
+    """What the private mesh looks like on a host. Interfaces are given by the start of their name.
+
+    `links` are networks of direct links between hosts, as that of two nodes which serve one model together:
+    who is on such a link is inside.
+    """
 
     networks: tuple[str, ...] = ("100.64.0.0/10", "fd7a:115c:a1e0::/48")
     excluded: tuple[str, ...] = ("100.115.92.0/23",)
+    links: Annotated[tuple[str, ...], Meta(max_length=16)] = ()
     interfaces: tuple[str, ...] = ("tailscale",)
     bridges: tuple[str, ...] = ("docker", "br-", "cni", "podman", "virbr", "lxcbr", "veth", "flannel", "cali")
 
     def __post_init__(self) -> None:
         """Refuse a network that is none."""
-        for network in (*self.networks, *self.excluded):
+        for network in (*self.networks, *self.excluded, *self.links):
             ipaddress.ip_network(network)
 
 
@@ -78,6 +83,7 @@ class Reachability:
     mesh: Mesh
     mesh_networks: tuple[Network, ...]
     excluded: tuple[Network, ...]
+    links: tuple[Network, ...]
     mesh_up: bool
     interface_of: tuple[tuple[Address, str], ...]
 
@@ -89,6 +95,7 @@ class Reachability:
             mesh=mesh,
             mesh_networks=tuple(ipaddress.ip_network(text) for text in mesh.networks),
             excluded=tuple(ipaddress.ip_network(text) for text in mesh.excluded),
+            links=tuple(ipaddress.ip_network(text) for text in mesh.links),
             mesh_up=any(name.startswith(mesh.interfaces) for _, name in pairs),
             interface_of=pairs,
         )
@@ -99,7 +106,7 @@ class Reachability:
         An address of the host's own is judged by its interface, so that a provider's 100.64.0.0/10 on the
         uplink is told apart from the mesh; any other by the mesh's networks.
         """
-        if address.is_loopback:
+        if address.is_loopback or any(address in link for link in self.links):
             return None
         interface = next((name for own, name in self.interface_of if own == address), None)
         if interface is None:
@@ -122,6 +129,19 @@ class Reachability:
         if Reach.PUBLIC in reaches:
             return Reach.PUBLIC
         return Reach.PRIVATE_NETWORK if Reach.PRIVATE_NETWORK in reaches else None
+
+    def of_listener(self, address: Address) -> Reach | None:
+        """Return from where a listener on `address` can be reached, be it the wildcard."""
+        return self.of_wildcard(address) if address.is_unspecified else self.of_address(address)
+
+    def of_peer(self, own: Address, peer: Address) -> Reach | None:
+        """Return where `peer` is, which is connected to the host's address `own`; None for one inside.
+
+        Who came in by a container bridge, or from the host itself, is inside whatever address it has.
+        """
+        if self.of_address(own) is None or any(peer == address for address, _ in self.interface_of):
+            return None
+        return self.of_address(peer)
 
     def _in_mesh_networks(self, address: Address) -> bool:
         return any(address in network for network in self.mesh_networks) and not any(

@@ -146,7 +146,7 @@ def _host_links(_: Surroundings) -> Sensor:
 
 
 def _host_listeners(host: Surroundings) -> Sensor:
-    return listeners.HostListeners(identifier=_own_identifier(host))
+    return listeners.HostListeners(identifier=_own_identifier(host), root=host.mounts.unified)
 
 
 def _own_identifier(host: Surroundings) -> Identifier:

@@ -5,6 +5,10 @@ the widest is a private network, nothing where there is only loopback, mesh and 
 said by the kernel's event must be in the host's socket table too; an event that the table contradicts comes
 from another network namespace (a container's own), and one that it could not be held against is a note.
 
+A port that a container engine publishes says so, and names no unit to be restarted: that would be the
+engine's. One that this host never had open while the agent learned is told as new. Neither changes the
+severity.
+
 A case clears when the socket table shows that nothing listens there any more, when the port is allowed, or
 when the host's addresses no longer make it reachable.
 """
@@ -17,6 +21,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.expected_listeners import ExpectedListeners
 from agent.exposure import Reachability, parse
 from agent.finding import Finding, Hysteresis, Verdict
 from agent.subjects import cut, incarnation_of, place_of, process_name, target_of
@@ -39,12 +44,14 @@ from probes.observation import (
     ListenerInventory,
     ListenerOpened,
     Observation,
+    PublishedPorts,
     SensorName,
 )
 
 EVENTS = SensorName("kernel.listener")
 INVENTORY = SensorName("host.listeners")
 _FAULT = FaultClass.EXPOSURE_OFF_MESH_LISTENER
+_MEMORY: Final = "expected"
 _HELD: Final = 1024
 """Listeners kept until the host's addresses are known; the inventory has them all."""
 
@@ -53,6 +60,7 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """When a listener becomes a case."""
 
     clear_hold_s: Annotated[float, Meta(ge=0)] = 5.0
+    learn_s: Annotated[float, Meta(ge=0)] = 3 * 86400.0
 
 
 class OffMeshListener:
@@ -67,9 +75,11 @@ class OffMeshListener:
             sensors=(INVENTORY, EVENTS),
             opens="A TCP socket listens on a wildcard or an address off the mesh, and the socket table shows "
             "it: critical with a public address, high on a private network; a note where the table or the "
-            "host's addresses cannot be read.",
-            quiet="Loopback, the mesh (while the host has a mesh interface), container bridges, the "
-            "allow-list, and sockets of another network namespace.",
+            "host's addresses cannot be read. Says whether a container engine publishes it, and whether "
+            "this host never had it open in its first `learn_s`.",
+            quiet="Loopback, the mesh (while the host has a mesh interface), container bridges, declared "
+            "direct links, the allow-list, and sockets of another network namespace. A port that an engine "
+            "publishes without a proxy has no socket and is not seen.",
             clears="The socket table no longer shows it, or it is allowed or out of reach; held for "
             "`clear_hold_s`.",
         ),
@@ -83,6 +93,8 @@ class OffMeshListener:
         self._held: dict[Subject, ListenerOpened] = {}
         self._table: tuple[Instant, frozenset[Subject]] | None = None
         self._present: set[Subject] = set()
+        self._expected = ExpectedListeners(learn_s=config.learn_s)
+        self._published: frozenset[tuple[str, int]] = frozenset()
 
     @classmethod
     def build(cls, config: Config, surroundings: Surroundings) -> Self:
@@ -101,6 +113,9 @@ class OffMeshListener:
                 return self._opened(observation)
             case ListenerClosed():
                 return self._closed(observation)
+            case PublishedPorts():
+                self._published = frozenset((one.address, one.port) for one in observation.ports)
+                return ()
             case ListenerInventory():
                 return self._inventory(observation)
             case Gap() if observation.sensor == INVENTORY:
@@ -124,6 +139,16 @@ class OffMeshListener:
     def watching(self) -> Sequence[ProcessKey]:
         """Ask for nothing."""
         return ()
+
+    def memory(self) -> Mapping[str, bytes]:
+        """Return which listeners this host is used to have."""
+        learned = self._expected.memory()
+        return {} if learned is None else {_MEMORY: learned}
+
+    def recall(self, memory: Mapping[str, bytes]) -> int:
+        """Take up which listeners this host is used to have."""
+        raw = memory.get(_MEMORY)
+        return 0 if raw is None or self._expected.recall(raw) else 1
 
     def _sight(self, gap: Gap) -> Sequence[Finding]:
         self._inventory_blind = isinstance(gap.coverage, Blind)
@@ -176,12 +201,7 @@ class OffMeshListener:
             return self._fine(subject, at)
         reach: Reach | None = Reach.UNKNOWN
         if self._reachability is not None:
-            wildcard = address.is_unspecified
-            reach = (
-                self._reachability.of_wildcard(address)
-                if wildcard
-                else self._reachability.of_address(address)
-            )
+            reach = self._reachability.of_listener(address)
         elif address.is_loopback:
             reach = None
         if reach is None:
@@ -210,11 +230,16 @@ class OffMeshListener:
             if certain
             else Reason(ReasonCode.SECOND_LAYER_UNKNOWN)
         )
+        published = (listener.address, listener.port) in self._published
+        if published:
+            reasons.append(Reason(ReasonCode.PUBLISHED_BY_PROXY, count=1))
+        if certain and self._expected.is_new(listener.port, listener.origin, at):
+            reasons.append(Reason(ReasonCode.NOT_EXPECTED_HERE, count=1))
         return Finding(
             verdict=Verdict.PRESENT,
             fault_class=_FAULT,
             subject=subject,
-            target=target_of(listener.origin, subject),
+            target=None if published else target_of(listener.origin, subject),
             at=at,
             severity=_severity(reach, certain=certain),
             incarnation=incarnation_of(listener.origin, self._around.kernel_boot_id),

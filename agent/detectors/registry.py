@@ -7,6 +7,7 @@ from typing import Final
 from agent.detector import Detector
 from agent.detectors.blind_sensor import BlindSensor
 from agent.detectors.config_drift import ConfigDrift
+from agent.detectors.control_plane import OpenControlPlane
 from agent.detectors.database_sessions import DatabaseSessions
 from agent.detectors.distributed_rank import DistributedRank
 from agent.detectors.distributed_worker import DistributedWorker
@@ -39,6 +40,7 @@ from agent.detectors.ui_answers import UiAnswers
 DETECTORS: Final[tuple[type[Detector], ...]] = (
     BlindSensor,
     ConfigDrift,
+    OpenControlPlane,
     DatabaseSessions,
     DistributedRank,
     DistributedWorker,

@@ -74,7 +74,10 @@ class PublishedPort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedPorts:
-    """Every port that a proxy hands on. `known` is False where an engine runs whose proxies are not seen."""
+    """Every port that a proxy hands on; told while an engine runs.
+
+    `known` is False where the engine hands ports on without proxies: then no socket shows what it publishes.
+    """
 
     sensor: SensorName
     at: Instant
@@ -100,10 +103,12 @@ class ControlService(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlListener:
-    """A listening socket on a port of a control service.
+    """A socket that listens on a port of a control service, beyond loopback.
 
-    `recognised` is whether its process was recognised as that service; None where no process is known.
-    `peers` are the addresses with an established connection to it, sorted, at most `PEERS_MAX`.
+    `recognised` is whether a process of its cgroup was recognised as that service; None where no process can
+    be looked at. `published` is whether an engine's proxy hands the port on to a container, whose own port it
+    then is that counts. `peers` are its established connections, each as (own address, peer's address),
+    sorted, at most 256.
     """
 
     service: ControlService
@@ -111,12 +116,13 @@ class ControlListener:
     port: int
     origin: Origin
     recognised: bool | None
-    peers: tuple[str, ...]
+    published: bool
+    peers: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlListeners:
-    """Every control service of the host's own network namespace, beyond loopback."""
+    """Every such socket of the host's own network namespace; told while there are any."""
 
     sensor: SensorName
     at: Instant

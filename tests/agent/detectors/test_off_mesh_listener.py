@@ -6,7 +6,7 @@ import pytest
 
 from agent.detector import Surroundings
 from agent.detectors.off_mesh_listener import Config, OffMeshListener
-from agent.exposure import AllowedListener
+from agent.exposure import AllowedListener, Mesh
 from agent.finding import Verdict
 from agent.testing import (
     HOST,
@@ -19,11 +19,13 @@ from agent.testing import (
     listener,
     open_case,
     opened,
+    origin,
     present,
     seeing,
     tick,
 )
 from escalation.model import FaultClass, Reach, ReasonCode, Severity, Subject, SubjectKind
+from probes.observation import PublishedPort, PublishedPorts, SensorName
 
 FAULT = FaultClass.EXPOSURE_OFF_MESH_LISTENER
 WILDCARD = Subject(SubjectKind.LISTENER, "0.0.0.0:8000")
@@ -177,3 +179,40 @@ def test_clears_what_a_later_inventory_no_longer_shows(detector: OffMeshListener
 def test_sight_of_another_sensor_changes_nothing(detector: OffMeshListener) -> None:
     """Only the inventory's own sight decides about grading."""
     assert detector.observe(seeing(1, "kernel.oom_kill")) == ()
+
+
+def test_a_port_that_an_engine_publishes_names_no_unit_to_restart(detector: OffMeshListener) -> None:
+    """The socket is the engine's own proxy; restarting the engine would end every container."""
+    engine = origin(container=None, unit="docker.service", cgroup_path="/system.slice/docker.service")
+    one = PublishedPort(address="0.0.0.0", port=5432, container_address="172.17.0.2", container_port=5432)
+    told = PublishedPorts(sensor=SensorName("host.listeners"), at=at(0), known=True, ports=(one,))
+    shown = [listener("0.0.0.0", port, where=engine) for port in (5432, 2375)]
+    proxied, own = present(detector, told, inventory(0, *shown, addresses=LAN))
+    assert ReasonCode.PUBLISHED_BY_PROXY in {reason.code for reason in proxied.reasons}
+    assert proxied.target is None
+    assert ReasonCode.PUBLISHED_BY_PROXY not in {reason.code for reason in own.reasons}
+    assert own.target == Subject(SubjectKind.UNIT, "docker.service")
+
+
+def test_a_listener_that_the_host_never_had_is_told_as_new() -> None:
+    """After the days of learning, also by an agent that was restarted; old ones are as grave, and not new."""
+    first = OffMeshListener.build(Config(learn_s=100), SURROUNDINGS)
+    (old,) = present(first, inventory(0, listener("0.0.0.0", 8000), addresses=LAN))
+    second = OffMeshListener.build(Config(learn_s=100), SURROUNDINGS)
+    assert second.recall(first.memory()) == 0
+    shown = [listener("0.0.0.0", port) for port in (8000, 9000)]
+    known, new = present(second, inventory(1000, *shown, addresses=LAN))
+    said = [{reason.code for reason in found.reasons} for found in (old, known, new)]
+    assert [ReasonCode.NOT_EXPECTED_HERE in codes for codes in said] == [False, False, True]
+    assert {found.severity for found in (old, known, new)} == {Severity.HIGH}
+    assert second.recall({"expected": b"nonsense"}) == 1
+    assert second.recall({}) == 0
+
+
+def test_a_declared_link_between_two_hosts_is_inside() -> None:
+    """Two nodes that serve one model have a wire of their own."""
+    linked = Surroundings(host=HOST, kernel_boot_id=KERNEL_BOOT, mesh=Mesh(links=("10.10.0.0/30",)))
+    own = {"127.0.0.1": "lo", "10.10.0.1": "enp1s0f0np0"}
+    for address in ("10.10.0.1", "0.0.0.0"):
+        made = OffMeshListener.build(Config(), linked)
+        assert present(made, inventory(0, addresses=own), opened(1, address)) == []

@@ -1,0 +1,185 @@
+"""Control services by port and process, published ports by their proxies: real processes and hostile ones."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from probes.host.control_services import (
+    connected_to,
+    names_of,
+    parse_connection,
+    recognised,
+    service_at,
+)
+from probes.host.publications import PROXIES_MAX, Publications, parse_proxy, publications
+from probes.observation import ControlService, PublishedPort
+
+
+def process(proc: Path, pid: int, name: str, *arguments: str) -> None:
+    """Put a process into a made-up /proc."""
+    folder = proc / str(pid)
+    folder.mkdir()
+    (folder / "comm").write_text(f"{name}\n")
+    (folder / "cmdline").write_text("\0".join(arguments) + "\0")
+
+
+@pytest.mark.parametrize(
+    ("service", "name", "arguments"),
+    [
+        (ControlService.RAY_DASHBOARD, "gcs_server", ("/opt/ray/core/src/ray/gcs/gcs_server", "--port=6379")),
+        (ControlService.RAY_GCS, "raylet", ("/opt/ray/core/src/ray/raylet/raylet",)),
+        (ControlService.DOCKER_API, "dockerd", ("/usr/bin/dockerd", "-H", "tcp://0.0.0.0:2375")),
+        (ControlService.POSTGRESQL, "postgres", ("postgres", "-D", "/var/lib/postgresql/data")),
+        (ControlService.REDIS, "redis-server", ("redis-server *:6379",)),
+        (ControlService.OLLAMA, "ollama", ("/bin/ollama", "serve")),
+        (ControlService.JUPYTER, "jupyter-lab", ("/opt/venv/bin/python3", "/opt/venv/bin/jupyter-lab")),
+        (
+            ControlService.OPENCLAW,
+            "node",
+            ("node", "/usr/lib/openclaw/dist/index.js", "gateway"),
+        ),
+        (ControlService.ETCD, "etcd", ("etcd", "--listen-client-urls", "http://0.0.0.0:2379")),
+        (ControlService.KUBELET, "kubelet", ("/usr/bin/kubelet",)),
+    ],
+)
+def test_a_service_is_recognised_by_its_processes(
+    tmp_path: Path, service: ControlService, name: str, arguments: tuple[str, ...]
+) -> None:
+    """By how it calls itself, or by what an interpreter runs; among others in its cgroup."""
+    process(tmp_path, 1, "sleep", "sleep", "60")
+    process(tmp_path, 2, name, *arguments)
+    assert recognised(service, names_of(tmp_path, [1, 2])) is True
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("less", "/etc/postgres.conf"),
+        ("/usr/sbin/nginx", "-g", "postgres"),
+        ("python3", "--option", "-c", "x"),
+        ("bash", "-c", "ls /postgres"),
+        ("",),
+    ],
+)
+def test_others_that_only_speak_of_it_are_not(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """A name in some argument is nobody's trade."""
+    process(tmp_path, 1, "other", *arguments)
+    assert recognised(ControlService.POSTGRESQL, names_of(tmp_path, [1])) is False
+
+
+def test_nobody_to_look_at_is_unknown(tmp_path: Path) -> None:
+    """Processes that are gone, or none."""
+    assert recognised(ControlService.REDIS, names_of(tmp_path, [7])) is None
+    assert recognised(ControlService.REDIS, ()) is None
+
+
+def test_one_port_of_two_services_is_told_by_the_process() -> None:
+    """Ray's global store and Redis both listen on 6379."""
+    assert service_at(6379, ("raylet",)) is ControlService.RAY_GCS
+    assert service_at(6379, ("redis-server",)) is ControlService.REDIS
+    assert service_at(6379, ()) is ControlService.REDIS
+    assert service_at(8080, ("raylet",)) is None
+
+
+def test_real_connections_to_a_port_are_seen() -> None:
+    """By the kernel's own table, once for each peer; those to other ports are not."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server(("127.0.0.1", 0)) as other:
+        port = listener.getsockname()[1]
+        assert connected_to(port) == ()
+        with socket.create_connection(listener.getsockname()), socket.create_connection(other.getsockname()):
+            assert connected_to(port) == (("127.0.0.1", "127.0.0.1"),)
+
+
+@given(kind=st.sampled_from([20, 2, 3]), body=st.binary(max_size=120))
+def test_any_answer_of_the_kernel_is_read_or_left(kind: int, body: bytes) -> None:
+    """Whatever a table holds."""
+    assert len(list(parse_connection(kind, body, 6379))) <= 1
+
+
+def test_a_connection_of_another_port_or_state_is_left() -> None:
+    """The kernel is asked for one port; what it says beside is not taken."""
+
+    def answer(state: int, port: int) -> bytes:
+        ends = struct.pack(">HH", port, 50000) + socket.inet_aton("192.0.2.1").ljust(16, b"\0")
+        ends += socket.inet_aton("192.0.2.9").ljust(16, b"\0")
+        return struct.pack("=BBBB", socket.AF_INET, state, 0, 0) + ends + b"\0" * 32
+
+    assert list(parse_connection(20, answer(1, 6379), 6379)) == [("192.0.2.1", "192.0.2.9")]
+    assert list(parse_connection(20, answer(1, 22), 6379)) == []
+    assert list(parse_connection(20, answer(10, 6379), 6379)) == []
+
+
+PROXY = [
+    *("/usr/bin/docker-proxy", "-proto", "tcp", "-host-ip", "0.0.0.0", "-host-port", "15432"),
+    *("-container-ip", "172.17.0.2", "-container-port", "5432", "-use-listen-fd"),
+]
+
+
+def test_a_proxy_names_both_ends(tmp_path: Path) -> None:
+    """With one dash or two, in any order; each port once."""
+    process(tmp_path, 1, "dockerd", "/usr/bin/dockerd", "-H", "fd://")
+    process(tmp_path, 2, "docker-proxy", *PROXY)
+    process(tmp_path, 3, "docker-proxy", *[word.replace("-host", "--host") for word in PROXY])
+    process(tmp_path, 4, "docker-proxy", *[word.replace("tcp", "udp") for word in PROXY])
+    one = PublishedPort(address="0.0.0.0", port=15432, container_address="172.17.0.2", container_port=5432)
+    told = publications([1, 2, 3, 4, 99], proc=tmp_path, settings=tmp_path / "none")
+    assert told == Publications(known=True, ports=(one,))
+
+
+@pytest.mark.parametrize("flag", ["--userland-proxy=false", "-userland-proxy=false"])
+def test_an_engine_without_proxies_publishes_out_of_sight(tmp_path: Path, flag: str) -> None:
+    """By its command line, or by its file; a file that cannot be read says nothing."""
+    process(tmp_path, 1, "dockerd", "/usr/bin/dockerd", flag)
+    process(tmp_path, 2, "dockerd", "/usr/bin/dockerd")
+    settings = tmp_path / "daemon.json"
+    assert publications([1], proc=tmp_path, settings=settings) == Publications(known=False, ports=())
+    for text, known in (('{"userland-proxy": false}', False), ("{}", True), ("{", True), ("[" * 9000, True)):
+        settings.write_text(text)
+        assert publications([2], proc=tmp_path, settings=settings) == Publications(known=known, ports=())
+
+
+def test_processes_that_are_no_engine_publish_nothing(tmp_path: Path) -> None:
+    """Nothing is told of a host without one."""
+    process(tmp_path, 1, "sleep", "sleep", "1")
+    assert publications([1, 2], proc=tmp_path) is None
+
+
+def test_a_storm_of_proxies_is_bounded(tmp_path: Path) -> None:
+    """A range of ports is one proxy each."""
+    for pid in range(1, PROXIES_MAX + 20):
+        words = [str(20000 + pid) if word == "15432" else word for word in PROXY]
+        process(tmp_path, pid, "docker-proxy", *words)
+    told = publications(range(1, PROXIES_MAX + 20), proc=tmp_path)
+    assert told is not None
+    assert len(told.ports) == PROXIES_MAX
+
+
+_WORD = st.sampled_from([*PROXY, "", "-1", "70000", "٣", "9" * 5000]) | st.text(max_size=8)
+
+
+@given(arguments=st.lists(_WORD, max_size=14))
+def test_any_arguments_are_a_port_or_nothing(arguments: list[str]) -> None:
+    """A process may call itself what it likes."""
+    found = parse_proxy(arguments)
+    assert found is None or (0 < found[1] < 65536 and 0 < found[3] < 65536)
+
+
+def test_a_real_process_is_read_like_a_made_up_one() -> None:
+    """Its own name and what it was called with, from the real /proc."""
+    child = subprocess.Popen(
+        ["docker-proxy", "-c", "import time; time.sleep(60)", *PROXY[1:]], executable="/usr/bin/python3"
+    )
+    try:
+        told = publications([child.pid, os.getpid()])
+        assert told is not None
+        assert [(one.port, one.container_port) for one in told.ports] == [(15432, 5432)]
+    finally:
+        child.kill()
+        child.wait()
