@@ -79,6 +79,20 @@ if [ ! -x .venv/nginx/usr/sbin/nginx ] && command -v apt-get >/dev/null && comma
   rm -rf "$folder"
 fi
 
+# PostgreSQL is unpacked with what it needs and is not here, for the same reason. One that is installed is taken.
+if ! compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null && ! compgen -G ".venv/postgresql/usr/lib/postgresql/*/bin/initdb" >/dev/null &&
+   command -v dpkg-deb >/dev/null; then
+  folder=$(mktemp -d)
+  mkdir "$folder/partial"
+  if [ "$(id -u)" = 0 ] && apt-get install -y -qq --no-install-recommends --download-only \
+       -o Dir::Cache::archives="$folder" postgresql >/dev/null 2>&1; then
+    for package in "$folder"/*.deb; do dpkg-deb -x "$package" .venv/postgresql; done
+  else
+    echo "setup: the package postgresql cannot be downloaded; its tests will be skipped" >&2
+  fi
+  rm -rf "$folder"
+fi
+
 # Each in an environment of its own, so that what they need is nothing to the product's.
 for name in servers litellm llamacpp ray; do
   stamp=$(sha256sum dev/$name.txt | cut -d' ' -f1)

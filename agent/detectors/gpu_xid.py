@@ -48,6 +48,7 @@ from probes.observation import (
 
 NVML: Final = SensorName("gpu.nvml")
 TRACEPOINT: Final = SensorName("kernel.xid")
+LOG: Final = SensorName("host.logs")
 SLEEP: Final = SensorName("host.suspend")
 _APPLICATION: Final = FaultClass.GPU_APPLICATION_XID
 _DEVICE: Final = FaultClass.GPU_DEVICE_FAULT
@@ -95,7 +96,7 @@ class GpuXids:
         FaultNote(
             fault_class=_APPLICATION,
             severity=(Severity.NOTE, Severity.MEDIUM, Severity.HIGH),
-            sensors=(NVML, TRACEPOINT),
+            sensors=(NVML, TRACEPOINT, LOG),
             opens="The driver reports an Xid that a program caused. A fault of its own memory accesses (13, "
             "31) is a note until it came `application_repeats` times in an hour; others are medium; the same "
             "number from several different programs is high. A number that is not known is a note.",
@@ -106,7 +107,7 @@ class GpuXids:
         FaultNote(
             fault_class=_DEVICE,
             severity=(Severity.NOTE, Severity.HIGH, Severity.CRITICAL),
-            sensors=(NVML, TRACEPOINT, SLEEP),
+            sensors=(NVML, TRACEPOINT, LOG, SLEEP),
             opens="The driver reports an Xid of the device or its links, or NVML says that the GPU is lost "
             "for `lost_for_s`, needs a reset, or should be recovered (high); an Xid and NVML together are "
             "critical. Rows that will be remapped, corrected errors and parts that are retired are notes; so "
