@@ -422,6 +422,8 @@ def sentence(reason: Reason) -> str:  # noqa: C901, PLR0912, PLR0915 -- one case
             text = "The server's own metrics agree"
         case ReasonCode.DRILL_ENDED:
             text = "It was a drill, which is over; what it had made is removed"
+        case ReasonCode.SHARED_MEMORY_SMALL:
+            text = "The container was given little shared memory"
         case ReasonCode.UNKNOWN:
             text = "A reason that this orchestrator does not know; the agent is newer"
         case _:

@@ -52,6 +52,7 @@ from probes.observed.server_metrics import (
     ServerGauge as ServerGauge,
     ServerMetrics as ServerMetrics,
 )
+from probes.observed.server_readiness import ServerReadiness as ServerReadiness
 from probes.observed.services import (
     CgroupChanged as CgroupChanged,
     ControlListener as ControlListener,
@@ -414,6 +415,7 @@ Observation = (
     | Filesystems
     | BlockActivity
     | StorageErrors
+    | ServerReadiness
     | PressureState
     | CgroupPressure
     | DirectReclaims

@@ -19,6 +19,7 @@ from probes.host import (
     portable,
     pressure,
     processes,
+    readiness,
     server_metrics,
     servers,
     sessions,
@@ -205,6 +206,10 @@ def _host_processes(host: Surroundings) -> Sensor:
     )
 
 
+def _host_readiness(host: Surroundings) -> Sensor:
+    return readiness.ReadinessSensor(known=host.known_servers)
+
+
 def _host_servers(host: Surroundings) -> Sensor:
     return servers.ServersSensor(
         identifier=host.identifier, root=host.mounts.unified, known=host.known_servers
@@ -296,6 +301,7 @@ SENSORS: tuple[SensorSpec, ...] = (
     SensorSpec(portable.NAME, "memory and listeners, without Linux", 15.0, _host_portable, stands_in=True),
     SensorSpec(waits.NAME, "who waits for processors, memory and disks", 5.0, _host_pressure),
     SensorSpec(processes.NAME, "processes that do not get on, connections not taken", 15.0, _host_processes),
+    SensorSpec(readiness.NAME, "servers that do not listen yet", readiness.PERIOD_S, _host_readiness),
     SensorSpec(server_metrics.NAME, "numbers that servers tell of themselves", 15.0, _host_server_metrics),
     SensorSpec(servers.NAME, "cores that each model server keeps busy", 5.0, _host_servers),
     SensorSpec(sessions.NAME, "connections that databases and cluster heads hold", 10.0, _host_sessions),

@@ -33,8 +33,10 @@ from agent.detectors.route_limits import RouteLimits
 from agent.detectors.route_refusals import RouteRefusals
 from agent.detectors.route_stall import RouteStall
 from agent.detectors.scope import ScopeViolation
+from agent.detectors.shared_memory import SharedMemory
 from agent.detectors.storage_full import StorageFull
 from agent.detectors.storage_read_only import StorageReadOnly
+from agent.detectors.storage_slow_load import StorageSlowLoad
 from agent.detectors.ui_answers import UiAnswers
 
 DETECTORS: Final[tuple[type[Detector], ...]] = (
@@ -66,7 +68,9 @@ DETECTORS: Final[tuple[type[Detector], ...]] = (
     RouteRefusals,
     RouteStall,
     ScopeViolation,
+    SharedMemory,
     StorageFull,
     StorageReadOnly,
+    StorageSlowLoad,
     UiAnswers,
 )

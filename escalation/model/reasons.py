@@ -187,6 +187,7 @@ class ReasonCode(enum.StrEnum):
     LOG_LINE_MATCHES = "log_line_matches"
     METRICS_AGREE = "metrics_agree"
     DRILL_ENDED = "drill_ended"
+    SHARED_MEMORY_SMALL = "shared_memory_small"
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,8 +161,12 @@ class Cgroups:
 
     def start(self, code: str) -> subprocess.Popen[str]:
         """Start a piece of Python inside and leave it running, with pipes to it."""
+        return self.launch([sys.executable, "-I", "-S", "-c", code])
+
+    def launch(self, arguments: list[str]) -> subprocess.Popen[str]:
+        """Start a program inside and leave it running, with pipes to it."""
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", code],
+            arguments,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -180,10 +184,10 @@ def cgroups() -> Iterator[Callable[..., Cgroups]]:
     mounts = registry.find_mounts()
     made: list[Path] = []
 
-    def make(*controllers: str) -> Cgroups:
+    def make(*controllers: str, name: str = "") -> Cgroups:
         if mounts.unified is None:
             pytest.skip("needs a cgroup v2 hierarchy")
-        name = f"nanobot-test-{os.getpid()}-{len(made)}"
+        name = name or f"nanobot-test-{os.getpid()}-{len(made)}"
         folders = {"": mounts.unified / name}
         for controller in controllers:
             root = mounts.controller(controller)

@@ -7,6 +7,7 @@ any exit. Nothing touches a mount that was not made here.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import subprocess
 import time
@@ -74,11 +75,32 @@ class Disk:
     def drop_caches(self) -> None:
         """Make the next read come from the disk."""
         os.sync()
-        descriptor = os.open(self.device, os.O_RDONLY)
-        try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
+        _forget(self.device)
+
+    def forget_image(self) -> None:
+        """Make the disk's next read come from the disk below it."""
+        os.sync()
+        _forget(str(self.image))
+
+
+def _forget(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
+def read_directly(made: Disk, count: int) -> None:
+    """Read `count` pages past the cache of the disk."""
+    buffer = mmap.mmap(-1, mmap.PAGESIZE)
+    descriptor = os.open(made.device, os.O_RDONLY | os.O_DIRECT)
+    try:
+        for number in range(count):
+            assert os.preadv(descriptor, [buffer], number * mmap.PAGESIZE) == mmap.PAGESIZE
+    finally:
+        os.close(descriptor)
+        buffer.close()
 
 
 @contextlib.contextmanager

@@ -12,26 +12,15 @@ import pytest
 from probes.host.clock import now
 from probes.observation import BlockActivity
 from tests.kernel.conftest import Watch
-from tests.kernel.disks import Disk, disk
+from tests.kernel.disks import Disk, disk, read_directly
 
 pytestmark = [pytest.mark.root, pytest.mark.ebpf]
 
-_PAGE = 4096
+_PAGE = mmap.PAGESIZE
 
 
 def _activity(watching: Watch, made: Disk) -> list[BlockActivity]:
     return [o for o in watching.sensor.read(now()) if isinstance(o, BlockActivity) and o.device == made.name]
-
-
-def _read_directly(made: Disk, count: int) -> None:
-    buffer = mmap.mmap(-1, _PAGE)
-    descriptor = os.open(made.device, os.O_RDONLY | os.O_DIRECT)
-    try:
-        for number in range(count):
-            assert os.preadv(descriptor, [buffer], number * _PAGE) == _PAGE
-    finally:
-        os.close(descriptor)
-        buffer.close()
 
 
 def test_counts_a_prime_number_of_reads(watch: Callable[[str], Watch], tmp_path: Path) -> None:
@@ -39,7 +28,7 @@ def test_counts_a_prime_number_of_reads(watch: Callable[[str], Watch], tmp_path:
     watching = watch("kernel.block")
     with disk(tmp_path, mounted=False) as made:
         watching.drop()
-        _read_directly(made, 41)
+        read_directly(made, 41)
         (told,) = _activity(watching, made)
     assert (told.reads, told.read_bytes, told.writes) == (41, 41 * _PAGE, 0)
     assert told.read_mean_s is not None

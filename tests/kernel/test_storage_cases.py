@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +19,7 @@ from agent.detectors.registry import DETECTORS
 from agent.judge import Judge, hysteresis_of
 from agent.testing import HOST, KERNEL_BOOT, SURROUNDINGS
 from escalation.model import (
+    BlockEvidence,
     CasePhase,
     CaseReport,
     FaultClass,
@@ -28,16 +32,19 @@ from escalation.model import (
 )
 from probes import registry
 from probes.host import clock
+from probes.host.known_servers import KnownServer, KnownServers
+from probes.host.readiness import ReadinessSensor
 from probes.host.storage import StorageSensor
-from probes.observation import Gap, Instant, Observation, Seeing
+from probes.observation import Gap, Instant, Observation, Origin, Seeing, SensorName
 from probes.sensor import Sensor
 from probes.settings import StorageSettings
-from tests.kernel.conftest import LoadRun
-from tests.kernel.disks import MIB, Disk, disk, thin_disk
+from tests.kernel.conftest import Cgroups, LoadRun
+from tests.kernel.disks import MIB, Disk, disk, read_directly, thin_disk
 
 pytestmark = [pytest.mark.root, pytest.mark.ebpf]
 
 FULL, READ_ONLY = FaultClass.STORAGE_FULL, FaultClass.STORAGE_READ_ONLY
+SLOW, SHM = FaultClass.STORAGE_SLOW_LOAD, FaultClass.CONTAINER_SHM_TOO_SMALL
 
 
 class Host:
@@ -77,6 +84,10 @@ class Host:
         """Return what was reported of a disk; others may come and go beside it."""
         return [report for report in self.reports if report.subject == _subject(made)]
 
+    def about_fault(self, fault: FaultClass) -> list[CaseReport]:
+        """Return what was reported of a class."""
+        return [report for report in self.reports if report.fault_class is fault]
+
     def until(self, fault: FaultClass, phase: CasePhase, severity: Severity | None = None) -> CaseReport:
         """Look until a case of `fault` is reported so; return that report."""
         end = time.monotonic() + 10
@@ -104,14 +115,22 @@ def watching(loaded: LoadRun) -> Iterator[Callable[..., Host]]:
     """Watch only the paths of a test, so that what others mount meanwhile is nobody's fault here."""
     made: list[Host] = []
 
-    def watch(*, paths: Sequence[Path] = (), external: Sequence[Path] = ()) -> Host:
+    def watch(
+        *,
+        paths: Sequence[Path] = (),
+        external: Sequence[Path] = (),
+        known: KnownServers | None = None,
+        deaths: bool = False,
+    ) -> Host:
         settings = StorageSettings(paths=tuple(map(str, paths)), external=tuple(map(str, external)))
         # Every look is taken and told: a test does not wait for a timer.
         moments = iter(range(0, 10**9, 120))
         surroundings = registry.surroundings(loaded.handover)
         specs = {spec.name: spec for spec in registry.SENSORS}
-        kernel = [specs[name].build(surroundings) for name in ("kernel.block", "kernel.storage_error")]  # type: ignore[index]  # names
-        host = Host([*kernel, StorageSensor(settings=settings, monotonic=lambda: float(next(moments)))])
+        names = ["kernel.block", "kernel.storage_error", *(["kernel.fatal_signal"] if deaths else [])]
+        kernel = [specs[SensorName(name)].build(surroundings) for name in names]
+        looks = StorageSensor(settings=settings, monotonic=lambda: float(next(moments)))
+        host = Host([*kernel, looks, ReadinessSensor(known=known or KnownServers())])
         made.append(host)
         return host
 
@@ -282,3 +301,106 @@ def test_a_disk_that_is_frozen_is_neither_full_nor_failing(
             for _ in range(4):
                 host.later(60)
         assert host.about(made) == []
+
+
+def test_a_load_from_a_slow_disk_is_told_and_clears(
+    watching: Callable[..., Host], cgroups: Callable[..., Cgroups], tmp_path: Path
+) -> None:
+    """A server whose disk answers forty times slower than usual and that does not listen: until it does."""
+    group = cgroups("blkio")
+    below = tmp_path.stat().st_dev
+    throttle = group.folders["blkio"] / "blkio.throttle.read_bps_device"
+    if not throttle.exists() or not Path(f"/sys/dev/block/{os.major(below)}:{os.minor(below)}").exists():
+        pytest.skip("needs a disk below the tests' folder and throttling of its reads by cgroup")
+    known = KnownServers()
+    with disk(tmp_path) as made, socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        taken.close()
+        (made.point / "model").write_bytes(os.urandom(8 * MIB))
+        made.drop_caches()
+        host = watching(known=known)
+        for _ in range(45):
+            read_directly(made, 12)
+            host.look()
+        made.forget_image()
+        throttle.write_text(f"{os.major(below)}:{os.minor(below)} {100 * 1024}")
+        server = group.start(_SERVER.format(model=str(made.point / "model"), port=port))
+        try:
+            assert server.stdin is not None
+            assert server.stdout is not None
+            ticks = int(Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[19])
+            origin = Origin(pid=server.pid, start_ticks=ticks, unit="vllm.service")
+            known.post([KnownServer(origin, port, (server.pid,))])
+            assert server.stdout.readline() == "read\n"
+            host.look()
+            assert host.about_fault(SLOW) == []
+            server.stdin.write("\n")
+            server.stdin.flush()
+            assert server.stdout.readline() == "read\n"
+            host.later(2000)
+            opened = host.until(SLOW, CasePhase.OPENED)
+            assert (opened.severity, opened.subject.name) == (Severity.NOTE, "vllm.service")
+            assert {ReasonCode.LOADING_FOR_LONG, ReasonCode.READS_SLOW} <= _codes(opened)
+            (evidence,) = [each for each in opened.evidence if isinstance(each, BlockEvidence)]
+            assert evidence.device == made.name
+            server.stdin.write("\n")
+            server.stdin.flush()
+            assert server.stdout.readline() == "listens\n"
+            host.later(1)
+            assert _codes(host.until(SLOW, CasePhase.CLEARED)) == {ReasonCode.SERVER_LISTENS}
+        finally:
+            server.kill()
+            server.communicate()
+
+
+_SERVER = """
+import mmap, os, socket, sys
+page, model = mmap.mmap(-1, 4096), os.open({model!r}, os.O_RDONLY | os.O_DIRECT)
+place = 0
+for _ in range(2):
+    for _ in range(15):
+        place = (place + 911) % 2000
+        os.preadv(model, [page], place * 4096)
+    print("read", flush=True)
+    sys.stdin.readline()
+server = socket.create_server(("127.0.0.1", {port}))
+print("listens", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_container_with_little_shared_memory_is_told(
+    watching: Callable[..., Host], cgroups: Callable[..., Cgroups]
+) -> None:
+    """A process that maps more than its /dev/shm holds dies of SIGBUS: told with the size of it."""
+    name = "c0ffee" * 10 + f"{os.getpid():04x}"[-4:]
+    group = cgroups(name=f"docker-{name}.scope")
+    known = KnownServers()
+    host = watching(known=known, deaths=True)
+    mounts = "mount --make-rprivate / && mount -t tmpfs -o size=1m shm /dev/shm && "
+    wait = ["unshare", "--mount", "sh", "-c", mounts + "echo ready && exec cat"]
+    with group.launch(wait) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        ticks = int(Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[19])
+        origin = Origin(pid=server.pid, start_ticks=ticks, container_id=name)
+        known.post([KnownServer(origin, 1, (server.pid,))])
+        host.look()
+        worker = (
+            "import mmap, os\n"
+            "f = os.open('/dev/shm/segment', os.O_RDWR | os.O_CREAT)\n"
+            "os.ftruncate(f, 8 << 20)\n"
+            "m = mmap.mmap(f, 8 << 20)\n"
+            "for page in range(0, 8 << 20, 4096): m[page] = 1\n"
+        )
+        inside = ["nsenter", "--target", str(server.pid), "--mount", sys.executable, "-I", "-S", "-c", worker]
+        assert group.run(inside).returncode in {-signal.SIGBUS, 128 + signal.SIGBUS}
+        opened = host.until(SHM, CasePhase.OPENED)
+        assert server.stdin is not None
+        server.stdin.close()
+    assert (opened.severity, opened.subject) == (
+        Severity.MEDIUM,
+        Subject(SubjectKind.CONTAINER, name),
+    )
+    assert _codes(opened) == {ReasonCode.DIED_BY_BUS_ERROR, ReasonCode.SHARED_MEMORY_SMALL}
+    assert _storage(opened).total_bytes == MIB

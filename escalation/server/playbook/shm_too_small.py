@@ -23,9 +23,13 @@ _SHOWS: Final = "{{.HostConfig.ShmSize}} {{.HostConfig.IpcMode}}"
 def advise(incident: Incident) -> Advice:
     """Return: make the container anew with more of it where two signs agree; look otherwise."""
     container = container_id(acted_on(incident))
-    agree = steps.has_reason(incident, ReasonCode.SHARED_MEMORY_REFUSED) and steps.has_reason(
-        incident, ReasonCode.DIED_BY_BUS_ERROR, ReasonCode.LOG_LINE_MATCHES
+    signs = (
+        ReasonCode.SHARED_MEMORY_REFUSED,
+        ReasonCode.DIED_BY_BUS_ERROR,
+        ReasonCode.LOG_LINE_MATCHES,
+        ReasonCode.SHARED_MEMORY_SMALL,
     )
+    agree = sum(steps.has_reason(incident, sign) for sign in signs) > 1
     if container is None:
         return steps.look(
             incident,

@@ -12,6 +12,7 @@ from probes.observation import (
     Filesystems,
     Origin,
     SensorName,
+    ServerReadiness,
     Sight,
     StorageErrors,
     StorageFailure,
@@ -19,6 +20,7 @@ from probes.observation import (
 )
 
 LOOKS, ERRORS, BLOCK = "host.storage", "kernel.storage_error", "kernel.block"
+READINESS = "host.readiness"
 GIB = 1 << 30
 POINT = "/var/lib/docker"
 THIS = Subject(SubjectKind.MOUNT, POINT)
@@ -102,4 +104,24 @@ def activity(
         write_mean_s=None,
         read_p99_s=None if read_mean_s is None or not reads else read_mean_s * 4,
         write_p99_s=None,
+    )
+
+
+def readiness(
+    seconds: float,
+    *,
+    started: float = 0.0,
+    listens: bool | None = False,
+    shared_memory_bytes: int | None = None,
+    where: Origin | None = None,
+) -> ServerReadiness:
+    """Return a vLLM in a container that started at `started` and does not listen yet."""
+    return ServerReadiness(
+        sensor=SensorName(READINESS),
+        at=at(seconds),
+        origin=where or origin(),
+        started=at(started),
+        port=8000,
+        listens=listens,
+        shared_memory_bytes=shared_memory_bytes,
     )
