@@ -94,7 +94,25 @@ def _parser() -> argparse.ArgumentParser:
     drill.add_argument("--list", action="store_true", help="name the drills, and why other classes have none")
     drill.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
     drill.set_defaults(command=_drill)
+    accept = commands.add_parser(
+        "accept-drift", help="take a server's changed command line as the recorded one"
+    )
+    accept.add_argument("server", metavar="UNIT", help="its unit; without one kind and port, as vllm:8000")
+    accept.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
+    accept.set_defaults(command=_accept_drift)
     return parser
+
+
+def _accept_drift(options: argparse.Namespace) -> int:
+    from probes.host.command_lines import accept  # noqa: PLC0415 -- as the others
+
+    folder = Path(read(options.config, sensors=SENSOR_NAMES).agent.state_dir)
+    try:
+        accept(folder, options.server)
+    except OSError as error:
+        raise StartError(f"accept {options.server!r} in {folder}: {error.strerror}") from error
+    print(f"{options.server}: the agent takes it up within a minute")  # noqa: T201  # a command's own answer
+    return 0
 
 
 def _drill(options: argparse.Namespace) -> int:

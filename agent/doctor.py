@@ -11,7 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from probes.host.model_servers import ModelServer
 from probes.host.servers import KINDS as MODEL_KINDS
 from probes.observation import BlindReason, Origin
 from probes.registry import surroundings
+from probes.scopes import ScopeMode, label
 
 
 class Health(enum.StrEnum):
@@ -61,6 +62,7 @@ def examine(settings: AgentSettings, *, sensors: tuple[str, ...], now_unix_s: fl
         *_sensors(status, settings, sensors),
         *_routes(status, settings, servers),
         *_placements(settings, servers, lambda pid: identifier.origin(pid=pid)),
+        *_scopes(status, settings),
         *_uplink(status, settings),
         *_certificates(settings, now_unix_s),
         *_spool(status, settings),
@@ -198,6 +200,43 @@ def _placements(
             f"{says} has no declared placement: only a GPU that it was seen on before can be missed",
             f'declare it in agent.toml: [[placement]] with {named} and on = "gpu", "cpu" or "partial"',
         )
+
+
+def _scopes(status: Status | None, settings: AgentSettings) -> Iterator[Check]:
+    """Say which scopes are declared, and whether the kernel holds them as they are declared now."""
+    loaded = next((s for s in status.sensors if s.name == "kernel.scope"), None) if status else None
+    for each in settings.scope:
+        rule = each.rule
+        sorts = (
+            f"{len(allowed)} {what}"
+            for what, allowed in (
+                ("executables", rule.executables),
+                ("destinations", rule.destinations),
+                ("listeners", rule.listeners),
+            )
+            if allowed is not None
+        )
+        place = rule.unit or rule.cgroup
+        says = f"{rule.name} ({place}) is to be kept to {', '.join(sorts)}: {rule.mode.value}"
+        if loaded is None or loaded.reason is not None:
+            yield Check("scope", Health.UNKNOWN, f"{says}; nothing tells whether it is held")
+        elif label(rule) in loaded.detail.split("; "):
+            yield Check("scope", Health.GOOD, says)
+        elif label(replace(rule, mode=ScopeMode.AUDIT)) in loaded.detail.split("; "):
+            yield Check(
+                "scope",
+                Health.NOTE,
+                f"{says}; but it is audited",
+                "the configuration and its folder must belong to root, and be written by nobody else; then "
+                "systemctl restart nanobot-probes",
+            )
+        else:
+            yield Check(
+                "scope",
+                Health.NOTE,
+                f"{says}; but it was loaded otherwise, or not at all",
+                "systemctl restart nanobot-probes",
+            )
 
 
 def _uplink(status: Status | None, settings: AgentSettings) -> Iterator[Check]:

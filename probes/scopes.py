@@ -7,6 +7,7 @@ and the agent, which says which cgroup each scope is. This is what both hold it 
 from __future__ import annotations
 
 import enum
+import hashlib
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -84,6 +85,16 @@ def destination(text: str) -> Destination:
         return Destination(found.network_address.packed, found.prefixlen, int(port or 0))
     mapped = b"\0" * 10 + b"\xff\xff" + found.network_address.packed
     return Destination(mapped, _MAPPED_BITS + found.prefixlen, int(port or 0))
+
+
+def label(rule: ScopeRule) -> str:
+    """Return the scope as it is held, in a line: its name, its mode, and a short print of what it allows.
+
+    The loader notes it and the agent's doctor holds it against the file, which may have changed since.
+    """
+    allowed = (rule.unit, rule.cgroup, rule.executables, rule.destinations, rule.listeners)
+    short = hashlib.blake2b(repr(allowed).encode(errors="replace"), digest_size=4).hexdigest()
+    return f"scope {rule.name}: {rule.mode.value} ({short})"
 
 
 def check(rules: Iterable[ScopeRule]) -> None:

@@ -282,6 +282,7 @@ def accept(folder: Path, server: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(name, flags, 0o644, dir_fd=place)
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o644)  # whatever the mask: the agent, another account, has to read it
             file.write(server.encode(errors="replace")[:_NAME_BYTES])
     finally:
         os.close(place)

@@ -31,6 +31,7 @@ from probes.kernel.scope_rules import write_rules
 from probes.kernel.tracepoints import Format, TracepointMissing, c_structs, mount_privately, read_format
 from probes.kernel.uprobes import CallUnwatched
 from probes.observation import Blind, BlindReason, SensorName
+from probes.scopes import label
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +228,7 @@ def _attach_program(module: Any, program: KernelProgram, work: _Work) -> SensorE
                 table[table.Key(index)] = table.Leaf(word)
         if program.scoped:
             _declare(module, work)
-            notes += work.scopes.notes
+            notes += [*map(label, work.scopes.rules), *work.scopes.notes]
         for attachment in program.attachments:
             if isinstance(attachment, Attachment) and attachment.tracepoint not in work.formats:
                 notes.append(f"this kernel has no tracepoint {attachment.tracepoint}")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import AgentSettings, detector_settings, read
+from agent.config import AgentSettings, detector_settings, read, sensor_settings
 from agent.detectors import gpu_access
 from agent.detectors.registry import DETECTORS
 from escalation.settings import SettingsError, parse
+from probes.scopes import ScopeMode, ScopeRule
 
 SENSORS = ("host.listeners", "kernel.oom_kill")
 
@@ -62,3 +63,44 @@ def test_sensor_that_does_not_exist_cannot_be_disabled(tmp_path: Path) -> None:
         read(path, sensors=SENSORS)
     path.write_text("[sensors]\ndisabled = ['kernel.oom_kill']\n")
     assert read(path, sensors=SENSORS).sensors.disabled == ("kernel.oom_kill",)
+
+
+def test_a_scope_is_declared_as_sensors_and_loader_know_it() -> None:
+    """Every key, and audit where no mode is named."""
+    settings = parse(
+        '[agent]\nstate_dir = "/x"\n[[scope]]\nname = "ray"\nunit = "ray.service"\n'
+        'executables = ["/usr/bin/ray"]\n'
+        'destinations = ["10.0.0.0/8:6379"]\n[[scope]]\nname = "b"\ncgroup = "/x/y"\nmode = "deny"\n'
+        "listeners = []\n",
+        AgentSettings,
+        name="a.toml",
+    )
+    told = sensor_settings(settings)
+    assert told.command_lines.state_dir == "/x"
+    assert told.scopes == (
+        ScopeRule(
+            name="ray",
+            unit="ray.service",
+            executables=("/usr/bin/ray",),
+            destinations=("10.0.0.0/8:6379",),
+        ),
+        ScopeRule(name="b", cgroup="/x/y", mode=ScopeMode.DENY, listeners=()),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("listeners = [1]\n", "scope ray: name exactly one of unit and cgroup"),
+        ('unit = "ray.service"\n', "scope ray: limits nothing"),
+        ('unit = "ray.service"\ndestinations = ["x"]\n', "scope ray: destination 'x'"),
+        ('unit = "ray.service"\nlisteners = [0]\n', "scope.0.listeners"),
+        ('unit = "ray.service"\nmode = "kill"\n', "scope.0.mode"),
+        ('unit = "ray.service"\ncolour = 1\n', "scope.0.colour: unknown key"),
+    ],
+)
+def test_a_scope_that_cannot_be_kept_is_refused(text: str, complaint: str) -> None:
+    """By the same rules as the loader's, with what is wrong."""
+    with pytest.raises(SettingsError) as caught:
+        parse(f'[[scope]]\nname = "ray"\n{text}', AgentSettings, name="a.toml")
+    assert complaint in str(caught.value)

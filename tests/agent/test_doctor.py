@@ -23,6 +23,7 @@ from escalation.failpoints import POINTS, Failpoints
 from escalation.settings import parse
 from probes.host.model_servers import ModelServer
 from probes.observation import BlindReason, Origin, ServerKind
+from probes.scopes import label
 
 NOW = 1_790_000_000.0
 GOOD = statusfile.Status(
@@ -246,3 +247,53 @@ def test_programs_with_other_ports_than_the_configuration_are_told(tmp_path: Pat
     assert (check.health, check.remedy) == (Health.NOTE, "systemctl restart nanobot-probes")
     same = msgspec.structs.replace(GOOD, http_ports=(4000, 8000, 8080, 11434))
     assert list(doctor._routes(same, settings(tmp_path), ())) == []
+
+
+def _scoped(folder: Path, *, mode: str = "deny") -> AgentSettings:
+    declared = f"[[scope]]\nname = 'ray'\nunit = 'ray.service'\nmode = '{mode}'\nlisteners = [6379]\n"
+    return parse(
+        f"[agent]\nstate_dir='{folder}'\n[sensors]\nsocket='{folder}/h.sock'\n{declared}",
+        AgentSettings,
+        name="a.toml",
+    )
+
+
+@pytest.mark.parametrize(
+    ("held", "health", "says"),
+    [
+        ("deny", Health.GOOD, "ray (ray.service) is to be kept to 1 listeners: deny"),
+        ("audit", Health.NOTE, "but it is audited"),
+        ("other", Health.NOTE, "loaded otherwise, or not at all"),
+        ("", Health.UNKNOWN, "nothing tells whether it is held"),
+    ],
+)
+def test_says_whether_a_scope_is_held_as_it_is_declared(
+    tmp_path: Path, held: str, health: Health, says: str
+) -> None:
+    """The loader's own word for what it loaded is held against the file."""
+    (declared,) = _scoped(tmp_path, mode="audit" if held == "audit" else "deny").scope
+    notes = "scope ray: deny (00000000); x" if held == "other" else f"x; {label(declared.rule)}"
+    status = msgspec.structs.replace(
+        GOOD, sensors=(statusfile.SensorStatus(name="kernel.scope", detail=notes),) if held else ()
+    )
+    statusfile.write(tmp_path / statusfile.NAME, status)
+    found = by_name(examine(_scoped(tmp_path), sensors=(), now_unix_s=NOW))["scope"]
+    assert found.health is health
+    assert says in found.says
+
+
+def test_a_change_is_accepted_by_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It leaves word in the agent's folder, readable for the agent; without that folder it fails."""
+    config = tmp_path / "agent.toml"
+    config.write_text(f"[agent]\nid = 'a'\nstate_dir = '{tmp_path}'\n")
+    before = os.umask(0o077)
+    try:
+        assert main(["accept-drift", "vllm.service", "--config", str(config)]) == 0
+    finally:
+        os.umask(before)
+    (left,) = tmp_path.glob("accepted-*")
+    assert left.read_text() == "vllm.service"
+    assert left.stat().st_mode & 0o777 == 0o644
+    config.write_text(f"[agent]\nid = 'a'\nstate_dir = '{tmp_path}/none'\n")
+    assert main(["accept-drift", "vllm.service", "--config", str(config)]) == 1
+    assert "No such file or directory" in capsys.readouterr().err

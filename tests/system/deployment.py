@@ -98,13 +98,18 @@ class Deployment:
     def blind(self) -> list[str]:
         """Return the kernel sensors that do not see, or a word when nothing is known yet.
 
-        Without an NVIDIA driver there is no tracepoint of its; that is no blindness that could be mended.
+        Without an NVIDIA driver there is no tracepoint of its, and without a declared scope nothing is held;
+        that is no blindness that could be mended.
         """
         hosts = [h for h in self.ask("hosts") if h["host"] == self.host.name]
         if not hosts:
             return ["nothing heard"]
         kernel = [row for row in hosts[0]["coverage"] if row["sensor"].startswith("kernel.")]
-        missed = [row["sensor"] for row in kernel if not row["seeing"] and row["sensor"] != "kernel.xid"]
+        missed = [
+            row["sensor"]
+            for row in kernel
+            if not row["seeing"] and row["sensor"] != "kernel.xid" and row["reason"] != "disabled"
+        ]
         return missed if kernel else ["no coverage yet"]
 
     def ask(self, *words: str) -> list[dict[str, Any]]:
