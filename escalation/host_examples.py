@@ -115,7 +115,7 @@ HOST_EXAMPLES: Final[Mapping[FaultClass, Example]] = {
     FaultClass.CPU_QUOTA_THROTTLED: Example(
         severity=Severity.MEDIUM,
         subject=_CONTAINER,
-        reasons=(Reason(ReasonCode.QUOTA_THROTTLES, count=2701, threshold=25, window_s=300),),
+        reasons=(Reason(ReasonCode.QUOTA_THROTTLES, count=2701, threshold=0.25, window_s=300),),
         evidence=(
             ThrottleEvidence(
                 window_s=300.0, periods=3000, throttled_periods=2701, throttled_s=188.0, quota_cores=2.0
@@ -233,7 +233,7 @@ HOST_EXAMPLES: Final[Mapping[FaultClass, Example]] = {
         subject=_VLLM,
         reasons=(
             Reason(ReasonCode.LOADING_FOR_LONG, threshold=300, window_s=1260),
-            Reason(ReasonCode.READS_SLOW, count=91_440, threshold=0.05),
+            Reason(ReasonCode.READS_SLOW, count=91_440, threshold=0.008),
         ),
         evidence=(
             BlockEvidence(

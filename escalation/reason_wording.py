@@ -1,68 +1,14 @@
 """Why a case was opened, kept open or cleared, in the words that an operator reads.
 
-What the numbers of a reason mean goes by its code: `_THINGS` says what `count` counts (times, where nothing
-is said), `_UNITS` what `threshold` is measured in, `_AHEAD` which `window_s` lies ahead. Longer than other
-modules because it has one sentence per code, checked complete by the type checker.
+Longer than other modules because it has one sentence per code, checked complete by the type checker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, assert_never
+from typing import assert_never
 
 from escalation.model import Reason, ReasonCode
-from escalation.quantities import counted, duration, times
-
-_THINGS: Final[Mapping[ReasonCode, str]] = {
-    ReasonCode.USAGE_AGREES: "token",
-    ReasonCode.PAGES_SWAP: "page",
-    ReasonCode.RECLAIMS_DIRECTLY: "search",
-    ReasonCode.QUOTA_THROTTLES: "period",
-    ReasonCode.SERVER_THREADS_WAIT: "wait",
-    ReasonCode.DESCRIPTORS_REFUSED: "call",
-    ReasonCode.DESCRIPTOR_LIMIT_REACHED: "descriptor",
-    ReasonCode.BACKLOG_NOT_TAKEN: "connection",
-    ReasonCode.WRITES_REFUSED: "write",
-    ReasonCode.FILESYSTEM_ERRORS: "error",
-    ReasonCode.BLOCK_ERRORS: "failed request",
-    ReasonCode.READS_SLOW: "read",
-    ReasonCode.SEGMENTS_RETRANSMITTED: "segment",
-    ReasonCode.CONNECTS_REFUSED: "attempt",
-    ReasonCode.CONNECTS_UNREACHABLE: "attempt",
-    ReasonCode.CONNECTS_TIME_OUT: "attempt",
-    ReasonCode.CONNECTIONS_RESET: "connection",
-    ReasonCode.RDMA_COUNTERS_RISE: "error",
-    ReasonCode.TOKEN_COUNTERS_FLAT: "request",
-    ReasonCode.HEALTH_WARNINGS: "warning",
-    ReasonCode.PEERS_RELAYED: "peer",
-    ReasonCode.PEER_OFF_MESH: "peer",
-    ReasonCode.LIVES_ARE_SHORT: "start",
-    ReasonCode.SESSIONS_REFUSED: "connection",
-    ReasonCode.SESSIONS_NEAR_LIMIT: "connection",
-    ReasonCode.KEYS_REFUSED_AT_ROUTER: "request",
-    ReasonCode.UI_ANSWERS_BLANK: "answer",
-    ReasonCode.BACKEND_ANSWERS_GOOD: "answer",
-    ReasonCode.LOG_LINE_MATCHES: "line",
-}
-_UNITS: Final[Mapping[ReasonCode, str]] = {
-    ReasonCode.TASKS_STALL_FOR_IO: " %",
-    ReasonCode.TASKS_WAIT_FOR_CPU: " %",
-    ReasonCode.QUOTA_THROTTLES: " %",
-    ReasonCode.SPACE_LOW: " %",
-    ReasonCode.INODES_LOW: " %",
-    ReasonCode.SEGMENTS_RETRANSMITTED: " %",
-    ReasonCode.SESSIONS_NEAR_LIMIT: " %",
-    ReasonCode.SERVER_THREADS_WAIT: "s",
-    ReasonCode.STUCK_IN_KERNEL: "s",
-    ReasonCode.READS_SLOW: "s",
-    ReasonCode.LOADING_FOR_LONG: "s",
-    ReasonCode.LIVES_ARE_SHORT: "s",
-    ReasonCode.SPACE_FALLS: "s",
-    ReasonCode.KEY_EXPIRES_SOON: "s",
-    ReasonCode.UNIT_STAYS_UP: "s",
-    ReasonCode.NEIGHBOUR_GROWS: " cores",
-}
-_AHEAD: Final = frozenset({ReasonCode.SPACE_FALLS, ReasonCode.KEY_EXPIRES_SOON})
+from escalation.reason_numbers import numbers
 
 
 def sentence(reason: Reason) -> str:  # noqa: C901, PLR0912, PLR0915 -- one case per code, checked complete
@@ -428,22 +374,4 @@ def sentence(reason: Reason) -> str:  # noqa: C901, PLR0912, PLR0915 -- one case
             text = "A reason that this orchestrator does not know; the agent is newer"
         case _:
             assert_never(reason.code)
-    return f"{text}{_numbers(reason)}."
-
-
-def _numbers(reason: Reason) -> str:
-    if reason.code is ReasonCode.NO_BYTES_WHILE_IN_FLIGHT and reason.window_s:
-        silence = f"{duration(reason.window_s)} of silence where {duration(reason.threshold)} are allowed"
-        return f" ({counted(reason.count, 'request')}, {silence})"
-    parts = []
-    if reason.count:
-        thing = _THINGS.get(reason.code)
-        parts.append(times(reason.count) if thing is None else counted(reason.count, thing))
-    if reason.window_s:
-        within = "in" if reason.code in _AHEAD else "within"
-        parts.append(f"{within} {duration(reason.window_s)}")
-    if reason.threshold:
-        unit = _UNITS.get(reason.code)
-        number = duration(reason.threshold) if unit == "s" else f"{reason.threshold:g}{unit or ''}"
-        parts.append(f"threshold {number}")
-    return f" ({', '.join(parts)})" if parts else ""
+    return f"{text}{numbers(reason)}."

@@ -270,6 +270,24 @@ def test_hostile_names_are_inert_in_every_fact(fault: FaultClass) -> None:
         ),
         (Reason(ReasonCode.MOUNT_MISSING), "What belongs there is not mounted."),
         (
+            Reason(ReasonCode.MESH_OFFLINE, 1, 120, 300),
+            "The mesh's control server does not see this host (for 5 min, threshold 2 min).",
+        ),
+        (
+            Reason(ReasonCode.QUOTA_THROTTLES, 30, 0.25, 60),
+            "The quota stopped it before the period was over (30 periods, within 1 min, threshold 25 %).",
+        ),
+        (
+            Reason(ReasonCode.READS_SLOW, 5, 0.008),
+            "Reads take far longer than is usual on this disk (5 reads, usually 8 ms).",
+        ),
+        (
+            Reason(ReasonCode.CONTEXT_CHANGED, 1, window_s=1200),
+            "Its context has another length than recorded (after 20 min).",
+        ),
+        (Reason(ReasonCode.START_LIMIT_HIT, 1), "The service manager gave up starting it."),
+        (Reason(ReasonCode.START_LIMIT_HIT, 2), "The service manager gave up starting it (2 times)."),
+        (
             Reason(ReasonCode.LIVES_ARE_SHORT, 3, 60, 600),
             "It ended shortly after each start (3 starts, within 10 min, threshold 1 min).",
         ),
