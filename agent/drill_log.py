@@ -31,7 +31,7 @@ from escalation.model import (
 )
 from probes.observation import DrillBegan, DrillEnded, Instant, SensorName
 
-LINGER_S: Final = 60.0
+LINGER_S: Final = 20.0
 REMEMBERED: Final = 8
 RAISED: Final = 16
 _SENSOR: Final = SensorName("host.drills")
@@ -57,16 +57,17 @@ class Drill:
     ended: Instant | None = None
     raised: list[Raised] = field(default_factory=list)
 
-    def lingers(self, now: Instant) -> bool:
+    def lingers(self, now: Instant, linger_s: float) -> bool:
         """Return whether findings are still taken for the drill's own."""
-        return self.ended is None or now.since_s(self.ended) < LINGER_S
+        return self.ended is None or now.since_s(self.ended) < linger_s
 
 
 class DrillLog:
     """The drills of this host, the newest last."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, linger_s: float = LINGER_S) -> None:
         self._drills: dict[str, Drill] = {}
+        self.linger_s = linger_s
 
     def __repr__(self) -> str:
         return f"DrillLog({', '.join(self._drills) or 'none'})"
@@ -94,7 +95,7 @@ class DrillLog:
     def of(self, finding: Finding) -> str:
         """Return the id of the drill that `finding` is of, or nothing."""
         for name, drill in self._drills.items():
-            if drill.lingers(finding.at) and (
+            if drill.lingers(finding.at, self.linger_s) and (
                 _in_its_own(drill.announced, finding) or _by_number(drill.announced, finding)
             ):
                 return name
@@ -103,7 +104,7 @@ class DrillLog:
     def is_remains(self, finding: Finding) -> bool:
         """Return whether `finding` is only of what a drill left behind that is over for long."""
         return any(
-            not drill.lingers(finding.at) and _in_its_own(drill.announced, finding)
+            not drill.lingers(finding.at, self.linger_s) and _in_its_own(drill.announced, finding)
             for drill in self._drills.values()
         )
 
@@ -118,7 +119,7 @@ class DrillLog:
             unknown = DrillBegan(sensor=_SENSOR, at=now, id=name, fault_class="")
             self._drills[name] = Drill(unknown, ended=now)
             return False
-        return not drill.lingers(now)
+        return not drill.lingers(now, self.linger_s)
 
     def opened(self, name: str, case: Raised) -> None:
         """Take note of a case that was opened for the drill."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+from agent.drills import full_disk
 from agent.drills.stage import DrillError, Stage
 from escalation.model import FaultClass
 
@@ -78,6 +80,14 @@ def _not_answering(stage: Stage, own: Belongings) -> None:
     stage.play("stall", str(own.ports[0]))
 
 
+def _point(stage: Stage) -> Belongings:
+    return Belongings(mounts=(str(stage.theatre.mounts / stage.id),))
+
+
+def _full_disk(stage: Stage, own: Belongings) -> None:
+    full_disk.make(stage, Path(own.mounts[0]))
+
+
 def _restart_loop(stage: Stage, _: Belongings) -> None:
     stage.run_unit(
         ("/bin/false",),
@@ -110,6 +120,28 @@ DRILLS: Final[tuple[Drill, ...]] = (
         about="a process that is named like a model server's dies by SIGSEGV and leaves no core",
         sensors=("kernel.fatal_signal",),
         make=_killed_by_signal,
+    ),
+    Drill(
+        fault_class=FaultClass.PROCESS_NOT_ANSWERING,
+        about="a process listens on loopback, is stopped, and leaves two connections of its own waiting",
+        sensors=("host.processes",),
+        prepare=lambda _: _free_port("127.0.0.1"),
+        make=_not_answering,
+    ),
+    Drill(
+        fault_class=FaultClass.STORAGE_FULL,
+        about="a filesystem of its own, 16 MiB in memory, is filled until writes to it are refused",
+        sensors=("host.storage",),
+        needs=full_disk.lacking,
+        prepare=_point,
+        make=_full_disk,
+    ),
+    Drill(
+        fault_class=FaultClass.UNIT_RESTART_LOOP,
+        about="a transient service ends with an error five times, until systemd gives it up",
+        sensors=("host.units",),
+        needs=_systemd,
+        make=_restart_loop,
     ),
 )
 
@@ -147,7 +179,6 @@ WITHOUT: Final[Mapping[FaultClass, str]] = {
     FaultClass.NETWORK_RETRANSMISSION: "it would drop packets of a path that is used",
     FaultClass.NETWORK_UPSTREAM_UNREACHABLE: _TRAFFIC,
     FaultClass.PROCESS_FD_EXHAUSTED: "it has no drill yet",
-    FaultClass.PROCESS_NOT_ANSWERING: "it has no drill yet",
     FaultClass.PROCESS_UNINTERRUPTIBLE: "a process that hangs in the kernel may hang for good",
     FaultClass.ROUTE_ANSWER_MISROUTED: _TRAFFIC,
     FaultClass.ROUTE_BROKEN_STREAM: _TRAFFIC,
@@ -163,12 +194,10 @@ WITHOUT: Final[Mapping[FaultClass, str]] = {
     FaultClass.ROUTE_SATURATED: _TRAFFIC,
     FaultClass.SCOPE_VIOLATION: "it would have to be done inside a scope that somebody declared",
     FaultClass.SERVICE_CONFIG_DRIFT: "it would have to restart a real server with other settings",
-    FaultClass.STORAGE_FULL: "it has no drill yet",
     FaultClass.STORAGE_READ_ONLY: "it would need an error of a filesystem, which the kernel's log keeps",
     FaultClass.STORAGE_SLOW_LOAD: "it would slow a disk that is used",
     FaultClass.TRANSCRIPTION_CPU_FALLBACK: _TRAFFIC,
     FaultClass.UI_BLANK_ANSWERS: _TRAFFIC,
-    FaultClass.UNIT_RESTART_LOOP: "it has no drill yet",
 }
 """Said by `nanobot-agent drill --list`, so that nobody takes a class without a drill for a proven one."""
 

@@ -99,6 +99,8 @@ class Rehearsal:
             began = clock.now().boot_ns
             drill.make(stage, own)
             raised = self._wait(lambda: self._raised(stage.id, drill.fault_class), seconds)
+            if raised is None and stage.unmade():
+                raise DrillError("the fault could not be made here, so this says nothing about the alarm")
             shown = self._drill(stage.id)
             others = tuple(
                 f"{case.fault_class} on {case.subject}"
@@ -113,7 +115,10 @@ class Rehearsal:
         """Have a keeper take everything away at the end, in whichever way it comes."""
         stage.scratch.mkdir(mode=0o700)
         keeper = subprocess.Popen(
-            [sys.executable, "-m", "agent.drills.keeper", stage.id, str(stage.seconds), self.theatre.folder],
+            [
+                *(sys.executable, "-m", "agent.drills.keeper"),
+                *(stage.id, str(stage.seconds), self.theatre.folder, self.theatre.mounts),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

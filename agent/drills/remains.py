@@ -25,7 +25,7 @@ _PAUSE_S: Final = 0.05
 
 def known(theatre: Theatre) -> list[str]:
     """Return the ids of all drills of which anything is left."""
-    places = [theatre.folder, *theatre.trees()]
+    places = [theatre.folder, theatre.mounts, *theatre.trees()]
     names = {entry.name for place in places if place.is_dir() for entry in place.iterdir()}
     return sorted(name for name in names if ID.fullmatch(name))
 
@@ -39,13 +39,15 @@ def clear(name: str, theatre: Theatre) -> list[str]:
         for verb in ("stop", "reset-failed"):
             _run("systemctl", verb, unit)
     left = [str(group) for tree in theatre.trees() if not _emptied(group := tree / name)]
-    scratch = theatre.folder / name
-    for mount in reversed(_mounts_below(scratch)):
-        _run("umount", mount)
-    if mounted := _mounts_below(scratch):
-        return [*left, *mounted]
+    point, scratch = theatre.mounts / name, theatre.folder / name
+    if _is_mounted(point):
+        _run("umount", str(point))
+        if _is_mounted(point):
+            return [*left, str(point), str(scratch)]
+    with contextlib.suppress(OSError):
+        point.rmdir()
     shutil.rmtree(scratch, ignore_errors=True)
-    return [*left, str(scratch)] if scratch.exists() else left
+    return [*left, *(str(folder) for folder in (point, scratch) if folder.exists())]
 
 
 def _emptied(group: Path) -> bool:
@@ -63,13 +65,9 @@ def _emptied(group: Path) -> bool:
     return False
 
 
-def _mounts_below(folder: Path) -> list[str]:
-    found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        where = line.split()[4]
-        if where.startswith(f"{folder}/"):
-            found.append(where)
-    return found
+def _is_mounted(point: Path) -> bool:
+    table = Path("/proc/self/mountinfo").read_text().splitlines()
+    return str(point) in {line.split()[4] for line in table}
 
 
 def _run(*command: str) -> None:

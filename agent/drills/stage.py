@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from agent.drills.child import UNMADE
 from probes.host.cgroups import find_mounts
 from probes.host.drills import MARK
 
 COMMAND_S: Final = 20.0
+MOUNTS: Final = Path("/var/lib/nanobot-drill")
+"""Not below /run, where no disk is watched."""
 _LIMITS: Final = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max")
 """Of version 1, the second only where it counts swap, and of version 2; written in this order."""
 
@@ -31,6 +34,7 @@ class Theatre:
     """What this host offers to drills."""
 
     folder: Path
+    mounts: Path
     systemd: bool
     unified: Path | None
     memory: Path | None
@@ -40,17 +44,22 @@ class Theatre:
         return tuple(dict.fromkeys(tree for tree in (self.unified, self.memory) if tree is not None))
 
 
-def this_host(folder: Path = MARK.parent) -> Theatre:
-    """Return what this host offers; raise DrillError where no drill can be made at all."""
+def this_host(folder: Path = MARK.parent, mounts: Path = MOUNTS) -> Theatre:
+    """Return what this host offers to drills, marked in `folder`, with their disks in `mounts`."""
     if sys.platform != "linux":
         raise DrillError("drills need Linux")
-    mounts = find_mounts()
-    memory = mounts.controller("memory")
-    if memory is None and mounts.unified is not None:
-        enabled = (mounts.unified / "cgroup.subtree_control").read_text().split()
-        memory = mounts.unified if "memory" in enabled else None
-    systemd = Path("/run/systemd/system").is_dir()
-    return Theatre(folder=folder, systemd=systemd, unified=mounts.unified, memory=memory)
+    groups = find_mounts()
+    memory = groups.controller("memory")
+    if memory is None and groups.unified is not None:
+        enabled = (groups.unified / "cgroup.subtree_control").read_text().split()
+        memory = groups.unified if "memory" in enabled else None
+    return Theatre(
+        folder=folder,
+        mounts=mounts,
+        systemd=Path("/run/systemd/system").is_dir(),
+        unified=groups.unified,
+        memory=memory,
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,7 +93,9 @@ class Stage:
         """Start `python -m agent.drills.child` with `arguments` in the drill's own place."""
         child = (sys.executable, "-m", "agent.drills.child", *arguments)
         if self.theatre.systemd:
-            limits = [f"MemoryMax={memory_bytes}", "MemorySwapMax=0"] if memory_bytes else []
+            limits = (
+                [f"MemoryMax={memory_bytes}", "MemorySwapMax=0", "OOMPolicy=continue"] if memory_bytes else []
+            )
             self.run_unit(child, properties=[*limits, *properties])
             return
         joins: list[str] = []
@@ -126,6 +137,19 @@ class Stage:
         )
         if done.returncode != 0:
             raise DrillError(f"systemd-run failed: {done.stderr.strip()}")
+
+    def unmade(self) -> bool:
+        """Return whether a part has ended because its fault cannot be made here."""
+        if self.theatre.systemd:
+            shown = subprocess.run(
+                ["systemctl", "show", "--property=ExecMainStatus", "--value", self.unit],  # noqa: S607
+                check=False,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_S,
+            )
+            return shown.stdout.strip() == str(UNMADE)
+        return any(child.poll() == UNMADE for child in self.started)
 
     def reap(self) -> None:
         """Take note of the children's ends, so that none stays as a zombie."""

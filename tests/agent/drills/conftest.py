@@ -12,6 +12,7 @@ import pytest
 from agent import statusfile
 from agent.app import Agent, Ports
 from agent.config import read
+from agent.drill_log import LINGER_S
 from agent.drills import remains
 from agent.drills.registry import drill_of
 from agent.drills.rehearsal import Rehearsal, Verdict
@@ -35,7 +36,7 @@ class Drilled:
 
     def __init__(self, folder: Path, sensors: dict[str, Build], *, text: str = "") -> None:
         self.folder = folder
-        self.theatre = this_host(folder / "drills")
+        self.theatre = this_host(folder / "drills", folder / "mounts")
         self.said: list[str] = []
         self.links: list[LoopbackLink] = []
         mark = self.theatre.folder / MARK.name
@@ -95,8 +96,9 @@ class Drilled:
     def rehearsal(self) -> Rehearsal:
         return Rehearsal(theatre=self.theatre, status=self.folder / statusfile.NAME, say=self.said.append)
 
-    async def run(self, fault: str, *, seconds: int = 30) -> Verdict:
-        """Run the drill of `fault` while the agent runs."""
+    async def run(self, fault: str, *, seconds: int = 30, linger_s: float = LINGER_S) -> Verdict:
+        """Run the drill of `fault` while the agent runs; what is left is closed after `linger_s`."""
+        self.agent._judge.book.drills.linger_s = linger_s
         return await asyncio.to_thread(self.rehearsal().run, drill_of(fault), seconds)
 
     def reports(self) -> list[CaseReport]:
@@ -108,7 +110,7 @@ class Drilled:
 @pytest.fixture
 def theatre(tmp_path: Path) -> Iterator[Theatre]:
     """What this machine offers, with a folder of the test's own."""
-    found = this_host(tmp_path / "drills")
+    found = this_host(tmp_path / "drills", tmp_path / "mounts")
     yield found
     for name in remains.known(found):
         remains.clear(name, found)

@@ -102,7 +102,7 @@ class _Broken:
             "from agent.drills.registry import drill_of\n"
             "from agent.drills.rehearsal import Rehearsal\n"
             "from agent.drills.stage import Stage, this_host\n"
-            "theatre = this_host(Path(sys.argv[1]))\n"
+            "theatre = this_host(Path(sys.argv[1]), Path(sys.argv[2]))\n"
             "marking.make_folder(theatre.folder)\n"
             "lock = marking.take_lock(theatre.folder)\n"
             "drill = drill_of('exposure.off_mesh_listener')\n"
@@ -114,7 +114,7 @@ class _Broken:
             "    time.sleep(60)\n"
         )
         self.process = subprocess.Popen(
-            [sys.executable, "-c", script, theatre.folder], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", script, theatre.folder, theatre.mounts], stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())

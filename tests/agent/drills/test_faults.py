@@ -1,0 +1,120 @@
+"""The faults that drills make, seen by the real sensors on this machine's own kernel, and gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from agent.drills import remains
+from agent.drills.registry import drill_of
+from agent.drills.stage import Stage, Theatre
+from escalation.model import CasePhase, FaultClass, ReasonCode, Severity
+from probes import registry
+from probes.registry import SENSORS
+from probes.sensor import Sensor
+from tests.agent.drills.conftest import Drilled
+from tests.kernel.conftest import LoadRun, loaded  # noqa: F401 -- the programs of the session
+
+pytestmark = [pytest.mark.root]
+
+
+def _real(name: str, run: LoadRun | None = None) -> Callable[[], Sensor]:
+    spec = next(spec for spec in SENSORS if spec.name == name)
+    return partial(spec.build, registry.surroundings(run.handover if run else None))
+
+
+@pytest.mark.ebpf
+async def test_a_kill_and_a_death_are_told_of_as_drills(tmp_path: Path, loaded: LoadRun) -> None:  # noqa: F811
+    """By the kernel's own events; their detectors would wait for hours, the end of the drill closes them."""
+    sensors = {name: _real(name, loaded) for name in ("kernel.oom_kill", "kernel.fatal_signal")}
+    async with Drilled(tmp_path, sensors) as drilled:
+        for fault in (FaultClass.MEMORY_CGROUP_OOM_KILL, FaultClass.PROCESS_KILLED_BY_SIGNAL):
+            verdict = await drilled.run(fault.value, seconds=20, linger_s=0.5)
+            assert verdict.raised_s is not None
+            assert verdict.cleared_s is not None
+            assert not verdict.by_itself
+            opened, cleared = (
+                report for report in drilled.reports() if report.drill and report.fault_class is fault
+            )
+            assert (opened.phase, cleared.phase) == (CasePhase.OPENED, CasePhase.CLEARED)
+            assert opened.severity is Severity.HIGH
+            assert [reason.code for reason in cleared.reasons] == [ReasonCode.DRILL_ENDED]
+
+
+async def test_a_server_that_does_not_answer_is_told_of_as_a_drill(tmp_path: Path) -> None:
+    """Its connections wait, it is stopped; it is gone afterwards, which the sensor tells by itself."""
+    text = "[detectors.not_answering]\nstopped_s = 1\n"
+    async with Drilled(tmp_path, {"host.processes": _quick("host.processes")}, text=text) as drilled:
+        verdict = await drilled.run(FaultClass.PROCESS_NOT_ANSWERING.value, seconds=30)
+        assert verdict.raised_s is not None
+        assert verdict.by_itself
+        opened = next(report for report in drilled.reports() if report.drill)
+        assert opened.severity is Severity.HIGH
+        assert {ReasonCode.BACKLOG_NOT_TAKEN, ReasonCode.PROCESS_STOPPED} == {
+            reason.code for reason in opened.reasons
+        }
+
+
+def _has_loop_devices() -> bool:
+    return Path("/dev/loop-control").exists() and shutil.which("mkfs.ext4") is not None
+
+
+@pytest.mark.skipif(not _has_loop_devices(), reason="needs loop devices and mkfs.ext4")
+async def test_a_full_filesystem_is_told_of_as_a_drill(tmp_path: Path) -> None:
+    """The mount is named, its space is gone, and afterwards neither mount nor loop device is left."""
+    text = "[detectors.storage_full]\nlasting_s = 0\n"
+    async with Drilled(tmp_path, {"host.storage": _quick("host.storage")}, text=text) as drilled:
+        verdict = await drilled.run(FaultClass.STORAGE_FULL.value, seconds=20, linger_s=0.5)
+        assert verdict.raised_s is not None
+        opened = next(report for report in drilled.reports() if report.drill)
+        assert opened.fault_class is FaultClass.STORAGE_FULL
+        assert opened.subject.name.startswith(str(drilled.theatre.mounts))
+    assert not _loops_of_drills()
+    assert list(drilled.theatre.mounts.iterdir()) == []
+
+
+def _loops_of_drills() -> list[str]:
+    backing = [file.read_text() for file in Path("/sys/block").glob("loop*/loop/backing_file")]
+    return [path for path in backing if "nanobot-drill" in path]
+
+
+def _quick(name: str) -> Callable[[], Sensor]:
+    def build() -> Sensor:
+        sensor = _real(name)()
+        sensor.period_s = 1.0  # type: ignore[misc]  # looks are a quarter of a minute apart otherwise
+        return sensor
+
+    return build
+
+
+@pytest.mark.parametrize("part", ["die", "eat"])
+def test_a_part_that_is_played_ends_by_itself(theatre: Theatre, part: str) -> None:
+    """A death without a core; a hunger that stops at its own bound, and says that nothing has limited it."""
+    stage = Stage(id="nanobot-drill-0000abba", seconds=30, theatre=theatre)
+    try:
+        stage.play(part, str(8 << 20))
+        stage.reap()
+        assert stage.unmade() is (part == "eat")
+        assert not list(Path.cwd().glob("core*"))
+    finally:
+        remains.clear(stage.id, theatre)
+
+
+def test_a_stalled_server_is_stopped_with_connections_that_wait(theatre: Theatre) -> None:
+    """It has taken none of them, and takes none until it is taken away."""
+    stage = Stage(id="nanobot-drill-0000face", seconds=30, theatre=theatre)
+    own = drill_of("exposure.off_mesh_listener").prepare(stage)
+    try:
+        stage.play("stall", str(own.ports[0]))
+        os.waitpid(stage.started[0].pid, os.WUNTRACED)
+        rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        listening = [row for row in rows if row[1] == f"0100007F:{own.ports[0]:04X}" and row[3] == "0A"]
+        assert [int(row[4].split(":")[1], 16) for row in listening] == [2]
+    finally:
+        remains.clear(stage.id, theatre)
+        stage.reap()
