@@ -282,6 +282,7 @@ HOST_EXAMPLES: Final[Mapping[FaultClass, Example]] = {
                 attempts=45,
                 failed=45,
                 errno=111,
+                process_name="litellm",
             ),
         ),
         target=_VLLM,

@@ -18,7 +18,7 @@ from escalation.model import (
     MeshWarning,
     PeerEvidence,
 )
-from escalation.quantities import LABEL_LIMIT, counted, duration, error_name
+from escalation.quantities import LABEL_LIMIT, counted, duration, error_name, process
 
 
 def peer_fact(evidence: PeerEvidence) -> str:
@@ -35,7 +35,8 @@ def peer_fact(evidence: PeerEvidence) -> str:
     if evidence.resets:
         parts.append(f"{counted(evidence.resets, 'connection')} reset")
     what = ", ".join(parts) or "nothing was sent"
-    return f"{place(evidence.address, evidence.port)}: {what}, within {duration(evidence.window_s)}"
+    by = f", asked by {process(evidence.process_name, None)}" if evidence.process_name else ""
+    return f"{place(evidence.address, evidence.port)}{by}: {what}, within {duration(evidence.window_s)}"
 
 
 def link_fact(evidence: LinkEvidence) -> str:

@@ -27,7 +27,7 @@ from msgspec import Meta
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.exposure import parse
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict
-from agent.subjects import cut, incarnation_of, place_of, subject_of, target_of
+from agent.subjects import cut, incarnation_of, place_of, process_name, subject_of, target_of
 from escalation.model import FaultClass, PeerEvidence, Reason, ReasonCode, Severity, Subject, SubjectKind
 from probes.observation import (
     Blind,
@@ -255,7 +255,7 @@ class NetworkUpstream:
             verdict=Verdict.PRESENT,
             fault_class=_FAULT,
             subject=subject,
-            target=target_of(server.origin if server is not None else client.origin, subject),
+            target=None if server is None else target_of(server.origin, subject),
             at=event.at,
             severity=Severity.NOTE if loads else Severity.HIGH,
             incarnation=incarnation_of(client.origin, self._around.kernel_boot_id),
@@ -273,6 +273,7 @@ class NetworkUpstream:
                     attempts=client.failed,
                     failed=client.failed,
                     errno=code,
+                    process_name=process_name(client.origin),
                 ),
             ),
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class PeerEvidence:
     """What one peer, by its address and port (0: any), had of TCP segments and attempts to connect.
 
-    `errno` is the commonest of the failed attempts (0: none).
+    `errno` is the commonest of the failed attempts (0: none), `process_name` who made them, where one did.
     """
 
     address: str
@@ -22,6 +22,7 @@ class PeerEvidence:
     attempts: int
     failed: int
     errno: int
+    process_name: str = ""
 
 
 class LinkCounter(enum.StrEnum):

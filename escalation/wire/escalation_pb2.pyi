@@ -1336,7 +1336,7 @@ class BlockEvidence(_message.Message):
     def __init__(self, device: _Optional[str] = ..., window_s: _Optional[float] = ..., reads: _Optional[int] = ..., writes: _Optional[int] = ..., errors: _Optional[int] = ..., filesystem_errors: _Optional[int] = ..., read_p99_s: _Optional[float] = ..., write_p99_s: _Optional[float] = ..., baseline_s: _Optional[float] = ...) -> None: ...
 
 class PeerEvidence(_message.Message):
-    __slots__ = ("address", "port", "window_s", "segments", "retransmitted", "resets", "attempts", "failed", "errno")
+    __slots__ = ("address", "port", "window_s", "segments", "retransmitted", "resets", "attempts", "failed", "errno", "process_name")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
     WINDOW_S_FIELD_NUMBER: _ClassVar[int]
@@ -1346,6 +1346,7 @@ class PeerEvidence(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
     ERRNO_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_NAME_FIELD_NUMBER: _ClassVar[int]
     address: str
     port: int
     window_s: float
@@ -1355,7 +1356,8 @@ class PeerEvidence(_message.Message):
     attempts: int
     failed: int
     errno: int
-    def __init__(self, address: _Optional[str] = ..., port: _Optional[int] = ..., window_s: _Optional[float] = ..., segments: _Optional[int] = ..., retransmitted: _Optional[int] = ..., resets: _Optional[int] = ..., attempts: _Optional[int] = ..., failed: _Optional[int] = ..., errno: _Optional[int] = ...) -> None: ...
+    process_name: str
+    def __init__(self, address: _Optional[str] = ..., port: _Optional[int] = ..., window_s: _Optional[float] = ..., segments: _Optional[int] = ..., retransmitted: _Optional[int] = ..., resets: _Optional[int] = ..., attempts: _Optional[int] = ..., failed: _Optional[int] = ..., errno: _Optional[int] = ..., process_name: _Optional[str] = ...) -> None: ...
 
 class LinkEvidence(_message.Message):
     __slots__ = ("device", "port", "counter", "rise", "window_s", "up")

@@ -41,6 +41,7 @@ TEXT_BYTES: Final[Mapping[str, int]] = MappingProxyType(
         "OomEvidence.process_name": 64,
         "OpaqueBatch.reports": 32 * 1024,
         "PeerEvidence.address": 64,
+        "PeerEvidence.process_name": 64,
         "PlacementEvidence.process_name": 64,
         "ProcessEvidence.process_name": 64,
         "Report.agent_id": 63,

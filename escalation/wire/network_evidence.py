@@ -57,6 +57,7 @@ def message(evidence: NetworkEvidence) -> pb.Evidence:
                     attempts=fit_u64(evidence.attempts),
                     failed=fit_u64(evidence.failed),
                     errno=fit_u32(evidence.errno),
+                    process_name=fit("PeerEvidence.process_name", evidence.process_name),
                 )
             )
         case LinkEvidence():
@@ -110,6 +111,7 @@ def _peer(message: pb.PeerEvidence) -> PeerEvidence:
         attempts=bounded("PeerEvidence.attempts", message.attempts),
         failed=bounded("PeerEvidence.failed", message.failed),
         errno=message.errno,
+        process_name=text("PeerEvidence.process_name", message.process_name),
     )
 
 

@@ -83,9 +83,12 @@ def test_a_router_whose_backend_is_away(code: int, reason: ReasonCode) -> None:
     (*_, last) = present(_detector(), *_for_a_minute(code=code))
     assert (last.subject, last.severity) == (PEER, Severity.HIGH)
     assert [(r.code, r.count, r.threshold, r.window_s) for r in last.reasons] == [(reason, 16, 3.0, 70.0)]
-    assert last.target == Subject(SubjectKind.CONTAINER, "1" * 64)
+    assert last.target is None, "the server is not known, and who asks it is not at fault"
+    assert last.incarnation is not None
+    assert last.incarnation.container_id == "1" * 64
     (evidence,) = last.evidence
     assert isinstance(evidence, PeerEvidence)
+    assert evidence.process_name == "litellm"
     assert (evidence.address, evidence.port, evidence.failed, evidence.errno) == (ADDRESS, 8000, 16, code)
 
 
