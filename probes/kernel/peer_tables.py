@@ -1,8 +1,8 @@
 """The tables that `listener_peers.bpf.c` fills, read through their descriptors: what rose meanwhile.
 
 They belong to the program of `kernel.listener`. A look walks them, so it is taken only when the account
-beside them moved, which costs one read of memory. Rows of established connections are removed after
-`_IDLE_NS`, so that a walk stays short; those of peers that failed stay, because a later success is told by
+beside them moved, which costs one read of memory. Rows that were idle for `_IDLE_NS` are removed, so that a
+walk stays short; but those of peers that failed time and again stay, because a later success is told by
 them, until newer ones push them out. What had been counted before this process opened them belongs to no
 window and is left out.
 """
@@ -24,6 +24,8 @@ from probes.sensor import SensorBlind
 
 _MOVED: Final = 1  # SENT, ring.bpf.h
 _IDLE_NS: Final = 600_000_000_000
+_SWEEP_NS: Final = 60_000_000_000
+_FEW: Final = 3
 _PEER_COUNTS: Final = (
     "retransmitted",
     "syn_retransmitted",
@@ -89,6 +91,7 @@ class PeerTables:
         self._clients: _Counted | None = None
         self._reached: Map | None = None
         self._looked_at = 0
+        self._swept_ns = 0
 
     def __repr__(self) -> str:
         return f"PeerTables({'closed' if self._peers is None else self._peers})"
@@ -124,15 +127,17 @@ class PeerTables:
         try:
             peers = tuple(self._peer(*row) for row in self._peers.rises())
             clients = tuple(_client(*row) for row in self._clients.rises())
-            self._peers.remove(lambda key, last: not _KEY.unpack(key)[1] and now_ns - last > _IDLE_NS)
-            self._clients.remove(lambda _, last: now_ns - last > _IDLE_NS)
+            if now_ns - self._swept_ns >= _SWEEP_NS:
+                self._swept_ns = now_ns
+                self._peers.remove(lambda key, row: _is_idle(key, row, now_ns))
+                self._clients.remove(lambda _, row: now_ns - row["last_ns"] > _IDLE_NS)
         except OSError as error:
             raise SensorBlind(BlindReason.READ_FAILED, str(error.strerror)) from error
         return peers, clients
 
     def lossy(self, least: int) -> tuple[str, ...]:
         """Return the addresses to which at least so many segments were sent again, as of the last look."""
-        rows = () if self._peers is None else self._peers.rows()
+        rows = iter(()) if self._peers is None else self._peers.rows()
         return tuple(canonical(_KEY.unpack(key)[0]) for key, row in rows if row["retransmitted"] >= least)
 
     def close(self) -> None:
@@ -165,44 +170,51 @@ class PeerTables:
 
 
 class _Counted:
-    """One table of counts and how they stood at the last look."""
+    """One table of counts and how it stood at the last look, undecoded: most rows stand still."""
 
     def __init__(self, libbpf: Libbpf, handed: HandedMap, counts: tuple[str, ...]) -> None:
         assert handed.entry.value is not None, "checked before"
         self._map = _map(libbpf, handed)
         self._read = handed.entry.value.reader()
         self._counts = counts
-        self._stood: dict[bytes, _Row] = dict(self._rows())
+        self._stood = self._rows()
 
     def __repr__(self) -> str:
         return f"{len(self._stood)} rows"
 
     def rises(self) -> Iterator[tuple[bytes, _Row, dict[str, int]]]:
         """Yield each key whose counts rose, with its row and the rises."""
-        before, self._stood = self._stood, dict(self._rows())
-        for key, row in self._stood.items():
-            old = before.get(key)
+        before, self._stood = self._stood, self._rows()
+        for key, raw in self._stood.items():
+            if before.get(key) == raw:
+                continue
+            row, old = self._read(raw), self._read(before[key]) if key in before else None
             if old is not None and any(row[name] < old[name] for name in self._counts):
                 old = None  # it was pushed out and came again, from 0
             rises = {name: row[name] - (old[name] if old else 0) for name in self._counts}
             if any(rises.values()):
                 yield key, row, rises
 
-    def rows(self) -> tuple[tuple[bytes, _Row], ...]:
-        """Return all rows as of the last look."""
-        return tuple(self._stood.items())
+    def rows(self) -> Iterator[tuple[bytes, _Row]]:
+        """Yield all rows as of the last look."""
+        for key, raw in self._stood.items():
+            yield key, self._read(raw)
 
-    def remove(self, is_old: Callable[[bytes, int], bool]) -> None:
-        """Remove rows by their key and their last event."""
-        for key in [key for key, row in self._stood.items() if is_old(key, row["last_ns"])]:
+    def remove(self, is_old: Callable[[bytes, _Row], bool]) -> None:
+        """Remove rows."""
+        for key in [key for key, row in self.rows() if is_old(key, row)]:
             self._map.delete(key)
             del self._stood[key]
 
-    def _rows(self) -> Iterator[tuple[bytes, _Row]]:
-        for key in list(self._map.keys()):
-            value = self._map.lookup(key)
-            if value is not None:
-                yield key, self._read(value)
+    def _rows(self) -> dict[bytes, bytes]:
+        values = ((key, self._map.lookup(key)) for key in list(self._map.keys()))
+        return {key: value for key, value in values if value is not None}
+
+
+def _is_idle(key: bytes, row: _Row, now_ns: int) -> bool:
+    """Whether a row may go: that of a peer that failed time and again is needed to see it succeed."""
+    often = _KEY.unpack(key)[1] and row["failed"] + row["barred"] >= _FEW
+    return not often and now_ns - row["last_ns"] > _IDLE_NS
 
 
 def _map(libbpf: Libbpf, handed: HandedMap) -> Map:

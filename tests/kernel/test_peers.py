@@ -14,7 +14,7 @@ from probes.host.clock import now
 from probes.host.peers import PeerSensor
 from probes.host.traffic import accounts
 from probes.kernel.peer_tables import PeerTables
-from probes.observation import ConnectFailures, ConnectSuccesses, Observation, PeerTraffic
+from probes.observation import ConnectFailures, ConnectSuccesses, Instant, Observation, PeerTraffic
 from tests.kernel.conftest import Cgroups, LoadRun, Watch
 from tests.kernel.two_hosts import PYTHON, TwoHosts
 
@@ -81,6 +81,24 @@ def test_a_server_that_comes_back_is_told_by_its_connections(
     assert _failures(found, port) == []
     group.python(_tries("127.0.0.1", port, 3))
     assert {f.reached_before for f in _failures(watching.during(0.1), port)} == {True}
+
+
+def test_what_failed_once_is_forgotten_and_what_failed_often_is_not(watch: Callable[[str], Watch]) -> None:
+    """Ten minutes later the table keeps the peer whose recovery somebody may wait for."""
+    watching, (once, often) = watch("host.peers"), (_unused_port(), _unused_port())
+    for port, times in ((once, 1), (often, 3)):
+        for _ in range(times):
+            with socket.socket() as sock:
+                sock.connect_ex(("127.0.0.1", port))
+    present = now()
+    later = Instant(present.boot_ns + 700_000_000_000, present.unix_ns + 700_000_000_000)
+    watching.sensor.read(later)
+    for port in (once, often):
+        with socket.create_server(("127.0.0.1", port)):
+            socket.create_connection(("127.0.0.1", port)).close()
+    found = list(watching.sensor.read(later))
+    assert [s.count for s in _successes(found, often)] == [1]
+    assert _successes(found, once) == []
 
 
 def test_a_server_that_never_failed_is_known_to_have_been_reached(watch: Callable[[str], Watch]) -> None:
