@@ -104,6 +104,7 @@ def delay(
     waited_s: float = 1.0,
     host: float | None = 60.0,
     neighbours: tuple[tuple[str, float, float], ...] = (("/system.slice/backup.service", 3.0, 2.5),),
+    threads: int = 40,
     where: Origin | None = None,
 ) -> RunDelay:
     """Return five seconds of a server's waits, with a neighbour that has grown, unless told otherwise."""
@@ -112,7 +113,7 @@ def delay(
         at=at(seconds),
         origin=where or origin(),
         window_s=5.0,
-        threads=40,
+        threads=threads,
         waits=0 if p99_s is None else 500,
         waited_s=waited_s,
         p99_s=p99_s,

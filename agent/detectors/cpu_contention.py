@@ -156,7 +156,7 @@ class CpuContention:
     def _judged(self, delay: RunDelay) -> Sequence[Finding]:
         subject = subject_of(delay.origin)
         server = self._server(subject)
-        if delay.window_s <= 0:
+        if delay.window_s <= 0 or not delay.threads:  # it is gone, which is no end of its waiting
             return ()
         calm = delay.cpu_some_avg10 is not None and delay.cpu_some_avg10 < self._config.calm_percent
         if calm and delay.p99_s is not None:

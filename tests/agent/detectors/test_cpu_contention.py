@@ -139,6 +139,11 @@ def test_a_host_where_hardly_anybody_waits_clears(detector: CpuContention) -> No
     assert detector.tick(tick(500, open_case(FAULT, SERVER))) == []
 
 
+def test_a_server_without_threads_says_nothing(detector: CpuContention) -> None:
+    """It ended while it waited; that is no sign that the processor is free."""
+    assert detector.observe(delay(5, None, waited_s=0.0, threads=0)) == ()
+
+
 def test_a_group_that_is_gone_clears(detector: CpuContention) -> None:
     """Nobody waits in there."""
     place = place_of(origin())
