@@ -42,7 +42,6 @@ from escalation.model.machine_evidence import (
 )
 from escalation.model.names import (
     AGENT_ID as AGENT_ID,
-    BY_ORCHESTRATOR as BY_ORCHESTRATOR,
     SEVERITY_ORDER as SEVERITY_ORDER,
     AgentId as AgentId,
     BootId as BootId,

@@ -76,10 +76,6 @@ class FaultClass(enum.StrEnum):
     SCOPE_VIOLATION = "scope.violation"
 
 
-BY_ORCHESTRATOR: Final = frozenset({FaultClass.DISTRIBUTED_RANK_STALL})
-"""What the orchestrator also makes of what several hosts report, where none of them can find it alone."""
-
-
 class Severity(enum.StrEnum):
     """How bad it is, worst last in `SEVERITY_ORDER`."""
 
