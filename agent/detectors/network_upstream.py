@@ -7,8 +7,9 @@ interface or another server of a known kind, or a service whose peer had been re
 
 Look-alikes stay quiet: a port scan (each port once), a probe by curl, a health check of one's own
 container, a server that is restarted within the patience, an address of a kind that the host has no route
-for (IPv6 on a host without it). A local server that is alive and does not listen yet loads its model, which
-is a note: refused is not crashed (vLLM and its like bind their port after the weights are loaded).
+for (IPv6 on a host without it), a port that the kernel had chosen for a worker that is gone. A local server
+that is alive and does not listen yet loads its model, which is a note: refused is not crashed (vLLM and its
+like bind their port after the weights are loaded).
 
 A loopback address is another one in each network namespace, so what one client reaches there says nothing of
 what another does: a case clears when nobody is left who failed lately and did not succeed since.
@@ -52,6 +53,10 @@ _PEERS_MAX: Final = 256
 _CLIENTS_MAX: Final = 16
 _SERVERS_MAX: Final = 64
 _STALE_S: Final = 30.0
+_GATEWAYS: Final = frozenset({ServerKind.LITELLM, ServerKind.OPEN_WEBUI})
+_EPHEMERAL: Final = 32_768
+"""Where Linux begins to hand out ports of its own (ip_local_port_range): a worker's, not a service's."""
+
 _PROBES: Final = frozenset({"curl", "wget", "nc", "ncat", "nmap", "telnet", "socat", "masscan", "zmap"})
 _CODES: Final = {
     errno.ECONNREFUSED: ReasonCode.CONNECTS_REFUSED,
@@ -100,15 +105,16 @@ class NetworkUpstream:
     FAULTS: ClassVar[tuple[FaultNote, ...]] = (
         FaultNote(
             fault_class=_FAULT,
-            severity=(Severity.NOTE, Severity.HIGH),
+            severity=(Severity.NOTE, Severity.MEDIUM, Severity.HIGH),
             sensors=(INVENTORY, PEERS, SERVERS),
-            opens="A server of a known kind, or a service whose peer had been reached before, fails to "
-            "connect to one address and port `min_failures` times over `patience_s` seconds without"
-            " a success. A local server that is alive for less than `load_patience_s` and does not "
-            "listen yet makes it a note.",
+            opens="A server of a known kind (high), or a service whose peer had been reached before "
+            "(medium), fails to connect to one address and port `min_failures` times over "
+            "`patience_s` seconds without a success. A local server that is alive for less than "
+            "`load_patience_s` and does not listen yet makes it a note.",
             quiet="A port scan, a probe by curl and its like, a health check of one's own container, a "
             "restart within `patience_s`, IPv6 on a host without a route for it, the slower side of"
-            " a race between addresses.",
+            " a race between addresses, a worker's port that the kernel had chosen (but for a "
+            "gateway).",
             clears="A connection to the peer succeeds; or the cgroup that asked is gone; held for "
             "`clear_hold_s`.",
         ),
@@ -219,6 +225,10 @@ class NetworkUpstream:
             return False
         if origin.process_name in _PROBES or self._asks_itself(event):
             return False
+        if origin.server in _GATEWAYS:
+            return True
+        if event.peer.port >= _EPHEMERAL:
+            return False
         if origin.server is not ServerKind.OTHER:
             return True
         return peer.reached and bool(origin.container_id or origin.unit)
@@ -257,7 +267,7 @@ class NetworkUpstream:
             subject=subject,
             target=None if server is None else target_of(server.origin, subject),
             at=event.at,
-            severity=Severity.NOTE if loads else Severity.HIGH,
+            severity=Severity.NOTE if loads else _severity(client.origin),
             incarnation=incarnation_of(client.origin, self._around.kernel_boot_id),
             place=place_of(client.origin),
             count=event.count,
@@ -281,6 +291,11 @@ class NetworkUpstream:
 
 def _is_unknown(origin: Origin) -> bool:
     return origin.pid is None and origin.cgroup_id is None
+
+
+def _severity(asks: Origin) -> Severity:
+    """What a model server or a gateway asks is needed to answer; of another service it is not known."""
+    return Severity.MEDIUM if asks.server is ServerKind.OTHER else Severity.HIGH
 
 
 def _asker_is_gone(case: OpenCase, tick: Tick) -> bool:
