@@ -1,8 +1,9 @@
-/* The workload that probes are measured under: COUNT execs, opens, TCP connects on loopback or round trips between two
- * processes, then its own CPU seconds (children included) and wall seconds. One file, no library, so that nothing but
- * the system calls counts.
+/* The workload that probes are measured under: COUNT execs, opens, TCP connects on loopback, round trips between two
+ * processes, writes to memory or reads of a disk past its cache, then its own CPU seconds (children included) and wall
+ * seconds. One file, no library, so that nothing but the system calls counts.
  *
- *   storm exec|open|tcp|switch COUNT   ->   "<cpu seconds> <wall seconds>"
+ *   storm exec|open|tcp|switch|write COUNT   ->   "<cpu seconds> <wall seconds>"
+ *   storm block COUNT DISK                   ->   the same
  *
  * And two faults, for the latency measurement, in the control groups that the parent put it in:
  *
@@ -89,6 +90,24 @@ static void storm_switch(long count) {
     if (waitpid(child, &status, 0) < 0 || status) fail("waitpid");
 }
 
+static void storm_block(long count, const char *disk) {
+    void *page;
+    int fd = open(disk, O_RDONLY | O_DIRECT);
+    if (fd < 0 || posix_memalign(&page, 4096, 4096)) fail(disk);
+    for (long i = 0; i < count; i++)
+        if (pread(fd, page, 4096, i % 1024 * 4096) != 4096) fail("pread");
+    close(fd);
+}
+
+static void storm_write(long count) {
+    static char page[4096];
+    int fd = memfd_create("storm", MFD_CLOEXEC);
+    if (fd < 0) fail("memfd_create");
+    for (long i = 0; i < count; i++)
+        if (pwrite(fd, page, sizeof page, i % 1024 * 4096) != sizeof page) fail("pwrite");
+    close(fd);
+}
+
 static void hog(long mebibytes) {
     while (mebibytes--) {
         void *memory = malloc(1 << 20);
@@ -109,7 +128,7 @@ static void refused(long count) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) { fprintf(stderr, "usage: storm exec|open|tcp|switch|hog|refused COUNT\n"); return 2; }
+    if (argc != (argc > 1 && !strcmp(argv[1], "block") ? 4 : 3)) { fprintf(stderr, "usage: storm exec|open|tcp|switch|write|hog|refused COUNT, storm block COUNT DISK\n"); return 2; }
     long count = atol(argv[2]);
     if (!strcmp(argv[1], "hog")) { hog(count); return 0; }
     if (!strcmp(argv[1], "refused")) { refused(count); return 0; }
@@ -117,6 +136,8 @@ int main(int argc, char **argv) {
     if (!strcmp(argv[1], "exec")) storm_exec(count);
     else if (!strcmp(argv[1], "open")) storm_open(count);
     else if (!strcmp(argv[1], "tcp")) storm_tcp(count);
+    else if (!strcmp(argv[1], "write")) storm_write(count);
+    else if (!strcmp(argv[1], "block")) storm_block(count, argv[3]);
     else if (!strcmp(argv[1], "switch")) storm_switch(count);
     else { fprintf(stderr, "storm: unknown workload %s\n", argv[1]); return 2; }
     printf("%.6f %.6f\n", cpu_seconds(RUSAGE_SELF) + cpu_seconds(RUSAGE_CHILDREN), wall_seconds() - wall);
