@@ -68,7 +68,7 @@ _WITNESSES: Final[Mapping[FaultClass, frozenset[str]]] = {
     FaultClass.PROCESS_NOT_ANSWERING: frozenset({"host.processes"}),
     FaultClass.STORAGE_FULL: frozenset({"host.storage"}),
     FaultClass.STORAGE_READ_ONLY: frozenset({"host.storage"}),
-    FaultClass.STORAGE_SLOW_LOAD: frozenset({"host.servers", "kernel.block"}),
+    FaultClass.STORAGE_SLOW_LOAD: frozenset({"host.readiness", "http.routes"}),
     FaultClass.NETWORK_RETRANSMISSION: frozenset({"host.peers"}),
     FaultClass.NETWORK_UPSTREAM_UNREACHABLE: frozenset({"host.peers"}),
     FaultClass.NETWORK_RDMA_FAULT: frozenset({"host.links"}),

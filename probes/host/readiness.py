@@ -26,6 +26,9 @@ from probes.sensor import SensorBlind
 NAME: Final = SensorName("host.readiness")
 PERIOD_S: Final = 15.0
 TELL_S: Final = 600.0
+_PAUSES: Final = ((1800.0, PERIOD_S - 1), (43200.0, 60.0))
+"""Up to which age of a server that does not listen it is looked at how often; later as seldom as any."""
+
 _TABLE_BYTES: Final = 4 << 20
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _SIZE: Final = re.compile(r"size=(\d{1,15})([kmg]?)")
@@ -39,6 +42,7 @@ class _Life:
 
     listens: bool | None
     shared_memory_bytes: int | None
+    began_s: float
     told_s: float
 
 
@@ -101,12 +105,12 @@ class ReadinessSensor:
         self._lives.clear()
 
     def _look(self, server: KnownServer, pid: int, life: _Life | None, at_s: float) -> _Life:
-        if life is not None and life.listens:
-            if at_s - life.told_s < TELL_S:
-                return life
-            return replace(life, told_s=at_s)
-        shared = life.shared_memory_bytes if life is not None else self._shared_memory(pid)
-        return _Life(self._listens(pid, server.port), shared, at_s)
+        if life is None:
+            return _Life(self._listens(pid, server.port), self._shared_memory(pid), at_s, at_s)
+        if at_s - life.told_s < _pause_s(life, at_s):
+            return life
+        listens = life.listens or self._listens(pid, server.port)
+        return replace(life, listens=listens, told_s=at_s)
 
     def _listens(self, pid: int, port: int) -> bool | None:
         """Return whether anything in the network of `pid` listens on `port`."""
@@ -129,6 +133,16 @@ class ReadinessSensor:
                 sizes = [found for option in mount.super_options if (found := _SIZE.fullmatch(option))]
                 return int(sizes[0][1]) * _UNITS[sizes[0][2]] if sizes else None
         return None
+
+
+def _pause_s(life: _Life, at_s: float) -> float:
+    """Return how long to leave a server alone: a table of sockets takes milliseconds to read."""
+    if life.listens:
+        return TELL_S
+    for younger_s, pause_s in _PAUSES:
+        if at_s - life.began_s < younger_s:
+            return pause_s
+    return TELL_S
 
 
 def _readiness(server: KnownServer, ticks: int, life: _Life, now: Instant) -> ServerReadiness:

@@ -125,12 +125,17 @@ def watching(loaded: LoadRun) -> Iterator[Callable[..., Host]]:
         settings = StorageSettings(paths=tuple(map(str, paths)), external=tuple(map(str, external)))
         # Every look is taken and told: a test does not wait for a timer.
         moments = iter(range(0, 10**9, 120))
+
+        def monotonic() -> float:
+            return float(next(moments))
+
         surroundings = registry.surroundings(loaded.handover)
         specs = {spec.name: spec for spec in registry.SENSORS}
         names = ["kernel.block", "kernel.storage_error", *(["kernel.fatal_signal"] if deaths else [])]
         kernel = [specs[SensorName(name)].build(surroundings) for name in names]
-        looks = StorageSensor(settings=settings, monotonic=lambda: float(next(moments)))
-        host = Host([*kernel, looks, ReadinessSensor(known=known or KnownServers())])
+        looks = StorageSensor(settings=settings, monotonic=monotonic)
+        readiness = ReadinessSensor(known=known or KnownServers(), monotonic=monotonic)
+        host = Host([*kernel, looks, readiness])
         made.append(host)
         return host
 

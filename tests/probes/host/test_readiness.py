@@ -69,6 +69,15 @@ def test_a_server_is_told_until_it_listens(host: Host) -> None:
     assert [each.listens for each in host.looks(TELL_S)] == [True]
 
 
+def test_a_server_that_never_listens_is_looked_at_less_and_less(host: Host) -> None:
+    """Its port may be another one, and a table of sockets is dear."""
+    first = sum(len(host.looks()) for _ in range(119))
+    then = sum(len(host.looks()) for _ in range(400))
+    host.looks(43200)
+    last = sum(len(host.looks()) for _ in range(400))
+    assert (first, then, last) == (119, 100, 10)
+
+
 def test_a_connection_to_the_port_is_no_listener(host: Host) -> None:
     """Only the state counts."""
     host.sockets(CLIENT)
@@ -148,7 +157,8 @@ def test_sees_a_real_process_begin_to_listen() -> None:
         known = KnownServers()
         ticks = int(Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[19])
         known.post([KnownServer(Origin(pid=server.pid, start_ticks=ticks), port, (server.pid,))])
-        sensor = ReadinessSensor(known=known)
+        moments = iter((0.0, 15.0))
+        sensor = ReadinessSensor(known=known, monotonic=lambda: next(moments))
         sensor.open()
         server.stdout.readline()
         (before,) = sensor.read(now())
