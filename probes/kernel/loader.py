@@ -248,19 +248,33 @@ def _attach_program(module: Any, program: KernelProgram, work: _Work) -> SensorE
         for fd in attached:
             os.close(fd)
         return SensorEntry(program.sensor, blind=refused.blind, errno=refused.errno)
-    first = len(work.descriptors)
-    work.descriptors.extend(attached)
-    entries = []
-    for entry, fd in [*maps, *asleep]:
-        entries.append(replace(entry, fd=len(work.descriptors)))
-        work.descriptors.append(os.dup(fd))
+    indexes, entries = _handed(work, attached, [*maps, *asleep])
     return SensorEntry(
         program.sensor,
-        maps=tuple(entries),
-        attachments=tuple(range(first, first + len(attached))),
+        maps=entries,
+        attachments=indexes,
         notes=tuple(notes),
         ports=work.ports if program.ports is not None else (),
     )
+
+
+def _handed(
+    work: _Work, attached: Sequence[int], described: Sequence[tuple[MapEntry, int]]
+) -> tuple[tuple[int, ...], tuple[MapEntry, ...]]:
+    """Put what holds a program and its maps among the descriptors, each once; return their places.
+
+    The service manager does not keep one open file under two names.
+    """
+    first = len(work.descriptors)
+    work.descriptors.extend(attached)
+    entries = []
+    for entry, fd in described:
+        if fd in attached:
+            entries.append(replace(entry, fd=first + attached.index(fd)))
+            continue
+        entries.append(replace(entry, fd=len(work.descriptors)))
+        work.descriptors.append(os.dup(fd))
+    return tuple(range(first, first + len(attached))), tuple(entries)
 
 
 def _declare(module: Any, work: _Work) -> None:

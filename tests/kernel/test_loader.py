@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -54,6 +55,20 @@ def test_everything_attaches_with_the_capabilities_of_its_unit(loaded: LoadRun) 
     assert of_a_driver is None or of_a_driver.reason is BlindReason.NO_KERNEL_SUPPORT
     assert states == dict.fromkeys(_ATTACHED)
     assert loaded.handover.manifest.kernel_boot_id == handover.kernel_boot_id()
+
+
+def test_no_open_file_is_handed_over_twice(loaded: LoadRun) -> None:
+    """The service manager keeps an open file under one name: a second would be missing after a restart."""
+    number = {"x86_64": 312, "aarch64": 272}[os.uname().machine]  # kcmp(2)
+    call, pid = ctypes.CDLL(None, use_errno=True).syscall, os.getpid()
+    handed = loaded.handover.descriptors
+    same = [
+        (one, other)
+        for index, one in enumerate(handed)
+        for other in handed[index + 1 :]
+        if call(number, pid, pid, 0, one, other) == 0  # KCMP_FILE
+    ]
+    assert same == []
 
 
 @pytest.mark.parametrize("missing", ["bpf", "perfmon"])
