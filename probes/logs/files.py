@@ -149,10 +149,15 @@ class Files:
         if refused and len(refused) == len(self._files):
             raise SensorBlind(BlindReason.NO_PRIVILEGE, refused[0])
 
-    def wait(self, stop: int) -> None:
-        """Wait for the next glance, or for the descriptor `stop`."""
+    @property
+    def changed(self) -> bool:
+        """Never asked of a disk on the agent's own thread: one of a dead server would hold it up."""
+        return False
+
+    def wait(self, wake: int) -> None:
+        """Wait for the next glance, or for the descriptor `wake`."""
         poll = select.poll()
-        poll.register(stop, select.POLLIN)
+        poll.register(wake, select.POLLIN)
         poll.poll(GLANCE_MS)
 
     def read(self, tally: Tally, now_unix_ns: int) -> bool:

@@ -11,12 +11,15 @@ REMOTE: Final = Path("/lib/systemd/systemd-journal-remote")
 BOOT: Final = "0123456789abcdef0123456789abcdef"
 
 
-class JournalFile:
-    """One journal file that grows by whole entries, like a running host's."""
+class HostJournal:
+    """The journal of a host: one file that grows by whole entries and is rotated as journald does it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._file = folder / "host.journal"
+        self.folder = folder / "journal"
+        self.machine_id = folder / "machine-id"
+        self.machine_id.write_text("m\n")
+        (self.folder / "m").mkdir(parents=True)
+        self.file = self.folder / "m/system.journal"
         self._serial = 0
         self.write({"MESSAGE": "the journal begins", "_TRANSPORT": "kernel"})
 
@@ -24,8 +27,12 @@ class JournalFile:
         """Append entries, a microsecond apart."""
         exported = b"".join(self._exported(entry) for entry in entries)
         subprocess.run(
-            [REMOTE, "-o", self._file, "-"], input=exported, check=True, capture_output=True, timeout=30
+            [REMOTE, "-o", self.file, "-"], input=exported, check=True, capture_output=True, timeout=30
         )
+
+    def rotate(self) -> None:
+        """Rename the file; the next entry begins a new one."""
+        self.file.rename(self.file.with_name(f"system@{self._serial:032x}-0-0.journal"))
 
     def _exported(self, entry: dict[str, str | bytes]) -> bytes:
         self._serial += 1

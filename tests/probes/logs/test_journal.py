@@ -20,7 +20,7 @@ from probes.observation import BlindReason, GpuXid, LogLine, Observation, Server
 from probes.sensor import SensorBlind
 from probes.settings import LogSettings
 from probes.testing import instant
-from tests.probes.logs.journals import REMOTE, JournalFile, kernel, program
+from tests.probes.logs.journals import REMOTE, HostJournal, kernel, program
 
 pytestmark = [
     pytest.mark.skipif(not REMOTE.exists(), reason="systemd-journal-remote is not installed"),
@@ -32,18 +32,18 @@ CONTAINER = "c0ffee" * 10 + "c0ff"
 
 
 @pytest.fixture
-def journal_file(tmp_path: Path) -> JournalFile:
+def journal_file(tmp_path: Path) -> HostJournal:
     """Return a journal that has begun."""
-    return JournalFile(tmp_path)
+    return HostJournal(tmp_path)
 
 
 @pytest.fixture
-def opened(journal_file: JournalFile) -> Iterator[Callable[..., Journal]]:
+def opened(journal_file: HostJournal) -> Iterator[Callable[..., Journal]]:
     """Open readers, and close them at the end."""
     readers: list[Journal] = []
 
     def make(**settings: tuple[str, ...]) -> Journal:
-        reader = Journal(folder=journal_file.folder, **settings)
+        reader = _journal(journal_file, **settings)
         reader.open()
         readers.append(reader)
         return reader
@@ -53,6 +53,10 @@ def opened(journal_file: JournalFile) -> Iterator[Callable[..., Journal]]:
         reader.close()
 
 
+def _journal(journal_file: HostJournal, **settings: tuple[str, ...]) -> Journal:
+    return Journal(folders=(journal_file.folder,), machine_id=journal_file.machine_id, **settings)
+
+
 def _harvest(reader: Journal) -> Tally:
     tally = Tally(Matcher(PATTERNS))
     while reader.read(tally, 0):
@@ -60,7 +64,11 @@ def _harvest(reader: Journal) -> Tally:
     return tally
 
 
-def test_reads_what_is_written_from_now_on(journal_file: JournalFile, opened: Callable[..., Journal]) -> None:
+def _lines(reader: Journal) -> int:
+    return sum(told.count for told in _harvest(reader).harvest().lines)
+
+
+def test_reads_what_is_written_from_now_on(journal_file: HostJournal, opened: Callable[..., Journal]) -> None:
     """History is not read; what follows is, with the unit and the process that wrote it."""
     journal_file.write(program("FATAL:  sorry, too many clients already", name="postgres"))
     reader = opened()
@@ -79,7 +87,7 @@ def test_reads_what_is_written_from_now_on(journal_file: JournalFile, opened: Ca
 
 
 def test_only_the_journals_own_word_makes_a_kernel_line(
-    journal_file: JournalFile, opened: Callable[..., Journal]
+    journal_file: HostJournal, opened: Callable[..., Journal]
 ) -> None:
     """A program that calls itself the kernel is a program."""
     reader = opened()
@@ -91,7 +99,7 @@ def test_only_the_journals_own_word_makes_a_kernel_line(
 
 
 def test_the_drivers_lines_are_xids_and_patterns(
-    journal_file: JournalFile, opened: Callable[..., Journal]
+    journal_file: HostJournal, opened: Callable[..., Journal]
 ) -> None:
     """An Xid keeps its own form; a mismatch over several lines is a pattern with both versions."""
     reader = opened()
@@ -115,7 +123,7 @@ def test_the_drivers_lines_are_xids_and_patterns(
 
 
 def test_a_container_is_known_by_its_engines_word_alone(
-    journal_file: JournalFile, opened: Callable[..., Journal]
+    journal_file: HostJournal, opened: Callable[..., Journal]
 ) -> None:
     """Docker's log driver names the container; the same field from anybody else is not believed."""
     reader = opened()
@@ -133,7 +141,7 @@ def test_a_container_is_known_by_its_engines_word_alone(
     assert third.writer.container_id is None
 
 
-def test_a_unit_is_read_when_it_is_named(journal_file: JournalFile, opened: Callable[..., Journal]) -> None:
+def test_a_unit_is_read_when_it_is_named(journal_file: HostJournal, opened: Callable[..., Journal]) -> None:
     """Programs under other names are not read, unless the configuration names their unit."""
     line = program("CUDA out of memory. Tried to allocate 2.50 GiB", name="my-server", unit="mine.service")
     stranger, reader = opened(), opened(units=("mine.service",))
@@ -145,7 +153,7 @@ def test_a_unit_is_read_when_it_is_named(journal_file: JournalFile, opened: Call
 
 
 def test_what_the_manager_says_is_the_units(
-    journal_file: JournalFile, opened: Callable[..., Journal]
+    journal_file: HostJournal, opened: Callable[..., Journal]
 ) -> None:
     """The first process speaks of a unit; that unit is the origin. Nobody else speaks for it."""
     reader = opened()
@@ -159,7 +167,7 @@ def test_what_the_manager_says_is_the_units(
     assert told.writer.cgroup_path == "/system.slice/vllm.service"
 
 
-def test_hostile_entries_do_no_harm(journal_file: JournalFile, opened: Callable[..., Journal]) -> None:
+def test_hostile_entries_do_no_harm(journal_file: HostJournal, opened: Callable[..., Journal]) -> None:
     """No message, bytes that are no text, a line that is far too long, numbers that are none."""
     reader = opened()
     entry = program("x", name="ollama")
@@ -178,7 +186,7 @@ def test_hostile_entries_do_no_harm(journal_file: JournalFile, opened: Callable[
 
 
 def test_a_reader_that_is_far_behind_says_what_it_lost(
-    journal_file: JournalFile, opened: Callable[..., Journal]
+    journal_file: HostJournal, opened: Callable[..., Journal]
 ) -> None:
     """More lines than one round takes are read on; when they are old, it goes on with the newest."""
     reader = opened()
@@ -196,7 +204,7 @@ def test_a_reader_that_is_far_behind_says_what_it_lost(
 
 
 def test_waiting_ends_with_the_next_entry_or_with_the_sensor(
-    journal_file: JournalFile, tmp_path: Path
+    journal_file: HostJournal, tmp_path: Path
 ) -> None:
     """The thread sleeps in the kernel until something is written; closing the sensor wakes it too."""
     sensor = _sensor(journal_file)
@@ -214,7 +222,7 @@ def test_waiting_ends_with_the_next_entry_or_with_the_sensor(
     assert "host.logs" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_an_xid_of_the_log_is_an_xid(journal_file: JournalFile) -> None:
+def test_an_xid_of_the_log_is_an_xid(journal_file: HostJournal) -> None:
     """The third source of Xids speaks the words of the two others."""
     sensor = _sensor(journal_file)
     sensor.open()
@@ -228,9 +236,36 @@ def test_an_xid_of_the_log_is_an_xid(journal_file: JournalFile) -> None:
     assert (told.origin.pid, told.origin.process_name) == (4194001, "python3")
 
 
+def test_rotation_loses_nothing(journal_file: HostJournal, opened: Callable[..., Journal]) -> None:
+    """The file that journald renamed is read to its end, then its successor from the beginning."""
+    reader = opened()
+    line = program("sorry, too many clients already", name="postgres")
+    journal_file.write(line)
+    assert _lines(reader) == 1
+    journal_file.write(line, line)
+    journal_file.rotate()
+    assert _lines(reader) == 2
+    assert _lines(reader) == 0
+    journal_file.write(line, line, line)
+    assert _lines(reader) == 3
+
+
+def test_many_entries_are_read_and_not_kept_mapped(
+    journal_file: HostJournal, opened: Callable[..., Journal]
+) -> None:
+    """The file is opened anew while it is read, and no entry is read twice or passed over."""
+    reader = opened()
+    line, quiet = program("sorry, too many clients already", name="postgres"), program("quiet")
+    journal_file.write(*([quiet] * 700 + [line]) * 13)
+    assert _lines(reader) == 13
+    journal_file.write(line)
+    assert _lines(reader) == 1
+
+
 def test_blind_without_a_readable_journal(tmp_path: Path) -> None:
     """A host without a journal, and one whose journal is not for us, are two reasons."""
-    none = Journal(folders=(tmp_path / "run", tmp_path / "var"))
+    (tmp_path / "machine-id").write_text("m\n")
+    none = Journal(folders=(tmp_path / "run", tmp_path / "var"), machine_id=tmp_path / "machine-id")
     with pytest.raises(SensorBlind, match="keeps no journal") as no_journal:
         none.open()
     assert no_journal.value.blind.reason is BlindReason.UNSUPPORTED_PLATFORM
@@ -239,6 +274,16 @@ def test_blind_without_a_readable_journal(tmp_path: Path) -> None:
     with pytest.raises(SensorBlind, match="systemd-journal") as refused:
         none.open()
     assert refused.value.blind.reason is BlindReason.NO_PRIVILEGE
+
+
+def test_blind_where_the_file_is_none(tmp_path: Path) -> None:
+    """What is no journal is refused by the library, and the sensor says so."""
+    (tmp_path / "machine-id").write_text("m\n")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/system.journal").write_bytes(b"not a journal" * 1000)
+    with pytest.raises(SensorBlind) as blind:
+        Journal(folders=(tmp_path,), machine_id=tmp_path / "machine-id").open()
+    assert blind.value.blind.reason is BlindReason.READ_FAILED
 
 
 def test_a_switched_off_journal_is_a_decision() -> None:
@@ -253,10 +298,8 @@ def _identifier() -> Identifier:
     return Identifier(cgroups=CgroupPaths(root=None, monotonic=lambda: 0.0))
 
 
-def _sensor(journal_file: JournalFile) -> LogSensor:
-    return LogSensor(
-        name=JOURNAL, identifier=_identifier(), source=lambda: Journal(folder=journal_file.folder)
-    )
+def _sensor(journal_file: HostJournal) -> LogSensor:
+    return LogSensor(name=JOURNAL, identifier=_identifier(), source=lambda: _journal(journal_file))
 
 
 def _read_until(sensor: LogSensor) -> list[Observation]:

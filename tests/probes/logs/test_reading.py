@@ -31,6 +31,8 @@ class ScriptedSource:
         self._pipe = os.pipe()
         self._batches: list[Sequence[str]] = []
         self.blind: SensorBlind | None = None
+        self.has_changed = False
+        self.reads = 0
         self.held = threading.Event()
         self.held.set()
         self.closed = False
@@ -40,9 +42,14 @@ class ScriptedSource:
         if self.blind is not None:
             raise self.blind
 
-    def wait(self, stop: int) -> None:
-        """Wait for a release."""
-        ready, _, _ = select.select([stop, self._pipe[0]], [], [])
+    @property
+    def changed(self) -> bool:
+        """Whether it was said to have changed."""
+        return self.has_changed
+
+    def wait(self, wake: int) -> None:
+        """Wait for a release, or to be woken."""
+        ready, _, _ = select.select([wake, self._pipe[0]], [], [])
         if self._pipe[0] in ready:
             os.read(self._pipe[0], 1)
 
@@ -54,6 +61,8 @@ class ScriptedSource:
     def read(self, tally: Tally, now_unix_ns: int) -> bool:
         """Count the batches."""
         self.held.wait()
+        self.reads += 1
+        self.has_changed = False
         if self.blind is not None:
             raise self.blind
         while self._batches:
@@ -108,6 +117,20 @@ def test_ends_while_it_sleeps() -> None:
     reading.stop()
     reading.stop()
     assert source.closed
+
+
+def test_a_source_that_has_changed_wakes_the_thread() -> None:
+    """The agent's loop asks; the thread sleeps until then."""
+    source = ScriptedSource()
+    source._batches.append((LINE,))
+    reading = _reading(source)
+    reading.start()
+    assert not reading.has_something
+    assert source.reads == 0
+    source.has_changed = True
+    _until(lambda: reading.has_something)
+    assert [told.count for told in reading.take().lines] == [1]
+    reading.stop()
 
 
 def test_a_source_that_cannot_open_blinds_the_sensor() -> None:
