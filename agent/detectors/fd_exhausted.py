@@ -153,8 +153,7 @@ class FdExhausted:
         count = sum(number for _, number in known.refused)
         if count < self._config.refusals and not known.told:
             return ()
-        alone = not seen.host_wide and seen.origin.pid is not None and seen.origin.start_ticks is not None
-        known.process = ProcessKey(seen.origin.pid or 0, seen.origin.start_ticks) if alone else None
+        known.process = _process_of(seen, known.process)
         return (self._present(subject, known, seen, count),)
 
     def _present(self, subject: Subject, known: _Subject, seen: DescriptorsRefused, count: int) -> Finding:
@@ -197,3 +196,13 @@ class FdExhausted:
     def _over(self, subject: Subject, at: Instant, reason: Reason) -> Finding:
         self._subjects.pop(subject, None)
         return Finding(verdict=Verdict.ABSENT, fault_class=_FAULT, subject=subject, at=at, reasons=(reason,))
+
+
+def _process_of(seen: DescriptorsRefused, known: ProcessKey | None) -> ProcessKey | None:
+    """Return whose life to ask for. Its last refusals may be told after its end, with no start any more."""
+    pid = seen.origin.pid
+    if seen.host_wide or pid is None:
+        return None
+    if known is not None and known.pid == pid and seen.origin.start_ticks is None:
+        return known
+    return ProcessKey(pid, seen.origin.start_ticks)

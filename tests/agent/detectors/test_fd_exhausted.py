@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from agent.cases import CaseBook
@@ -95,6 +97,13 @@ def test_a_process_that_is_gone_clears(detector: FdExhausted) -> None:
     assert [body.phase for body in (*opened, *cleared)] == [CasePhase.OPENED, CasePhase.CLEARED]
     assert cleared[0].reasons[0].code is ReasonCode.PROCESS_GONE
     assert detector.watching() == []
+
+
+def test_refusals_that_are_told_after_the_end_do_not_hide_it(detector: FdExhausted) -> None:
+    """What is read of a dead process has no start of its own; it is the one that was known."""
+    last = dataclasses.replace(origin(), start_ticks=None)
+    present(detector, refused(1, 50), refused(2, 7, limit=None, where=last))
+    assert detector.watching() == [ProcessKey(4711, 100)]
 
 
 def test_an_hour_without_refusals_clears(detector: FdExhausted) -> None:
