@@ -4,7 +4,8 @@ Two layers: what the filesystem says is free for an ordinary user (space and ino
 refuses files while most of its space is free), and writes that the kernel refused meanwhile. Both together
 are high, on a disk that nobody named medium. What is free alone is a note: low for `lasting_s`, or falling
 towards nothing within `full_in_s`. A refused write does not say where it was, so it counts for whatever is
-low then; fallocate in a container may mean its /dev/shm, and does not count.
+low then; fallocate in a container may mean its /dev/shm, and does not count. Where no program sees refusals,
+PostgreSQL's own line in the log is as good.
 
 Look-alikes stay quiet: images that are full and read-only by design, and filesystems mounted read-only; a
 write over quota (EDQUOT); blocks that are kept for root, which are not free for anybody else and are not
@@ -31,6 +32,7 @@ from probes.observation import (
     Filesystems,
     Gap,
     Instant,
+    LogLine,
     Observation,
     SensorName,
     Sight,
@@ -41,6 +43,7 @@ from probes.observation import (
 
 SENSOR: Final = SensorName("host.storage")
 ERRORS: Final = SensorName("kernel.storage_error")
+LOGS: Final = SensorName("host.logs")
 _FAULT: Final = FaultClass.STORAGE_FULL
 _SAMPLES: Final = 64
 _STALE_S: Final = 300.0
@@ -48,6 +51,7 @@ _ENOSPC: Final = 28
 _GIB: Final = 1 << 30
 _OF_INODES: Final = (StorageFailure.INODE,)
 _OF_SPACE: Final = (StorageFailure.ALLOCATION,)
+_PATTERN: Final = "postgresql.disk_full"
 
 
 class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -94,10 +98,11 @@ class StorageFull:
         FaultNote(
             fault_class=_FAULT,
             severity=(Severity.NOTE, Severity.MEDIUM, Severity.HIGH),
-            sensors=(SENSOR, ERRORS),
+            sensors=(SENSOR, ERRORS, LOGS),
             opens="Less is free than the floor, of space or of inodes, and a write was refused for want of "
-            "it in `refused_s` (high; medium on a disk that nobody named); or less has been free for "
-            "`lasting_s`, or it will be full within `full_in_s` with less than `falling_share` free (note).",
+            "it in `refused_s`, or PostgreSQL logged so (high; medium on a disk that nobody named); or less "
+            "has been free for `lasting_s`, or it will be full within `full_in_s` with less than "
+            "`falling_share` free (note).",
             quiet="Images and filesystems mounted read-only; a write over quota; a refused write while there "
             "is room; fallocate in a container, which may mean its /dev/shm.",
             clears="`clear_above` times the floor is free, of both, for `clear_hold_s`; or the filesystem "
@@ -112,6 +117,7 @@ class StorageFull:
         self._latest: Filesystems | None = None
         self._refusals = RecentFailures(window_s=config.refused_s)
         self._sees = False
+        self._logged: tuple[Instant, int] | None = None
 
     @classmethod
     def build(cls, config: Config, surroundings: Surroundings) -> Self:
@@ -137,14 +143,11 @@ class StorageFull:
                 if failure is StorageFailure.FALLOCATE and observation.origin.container_id:
                     return ()
                 self._refusals.add(observation)
-                latest = self._latest
-                if latest is None or observation.at.since_s(latest.at) > _STALE_S:
-                    return ()
-                return [
-                    found
-                    for found in self._judged(latest, observation.at)
-                    if found.verdict is Verdict.PRESENT and found.count
-                ]
+                return self._judged_again(observation.at)
+            case LogLine(pattern=pattern, at=at, count=count) if pattern == _PATTERN:
+                before = self._lines(at)
+                self._logged = (at, before + count)
+                return self._judged_again(at)
             case _:
                 return ()
 
@@ -184,6 +187,21 @@ class StorageFull:
         self._levels.clear()
         self._latest = None
         return (self._unknown(None, gap.at),)
+
+    def _judged_again(self, at: Instant) -> Sequence[Finding]:
+        """Judge the last look once more, because a write was refused; what is not new is not said again."""
+        latest = self._latest
+        if latest is None or at.since_s(latest.at) > _STALE_S:
+            return ()
+        return [
+            found for found in self._judged(latest, at) if found.verdict is Verdict.PRESENT and found.count
+        ]
+
+    def _lines(self, at: Instant) -> int:
+        """Return how many lines of the log told of a full disk lately."""
+        if self._logged is None or at.since_s(self._logged[0]) > self._config.refused_s:
+            return 0
+        return self._logged[1]
 
     def _judged(self, look: Filesystems, at: Instant) -> Iterator[Finding]:
         for filesystem in look.filesystems:
@@ -239,6 +257,7 @@ class StorageFull:
         if space:
             count += self._refusals.count(_OF_SPACE, filesystem.device, at)
             count += self._refusals.count(OF_CALLS, "", at)
+            count += self._lines(at)
         if inodes:
             count += self._refusals.count(_OF_INODES, filesystem.device, at)
         return count
@@ -286,11 +305,14 @@ class StorageFull:
             reasons.append(Reason(ReasonCode.INODES_LOW, threshold=share, window_s=round(low_s, 3)))
         if full_in_s is not None and full_in_s <= self._config.full_in_s:
             reasons.append(Reason(ReasonCode.SPACE_FALLS, threshold=self._config.full_in_s))
-        if level.refused and stage is _Stage.REFUSED:
-            reasons.append(
-                Reason(ReasonCode.WRITES_REFUSED, count=level.refused, window_s=self._config.refused_s)
-            )
-        else:
+        window_s = self._config.refused_s
+        lines = self._lines(at) if space else 0
+        if level.refused > lines and stage is _Stage.REFUSED:
+            count_refused = level.refused - lines
+            reasons.append(Reason(ReasonCode.WRITES_REFUSED, count=count_refused, window_s=window_s))
+        if lines and stage is _Stage.REFUSED:
+            reasons.append(Reason(ReasonCode.LOG_LINE_MATCHES, count=lines, window_s=window_s))
+        if stage is not _Stage.REFUSED:
             reasons.append(Reason(ReasonCode.SECOND_LAYER_UNKNOWN))
         severity = Severity.NOTE
         if stage is _Stage.REFUSED:

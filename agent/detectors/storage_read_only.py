@@ -1,10 +1,11 @@
 """F35 storage.read_only: a filesystem that was written to no longer can be, or its disk fails or has gone.
 
 Layers: the mount table (it turned read-only, it is missing, its device is gone), the filesystem's own account
-(errors of its structure, by its tracepoint and by the count that ext4 keeps), and the disk below (requests
-that failed). Read-only together with an error is critical; an error of the filesystem together with failed
-requests is high; each alone is a note. A disk that the operator declared and that is not mounted is high: the
-declaration is the second witness, and so is the mount where the device below it is gone.
+(errors of its structure, by its tracepoint, by the count that ext4 keeps and by the kernel's log, which names
+no mount and counts for the one that turned), and the disk below (requests that failed). Read-only together
+with an error is critical; an error of the filesystem together with failed requests is high; each alone is a
+note. A disk that the operator declared and that is not mounted is high: the declaration is the second
+witness, and so is the mount where the device below it is gone.
 
 Look-alikes stay quiet: a filesystem that was read-only when it was mounted, as images and overlays' lower
 layers are; errors of long ago that ext4 still keeps count of; a disk that nobody declared and that somebody
@@ -53,6 +54,7 @@ from probes.observation import (
     Filesystems,
     Gap,
     Instant,
+    LogLine,
     Observation,
     SensorName,
     StorageErrors,
@@ -62,9 +64,11 @@ from probes.observation import (
 
 SENSOR: Final = SensorName("host.storage")
 ERRORS: Final = SensorName("kernel.storage_error")
+LOGS: Final = SensorName("host.logs")
 _FAULT: Final = FaultClass.STORAGE_READ_ONLY
 _STALE_S: Final = 300.0
 _OF_MEMORY: Final = (StorageFailure.WRITEBACK,)
+_PATTERNS: Final = frozenset({"kernel.ext4_error", "kernel.remounted_read_only", "kernel.xfs_shutdown"})
 
 
 class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -98,7 +102,7 @@ class StorageReadOnly:
         FaultNote(
             fault_class=_FAULT,
             severity=(Severity.NOTE, Severity.HIGH, Severity.CRITICAL),
-            sensors=(SENSOR, ERRORS),
+            sensors=(SENSOR, ERRORS, LOGS),
             opens="A filesystem that could be written turned read-only, and it or its disk told of an error "
             "in `errors_s` (critical; a note without one); errors of the filesystem together with failed "
             "requests of its disk (high; a note alone); a disk of `[storage].external` is not mounted for "
@@ -119,6 +123,7 @@ class StorageReadOnly:
         self._latest: Filesystems | None = None
         self._sees = False
         self._errors_since: Instant | None = None
+        self._logged_at: Instant | None = None
 
     @classmethod
     def build(cls, config: Config, surroundings: Surroundings) -> Self:
@@ -148,6 +153,9 @@ class StorageReadOnly:
                 return ()
             case StorageErrors():
                 return self._failed(observation)
+            case LogLine(pattern=pattern, at=at) if pattern in _PATTERNS:
+                self._logged_at = at
+                return ()
             case _:
                 return ()
 
@@ -243,6 +251,8 @@ class StorageReadOnly:
         alone = [Reason(ReasonCode.SECOND_LAYER_UNKNOWN)]
         if filesystem.read_only and (filesystem.forced or state.was_writable):
             turned = [Reason(ReasonCode.MOUNT_READ_ONLY)]
+            if not errors and self._logged_at and at.since_s(self._logged_at) <= self._config.errors_s:
+                errors = [Reason(ReasonCode.LOG_LINE_MATCHES, count=1, window_s=self._config.errors_s)]
             severity = Severity.CRITICAL if errors else Severity.NOTE
             reasons = [*turned, *(errors or alone)]
             return self._present(filesystem, state, at, severity, reasons, stands=True)

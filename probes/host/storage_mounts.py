@@ -6,8 +6,8 @@ both tables, so that the size of a folder of the sandbox is never taken for that
 
 A filesystem matters where a known or declared path lies on it, or where it is a local disk mounted for
 writing. Images (squashfs, ISO, EROFS) are full and read-only by design; overlays and tmpfs have nothing of
-their own to fill but what lies below them, and are left out unless a path is declared there. Pure: text in,
-values out.
+their own to fill but what lies below them, and are left out unless it is the root or a path is declared
+there. Pure: text in, values out.
 """
 
 from __future__ import annotations
@@ -153,7 +153,9 @@ def choose(
             roles.setdefault(mount.point, (role, mount))
     for path, role in KNOWN:
         mount = holding(resolved.get(path, path), table)
-        if mount is None or mount.filesystem in IMAGES | _LAYERED:
+        if mount is None or mount.filesystem in IMAGES:
+            continue
+        if mount.filesystem in _LAYERED and mount.point != "/":
             continue
         # A path that lies on the root filesystem makes it no less the root.
         own_role = StorageRole.ROOT if mount.point == "/" else role

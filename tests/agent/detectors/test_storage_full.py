@@ -9,7 +9,7 @@ from agent.detectors.storage_full import Config, StorageFull
 from agent.finding import Finding, Verdict
 from agent.testing import SURROUNDINGS, at, blind, open_case, origin, present, seeing, tick
 from escalation.model import FaultClass, ReasonCode, Severity, StorageEvidence, Subject, SubjectKind
-from probes.observation import Sight, StorageFailure, StorageRole
+from probes.observation import LogLine, SensorName, Sight, StorageFailure, StorageRole
 from tests.agent.detectors.filesystems import ERRORS, GIB, LOOKS, THIS, errors, filesystem, look
 
 FAULT = FaultClass.STORAGE_FULL
@@ -53,6 +53,19 @@ def test_no_inodes_look_like_a_full_disk_with_room(detector: StorageFull) -> Non
         Severity.HIGH,
         [ReasonCode.INODES_LOW, ReasonCode.WRITES_REFUSED],
     )
+
+
+def test_a_line_of_postgresql_is_a_second_layer(detector: StorageFull) -> None:
+    """On a host where no program sees the refused write."""
+    line = LogLine(
+        sensor=SensorName("host.logs"), at=at(1), origin=origin(), pattern="postgresql.disk_full", count=2
+    )
+    (found,) = present(detector, look(0, free_bytes=0), line)
+    assert (found.severity, _codes(found)) == (
+        Severity.HIGH,
+        [ReasonCode.SPACE_LOW, ReasonCode.LOG_LINE_MATCHES],
+    )
+    assert present(detector, look(2, mount="/", device="8:9"), line) == []
 
 
 def test_little_space_alone_is_a_note_after_a_while(detector: StorageFull) -> None:

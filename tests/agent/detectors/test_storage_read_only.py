@@ -6,9 +6,9 @@ import pytest
 
 from agent.detectors.storage_read_only import Config, StorageReadOnly
 from agent.finding import Finding, Verdict
-from agent.testing import SURROUNDINGS, at, blind, open_case, present, seeing, tick
+from agent.testing import SURROUNDINGS, at, blind, open_case, origin, present, seeing, tick
 from escalation.model import BlockEvidence, FaultClass, ReasonCode, Severity, StorageEvidence
-from probes.observation import Sight, StorageFailure, StorageRole
+from probes.observation import LogLine, SensorName, Sight, StorageFailure, StorageRole
 from tests.agent.detectors.filesystems import ERRORS, LOOKS, THIS, activity, errors, filesystem, look
 
 FAULT = FaultClass.STORAGE_READ_ONLY
@@ -49,6 +49,18 @@ def test_the_count_that_ext4_keeps_is_a_witness_where_no_program_sees(detector: 
     assert (found.severity, _codes(found)) == (
         Severity.CRITICAL,
         [ReasonCode.MOUNT_READ_ONLY, ReasonCode.FILESYSTEM_ERRORS],
+    )
+
+
+def test_the_kernels_log_is_a_witness_too(detector: StorageReadOnly) -> None:
+    """It names no mount, so it speaks only for the one that turned; alone it says nothing here."""
+    line = LogLine(
+        sensor=SensorName("host.logs"), at=at(5), origin=origin(), pattern="kernel.remounted_read_only"
+    )
+    (found,) = present(detector, look(0), line, look(10), look(15, read_only=True, forced=True))
+    assert (found.severity, _codes(found)) == (
+        Severity.CRITICAL,
+        [ReasonCode.MOUNT_READ_ONLY, ReasonCode.LOG_LINE_MATCHES],
     )
 
 

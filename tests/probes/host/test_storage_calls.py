@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections.abc import Iterator
@@ -79,3 +80,29 @@ def test_tells_what_an_ordinary_user_may_have(tmp_path: Path) -> None:
     told, raw = space(str(tmp_path)), os.statvfs(tmp_path)
     assert told.free_bytes <= raw.f_bavail * raw.f_frsize * 2
     assert told.total_bytes <= raw.f_blocks * raw.f_frsize
+
+
+@pytest.mark.root
+def test_a_real_mount_that_never_answers_holds_up_nobody(tmp_path: Path) -> None:
+    """A filesystem of user space whose server is silent, as a dead network mount is."""
+    dead = tmp_path / "dead"
+    dead.mkdir()
+    server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    libc = ctypes.CDLL(None, use_errno=True)
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+    calls = BoundedCalls(ask=space, round_s=2)
+    try:
+        assert libc.mount(b"silent", os.fsencode(dead), b"fuse", 0, options) == 0, os.strerror(
+            ctypes.get_errno()
+        )
+        found = calls.answers([str(dead), str(tmp_path)])
+        assert isinstance(found[str(dead)], Unanswered)
+        assert isinstance(found[str(tmp_path)], Space)
+        assert str(dead) in repr(calls)
+    finally:
+        os.close(server)  # which lets go of whoever waits
+        libc.umount2(os.fsencode(dead), 2)
+    for thread in threading.enumerate():
+        if thread.name == "storage-given-up":
+            thread.join(5)
+    assert isinstance(calls.answers([str(dead)])[str(dead)], Space)

@@ -43,6 +43,14 @@ def test_the_root_and_local_disks_matter() -> None:
     }
 
 
+def test_the_root_matters_whatever_it_is_made_of() -> None:
+    """An overlay, as in a container or on a live system, fills like another; an image does not."""
+    overlay = "27 1 0:50 / / rw - overlay overlay rw,lowerdir=/a"
+    image = "27 1 7:1 / / ro - squashfs /dev/loop1 ro"
+    assert [each.role for each in _chosen(overlay).values()] == [StorageRole.ROOT]
+    assert _chosen(image) == {}
+
+
 def test_a_declared_path_matters_wherever_it_lies() -> None:
     """Also on a tmpfs or on a network mount, at the mount point that holds it."""
     nfs = "63 27 0:60 / /models rw - nfs4 server:/models rw"
