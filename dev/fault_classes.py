@@ -66,6 +66,11 @@ def agent_settings() -> str:
         "is given must match: `port` (required), `address`, `process`, `unit`.\n"
     )
     parts.append(
+        "## `[[scope]]`\n\nWhat one unit or cgroup may do: `name`, exactly one of `unit` and `cgroup`, "
+        '`mode` (`"audit"` or `"deny"`), and at least one of `executables`, `destinations` and `listeners`. '
+        "See [keeping a service to its scope](../how-to/declare-scope.md).\n"
+    )
+    parts.append(
         "## `[[placement]]`\n\nWhere one model server is meant to run: exactly one of `unit`, `container` "
         '(at least twelve digits of its id) and `route` (`"8000"` or `"11434/nomic-embed-text"`), and `on` '
         '(`"gpu"`, `"cpu"` or `"partial"`). See [declaring placement](../how-to/declare-placement.md).\n'

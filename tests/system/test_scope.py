@@ -1,4 +1,4 @@
-"""A declared scope in a booted host: units that leave it, and the cases of that in the queue.
+"""Scopes and changes in a booted host: units that leave their scope, a server that came back otherwise.
 
 Real: units of a real service manager, the loader and the agent in their own units' sandboxes, the kernel that
 refuses. The two units are the same small program; one is audited, the other denied by the file of root's.
@@ -22,11 +22,17 @@ pytestmark = [
 ]
 
 FAULT = "scope.violation"
+DRIFT = "service.config_drift"
 CANARY = "nbcanary-9d2f4e"
 _AUDITED, _DENIED = "openclaw.service", "gateway.service"
 _SCOPES = f"""
 [detectors.scope]
 clear_after_s = 10
+
+[detectors.config_drift]
+well_s = 1
+settle_s = 0
+clear_hold_s = 1
 
 [[scope]]
 name = "openclaw"
@@ -179,3 +185,69 @@ def test_the_secret_is_a_case_and_nowhere_else(scoped: Deployment) -> None:
                 assert CANARY.encode() not in memory.read(end - start), line
             except OSError:
                 continue
+
+
+class Vllm:
+    """A unit whose process is named and started like vLLM."""
+
+    UNIT = "vllm.service"
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.host = deployment.host
+        self.host.write("/opt/vllm", "import time\nwhile True:\n    time.sleep(60)\n")
+
+    def start(self, flags: str) -> None:
+        """Start it with these flags, and have the agent look at once, as when it reads its settings."""
+        command = f"/usr/bin/python3 /opt/vllm serve org/{CANARY} --port 18999 {flags}"
+        self.host.write(f"/etc/systemd/system/{self.UNIT}", f"[Service]\nExecStart={command}\n")
+        self.host.run("systemctl", "daemon-reload")
+        self.host.run("systemctl", "restart", self.UNIT)
+        self.host.shell("sleep 1.5")  # as long as it has to run to have run well
+        self.look()
+
+    def look(self) -> None:
+        """Have the agent look at command lines now."""
+        self.host.run("systemctl", "kill", "--signal=HUP", AGENT)
+
+
+def test_a_server_that_came_back_otherwise_is_a_case(scoped: Deployment) -> None:
+    """Recorded, changed, told across a restart of the agent, and over when it is back or accepted."""
+    host = scoped.host
+
+    def states() -> list[str]:
+        entries = scoped.queue(fault_class=DRIFT)
+        return [entry["state"] for entry in sorted(entries, key=lambda entry: entry["first_seen"])]
+
+    vllm = Vllm(scoped)
+    try:
+        vllm.start("--max-model-len 32768")
+        host.wait("it is recorded", lambda: _recorded(scoped), within_s=60)
+        scoped.settle()
+        assert states() == []
+        vllm.start("--max-model-len 8192")
+        entry = scoped.until_entry(fault_class=DRIFT, within_s=40)
+        assert entry["subject"] == {"kind": "unit", "name": vllm.UNIT}
+        shown = host.run("nanobotctl", "show", entry["id"]).output
+        assert "32768" in shown.replace("\u202f", "").replace(" ", "")
+        assert CANARY not in shown
+        vllm.start("--max-model-len=32768")
+        host.wait("it is back", lambda: states() == ["withdrawn"], within_s=40)
+        vllm.start("--max-model-len 4096")
+        host.wait("it changed again", lambda: len(states()) == 2, within_s=40)
+        host.run("/opt/nanobot/venv/bin/nanobot-agent", "accept-drift", vllm.UNIT)
+        vllm.look()
+        host.wait("it is accepted", lambda: states() == ["withdrawn"] * 2, within_s=40)
+        vllm.start("--max-model-len 4096")
+        vllm.look()
+        assert states() == ["withdrawn"] * 2
+    finally:
+        host.run("systemctl", "stop", vllm.UNIT, check=False)
+
+
+def _recorded(deployment: Deployment) -> bool:
+    """Restart the agent, which keeps what it learnt when it ends; whether the server is part of that."""
+    host = deployment.host
+    host.shell("sleep 1")
+    host.run("systemctl", "restart", AGENT)
+    spool = host.path("/var/lib/nanobot/agent/")
+    return any(b"config_drift/vllm.service" in file.read_bytes() for file in spool.glob("spool.sqlite*"))

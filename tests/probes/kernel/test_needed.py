@@ -7,7 +7,10 @@ import pytest
 from probes.kernel.__main__ import _needed
 from probes.kernel.config import CaptureWay, HttpConfig, LoaderConfig
 from probes.kernel.programs import LOADING, Capability
+from probes.kernel.scope_config import ScopeConfig
+from probes.scopes import ScopeRule
 
+_RULE = ScopeRule(name="ray", unit="ray.service", listeners=())
 _ROUTES = frozenset({"http.routes"})
 
 
@@ -16,6 +19,11 @@ _ROUTES = frozenset({"http.routes"})
     [
         (LoaderConfig(), {Capability.NET_ADMIN}),
         (LoaderConfig(disabled=_ROUTES), set()),
+        (LoaderConfig(disabled=_ROUTES, scopes=ScopeConfig(rules=(_RULE,))), {Capability.NET_ADMIN}),
+        (
+            LoaderConfig(disabled=_ROUTES | {"kernel.scope"}, scopes=ScopeConfig(rules=(_RULE,))),
+            set(),
+        ),
         (
             LoaderConfig(http=HttpConfig(capture=CaptureWay.PACKET)),
             {Capability.NET_ADMIN, Capability.NET_RAW},
@@ -40,6 +48,8 @@ _ROUTES = frozenset({"http.routes"})
     ids=[
         "shipped",
         "no routes",
+        "a scope, no routes",
+        "a scope that is switched off",
         "packets",
         "packets, no routes",
         "TLS",
