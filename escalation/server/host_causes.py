@@ -228,6 +228,7 @@ def is_same(before: Incident, after: Incident) -> bool:
         and before.drill is after.drill
         and before.target == after.target
         and before.first_seen_ns == after.first_seen_ns
+        and (before.evidence == after.evidence or _joined_by(before) == _joined_by(after))
     )
 
 
@@ -240,6 +241,22 @@ def _explains(each: Incident, incident: Incident, cause: _Cause) -> bool:
     if cause.within_s is not None and apart_ns > cause.within_s * 1e9:
         return False
     return cause.joined(each, incident)
+
+
+def _joined_by(incident: Incident) -> frozenset[tuple[object, ...]]:
+    """Return what of an incident's evidence the joins look at."""
+    found: set[tuple[object, ...]] = {("server", server_of(incident))}
+    for each in incident.evidence:
+        match each:
+            case StorageEvidence():
+                found.add(("role", each.role))
+            case PeerEvidence():
+                found.add(("peer", each.address, each.port))
+            case SignalEvidence():
+                found.add(("signal", each.signal))
+            case _:
+                pass
+    return frozenset(found | {("port", port) for port in _ports(incident)})
 
 
 def _peer_of(incident: Incident) -> PeerEvidence | None:

@@ -156,22 +156,35 @@ def test_a_host_that_opens_thousands_of_cases_is_bounded() -> None:
 
 
 _STEPS = st.lists(
-    st.tuples(st.sampled_from([CasePhase.OPENED, CasePhase.UPDATED, CasePhase.CLEARED]), st.integers(1, 3)),
+    st.tuples(
+        st.sampled_from([CasePhase.OPENED, CasePhase.UPDATED, CasePhase.CLEARED]),
+        st.integers(1, 3),
+        st.booleans(),
+    ),
     min_size=1,
     max_size=12,
 )
 
 
 @given(steps=_STEPS, data=st.data())
-def test_no_order_or_repeat_breaks_the_rules(steps: list[tuple[CasePhase, int]], data: st.DataObject) -> None:
-    """Shuffled and delivered twice: one open incident per key at most, no count above what was reported."""
-    numbered = [(number, phase, case) for number, (phase, case) in enumerate(steps, start=1)]
+def test_no_order_or_repeat_breaks_the_rules(
+    steps: list[tuple[CasePhase, int, bool]], data: st.DataObject
+) -> None:
+    """Shuffled and delivered twice: one open incident per key at most, no count above what was reported.
+
+    A drill has a key of its own, and what was real once stays real.
+    """
+    numbered = [(number, *step) for number, step in enumerate(steps, start=1)]
     order = data.draw(st.permutations([*numbered, *numbered]))
     fleet = _Fleet()
-    for number, phase, case in order:
-        fleet.report(_case(phase, f"case-{case}", seen=number, count=1), number)
+    real: set[str] = set()
+    for number, phase, case, drill in order:
+        fleet.report(_case(phase, f"case-{case}", seen=number, count=1, drill=drill), number)
+        assert real <= {each.id for each in fleet.incidents() if not each.drill}
+        real = {each.id for each in fleet.incidents() if not each.drill}
     found = fleet.incidents()
-    assert sum(each.open for each in found) <= 1
+    for drill in (True, False):
+        assert sum(each.open for each in found if each.drill is drill) <= 1
     assert sum(each.count for each in found) <= len(steps)
     for each in found:
         states = [recommendation.state for recommendation in fleet.ledger.recommendations(each.id)]

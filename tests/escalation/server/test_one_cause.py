@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from escalation.model import (
     Evidence,
@@ -24,8 +25,10 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import host_causes
+from escalation.server import host_causes, triage
+from escalation.server.approvals import Policy
 from escalation.server.causes import EXPLAINING, RELATED
+from escalation.server.relations import Relations
 from tests.escalation.server.test_host_causes import BOX, HOST, MINUTE_NS, OTHER, Site
 
 F = FaultClass
@@ -354,6 +357,49 @@ def test_a_router_elsewhere_is_explained_by_what_is_behind_its_engine() -> None:
     assert found[F.ROUTE_ENGINE_STALLED].explained_by == found[F.ROUTE_ROUTER_COOLDOWN].explained_by == cause
     site.report(stuck.fault, STUCK, target=BOX, clears=True)
     assert site.open()[F.ROUTE_ROUTER_COOLDOWN].explained_by == engine.id
+
+
+_POOL = [*dict.fromkeys(told for pair in (*JOINED.values(), *APART.values()) for told in pair)]
+_STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(_POOL),
+        st.sampled_from(["spark-a", "spark-b"]),
+        st.sampled_from(["see", "see", "see", "note", "clear", "wait", "reject"]),
+    ),
+    min_size=1,
+    max_size=20,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(_STEPS)
+def test_whatever_happens_each_open_incident_is_told_by_what_explains_it_now(
+    steps: list[tuple[Told, str, str]],
+) -> None:
+    """Random sequences on two hosts: what is kept is what would be found anew, a root, open and accepted."""
+    site = Site()
+    for told, host, what in steps:
+        site.now_ns += MINUTE_NS
+        match what:
+            case "see" | "note":
+                tell(site, told, host=host, severity=Severity.NOTE if what == "note" else Severity.HIGH)
+            case "clear":
+                site.report(told.fault, told.subject, target=told.target, clears=True, host=host)
+            case "wait":
+                site.now_ns += 15 * MINUTE_NS
+            case _:
+                for each in site.waiting()[:1]:
+                    triage.reject(
+                        site.ledger, each.id, person="ada", reason="no", policy=Policy(), now_ns=site.now_ns
+                    )
+        found = {each.id: each for each in site.ledger.incidents(limit=1000) if each.open}
+        waiting = {each.incident_id for each in site.waiting()}
+        anew = Relations(site.ledger)
+        for each in found.values():
+            assert each.explained_by == anew.explanation(each), (each, steps)
+            if each.explained_by is not None:
+                assert found[each.explained_by].explained_by is None
+                assert each.id not in waiting
 
 
 def test_no_class_can_be_behind_itself() -> None:
