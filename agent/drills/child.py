@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import errno
 import mmap
 import os
 import resource
@@ -22,6 +23,7 @@ from typing import Final
 
 LIFE_S: Final = 600
 STAYS_S: Final = 2.0
+ASKED_IN_VAIN: Final = 50
 UNMADE: Final = 3
 """The exit status of a part that found no way to make its fault."""
 _PR_SET_NAME, _PR_SET_DUMPABLE = 15, 4  # prctl(2)
@@ -109,7 +111,20 @@ def _stall(port: int) -> None:
             client.close()
 
 
-_PARTS: Final = {"die": _dies, "eat": _eats, "listen": _listen, "stall": _stall}
+def _starve(limit: int) -> None:
+    """Open what there is of descriptors, ask for more in vain, and stay for a moment."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    refused = 0
+    for _ in range(limit + ASKED_IN_VAIN):
+        try:
+            os.open(os.devnull, os.O_RDONLY)
+        except OSError as error:
+            refused += error.errno == errno.EMFILE
+    time.sleep(STAYS_S)
+    sys.exit(0 if refused else UNMADE)
+
+
+_PARTS: Final = {"die": _dies, "eat": _eats, "listen": _listen, "stall": _stall, "starve": _starve}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

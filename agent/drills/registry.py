@@ -76,6 +76,10 @@ def _killed_by_signal(stage: Stage, _: Belongings) -> None:
     stage.play("die")
 
 
+def _no_descriptors(stage: Stage, _: Belongings) -> None:
+    stage.play("starve", "32")
+
+
 def _not_answering(stage: Stage, own: Belongings) -> None:
     stage.play("stall", str(own.ports[0]))
 
@@ -114,6 +118,12 @@ DRILLS: Final[tuple[Drill, ...]] = (
         sensors=("kernel.oom_kill",),
         needs=_memory,
         make=_oom_kill,
+    ),
+    Drill(
+        fault_class=FaultClass.PROCESS_FD_EXHAUSTED,
+        about="a process that is limited to 32 descriptors opens more",
+        sensors=("kernel.descriptors",),
+        make=_no_descriptors,
     ),
     Drill(
         fault_class=FaultClass.PROCESS_KILLED_BY_SIGNAL,
@@ -178,7 +188,6 @@ WITHOUT: Final[Mapping[FaultClass, str]] = {
     FaultClass.NETWORK_RDMA_FAULT: _OTHERS,
     FaultClass.NETWORK_RETRANSMISSION: "it would drop packets of a path that is used",
     FaultClass.NETWORK_UPSTREAM_UNREACHABLE: _TRAFFIC,
-    FaultClass.PROCESS_FD_EXHAUSTED: "it has no drill yet",
     FaultClass.PROCESS_UNINTERRUPTIBLE: "a process that hangs in the kernel may hang for good",
     FaultClass.ROUTE_ANSWER_MISROUTED: _TRAFFIC,
     FaultClass.ROUTE_BROKEN_STREAM: _TRAFFIC,

@@ -1,10 +1,10 @@
 """The second witness of an OOM kill: what the victim's memory cgroup says of its limit and its kills.
 
-Reads cgroup v2's `memory.events` and `memory.max` or v1's `memory.oom_control`, `memory.failcnt` and
-`memory.limit_in_bytes`, wherever the memory controller is. A v1 host gives the event a v2 id that need not
-lead there, and the victim is gone when we look; then the cgroup is the one whose kill counter rose
-since the last look. The counter of kills rises for a host-wide OOM too, so the scope is told by whether the
-cgroup, or one above it, has a limit and has met it.
+Reads cgroup v2's `memory.events` and `memory.max` or v1's `memory.oom_control`, `memory.failcnt`,
+`memory.max_usage_in_bytes` and `memory.limit_in_bytes`, wherever the memory controller is. A v1 host gives
+the event a v2 id that need not lead there, and the victim is gone when we look; then the cgroup is the one
+whose kill counter rose since the last look. The counter of kills rises for a host-wide OOM too, so the scope
+is told by whether the cgroup, or one above it, has a limit and has met it.
 """
 
 from __future__ import annotations
@@ -82,11 +82,22 @@ class MemoryFiles:
 
     def _met_its_limit(self, folder: Path) -> bool | None:
         if self._is_v1:
-            text = _read(folder / "memory.failcnt").strip()
-            return int(text) > 0 if text.isdecimal() else None
+            return self._met_v1(folder)
         # `.local` leaves out the limits below; it exists since 5.2.
         events = _counters(folder / "memory.events.local") or _counters(folder / "memory.events")
         return events["oom"] > 0 if "oom" in events else None
+
+    def _met_v1(self, folder: Path) -> bool | None:
+        """Return whether the limit was met, by the count of refusals or by the most that was ever used.
+
+        Where memory and swap together have the same limit (docker run --memory-swap), that one is met first,
+        and neither count of refusals says so.
+        """
+        refusals = _read(folder / "memory.failcnt").strip()
+        if not refusals.isdecimal():
+            return None
+        most, limit = _read(folder / "memory.max_usage_in_bytes").strip(), self._limit(folder)
+        return int(refusals) > 0 or (limit is not None and most.isdecimal() and int(most) >= limit)
 
     def _own_kills(self, folder: Path) -> int | None:
         if self._is_v1:

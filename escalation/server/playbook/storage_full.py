@@ -35,6 +35,10 @@ _WHERE: Final = {
         "Models that nobody uses any more are the large ones: remove them with the tool that fetched them "
         "(ollama rm, hf cache delete), not by hand."
     ),
+    MountRole.ROOT: (
+        "Images of containers (docker system df), logs and downloaded models are what fills a root "
+        "filesystem. Leave volumes and databases alone."
+    ),
     MountRole.METRICS: "Shorten how long the metrics are kept, in Prometheus's own settings.",
     MountRole.LOGS: "Shorten how much the journal keeps (SystemMaxUse= in journald.conf).",
     MountRole.CONTAINERS: (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from escalation.model import Advice, Incident, Verification
+from escalation.model import Advice, Incident, SubjectKind, Verification
 from escalation.server.playbook import serving, steps
 from escalation.server.playbook.names import acted_on, container_id
 
@@ -38,13 +38,23 @@ def advise(incident: Incident) -> Advice:
             proof=_PROOF,
         )
     kind, command = restart
+    elsewhere = incident.subject.kind is SubjectKind.PEER
     return steps.propose(
         incident,
         kind,
         command,
         summary=(
-            "Restart the worker, wait until ray status counts all nodes, then restart the server that uses "
-            "them, on the host where it runs. In this order: a server that starts first does not find it."
+            (
+                "Start the worker again on the other host first, and wait until ray status counts all nodes; "
+                "then run the command here, which restarts the server that uses them. In this order: a "
+                "server that starts first does not find its worker."
+            )
+            if elsewhere
+            else (
+                "Restart the worker, wait until ray status counts all nodes, then restart the server that "
+                "uses them, on the host where it runs. In this order: a server that starts first does not "
+                "find its worker."
+            )
         ),
         risk=(
             "Every request of the model is lost on all its hosts, and it is loaded again on all of them, "

@@ -13,7 +13,20 @@ import pytest
 from agent.drills import remains
 from agent.drills.registry import drill_of
 from agent.drills.stage import Stage, Theatre
-from escalation.model import CasePhase, FaultClass, ReasonCode, Severity
+from agent.testing import HOST
+from escalation.model import (
+    Action,
+    ActionKind,
+    BootId,
+    CasePhase,
+    CaseReport,
+    FaultClass,
+    ReasonCode,
+    Report,
+    Severity,
+)
+from escalation.server import incidents
+from escalation.server.playbook.registry import advise
 from probes import registry
 from probes.registry import SENSORS
 from probes.sensor import Sensor
@@ -29,21 +42,31 @@ def _real(name: str, run: LoadRun | None = None) -> Callable[[], Sensor]:
 
 
 @pytest.mark.ebpf
-async def test_a_kill_and_a_death_are_told_of_as_drills(tmp_path: Path, loaded: LoadRun) -> None:  # noqa: F811
+async def test_what_the_kernel_tells_is_told_of_as_a_drill(
+    tmp_path: Path,
+    loaded: LoadRun,  # noqa: F811
+) -> None:
     """By the kernel's own events; their detectors would wait for hours, the end of the drill closes them."""
-    sensors = {name: _real(name, loaded) for name in ("kernel.oom_kill", "kernel.fatal_signal")}
-    async with Drilled(tmp_path, sensors) as drilled:
-        for fault in (FaultClass.MEMORY_CGROUP_OOM_KILL, FaultClass.PROCESS_KILLED_BY_SIGNAL):
+    watching = ("kernel.descriptors", "kernel.fatal_signal", "kernel.oom_kill")
+    async with Drilled(tmp_path, {name: _real(name, loaded) for name in watching}) as drilled:
+        for fault in (
+            FaultClass.MEMORY_CGROUP_OOM_KILL,
+            FaultClass.PROCESS_FD_EXHAUSTED,
+            FaultClass.PROCESS_KILLED_BY_SIGNAL,
+        ):
             verdict = await drilled.run(fault.value, seconds=20, linger_s=0.5)
             assert verdict.raised_s is not None
             assert verdict.cleared_s is not None
-            assert not verdict.by_itself
+            died = fault is FaultClass.PROCESS_KILLED_BY_SIGNAL
+            assert verdict.subject.startswith("process VLLM" if died else "cgroup /nanobot-drill-")
+            assert verdict.by_itself is (fault is FaultClass.PROCESS_FD_EXHAUSTED)
             opened, cleared = (
                 report for report in drilled.reports() if report.drill and report.fault_class is fault
             )
             assert (opened.phase, cleared.phase) == (CasePhase.OPENED, CasePhase.CLEARED)
-            assert opened.severity is Severity.HIGH
-            assert [reason.code for reason in cleared.reasons] == [ReasonCode.DRILL_ENDED]
+            assert opened.severity in {Severity.HIGH, Severity.MEDIUM}
+            because = ReasonCode.PROCESS_GONE if verdict.by_itself else ReasonCode.DRILL_ENDED
+            assert [reason.code for reason in cleared.reasons] == [because]
 
 
 async def test_a_server_that_does_not_answer_is_told_of_as_a_drill(tmp_path: Path) -> None:
@@ -58,6 +81,9 @@ async def test_a_server_that_does_not_answer_is_told_of_as_a_drill(tmp_path: Pat
         assert {ReasonCode.BACKLOG_NOT_TAKEN, ReasonCode.PROCESS_STOPPED} == {
             reason.code for reason in opened.reasons
         }
+        action = _advised(opened)
+        assert action.kind is ActionKind.RESUME_PROCESS
+        assert action.command == ("kill", "-CONT", str(opened.incarnation.pid))
 
 
 def _has_loop_devices() -> bool:
@@ -74,6 +100,7 @@ async def test_a_full_filesystem_is_told_of_as_a_drill(tmp_path: Path) -> None:
         opened = next(report for report in drilled.reports() if report.drill)
         assert opened.fault_class is FaultClass.STORAGE_FULL
         assert opened.subject.name.startswith(str(drilled.theatre.mounts))
+        assert _advised(opened).command[:2] == ("du", "--human-readable")
     assert not _loops_of_drills()
     assert list(drilled.theatre.mounts.iterdir()) == []
 
@@ -81,6 +108,14 @@ async def test_a_full_filesystem_is_told_of_as_a_drill(tmp_path: Path) -> None:
 def _loops_of_drills() -> list[str]:
     backing = [file.read_text() for file in Path("/sys/block").glob("loop*/loop/backing_file")]
     return [path for path in backing if "nanobot-drill" in path]
+
+
+def _advised(body: CaseReport) -> Action:
+    """Return what the orchestrator would advise, were it no drill."""
+    report = Report(agent_id=HOST, boot_id=BootId("boot"), sequence=1, created_ns=1, body=body)
+    folding = incidents.fold(report, body, case=None, incident=None, standing=None, now_ns=1)
+    assert folding is not None
+    return advise(folding.incident).action
 
 
 def _quick(name: str) -> Callable[[], Sensor]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.command import main
 from agent.drills import account, marking, remains
 from agent.drills.registry import DRILLS, WITHOUT, drill_of
 from agent.drills.rehearsal import Verdict
@@ -262,3 +263,31 @@ def test_the_words_for_a_drill_that_was_closed_as_one() -> None:
         "Also raised, as a drill: process.killed_by_signal on unit x.service.",
         "It was closed as a drill 60 s after the fault was removed.",
     ]
+
+
+def test_the_command_lists_drills(capsys: pytest.CaptureFixture[str]) -> None:
+    """With what each does; without a class and without --list that is a wrong usage."""
+    assert main(["drill", "--list"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("Drills:")
+    assert main(["drill"]) == 2
+    assert capsys.readouterr().out == shown
+
+
+def test_the_command_makes_no_drill_without_an_agent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It reads where the agent is from the agent's own configuration."""
+    config = tmp_path / "agent.toml"
+    config.write_text(f"[sensors]\nsocket = '{tmp_path}/handover.sock'\n")
+    assert main(["drill", LISTENER.value, "--config", str(config)]) == 1
+    said = capsys.readouterr().err
+    assert "the agent does not run" in said or "only root" in said
+    assert not (tmp_path / "mark.json").exists()
+
+
+def test_a_running_agent_has_no_part_of_a_drill() -> None:
+    """The command imports them when it is asked for one, and not before."""
+    code = "import sys, agent.command; print([n for n in sys.modules if n.startswith('agent.drills')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -61,6 +61,16 @@ def test_v1_finds_the_cgroup_whose_counter_rose(tmp_path: Path) -> None:
     assert files.witness(("/user.slice",)) == MemoryWitness(OomScope.CGROUP, 4096, 5)
 
 
+def test_v1_knows_a_limit_that_was_met_together_with_swap(tmp_path: Path) -> None:
+    """Where both have one limit, nothing counts a refusal; what was used at most says it."""
+    _v1(tmp_path, "/docker/x", limit=4096, failcnt=0, kills=1)
+    (tmp_path / "docker/x/memory.max_usage_in_bytes").write_text("4096\n")
+    files = MemoryFiles(mounts=CgroupMounts(Path("/nowhere"), (("memory", tmp_path),)))
+    assert files.witness(("/docker/x",)) == MemoryWitness(OomScope.CGROUP, 4096, 1)
+    (tmp_path / "docker/x/memory.max_usage_in_bytes").write_text("4095\n")
+    assert files.witness(("/docker/x",)) == MemoryWitness(OomScope.HOST, None, 1)
+
+
 def test_two_counters_that_rose_witness_nothing_alone(tmp_path: Path) -> None:
     """Unknown is better than a guess."""
     files = MemoryFiles(mounts=CgroupMounts(tmp_path))

@@ -966,6 +966,31 @@ def test_valid_keys_are_not_to_be_changed() -> None:
     assert "below 100" in advise(found).summary
 
 
+def test_a_worker_that_was_lost_elsewhere_is_started_there_first() -> None:
+    """The command restarts what is here; the words say what has to come before it, and where."""
+    reasons = (_R.NODE_MARKED_DEAD, _R.CONNECTIONS_RESET)
+    found = _incident(_F.DISTRIBUTED_WORKER_LOST, _PEER, target=_BOX, reasons=reasons)
+    advice = advise(found)
+    assert advice.action.command == ("docker", "restart", CONTAINER)
+    assert advice.summary.startswith("Start the worker again on the other host first")
+
+
+@pytest.mark.parametrize(
+    ("reasons", "kind"),
+    [
+        ((_R.SHARED_MEMORY_SMALL, _R.DIED_BY_BUS_ERROR), ActionKind.RECREATE_CONTAINER),
+        ((_R.SHARED_MEMORY_REFUSED, _R.LOG_LINE_MATCHES), ActionKind.RECREATE_CONTAINER),
+        ((_R.SHARED_MEMORY_SMALL,), _LOOK),
+        ((_R.SHARED_MEMORY_REFUSED, _R.SHARED_MEMORY_SMALL, _SECOND_UNKNOWN), _LOOK),
+    ],
+)
+def test_two_signs_of_small_shared_memory_make_a_proposal(
+    reasons: tuple[ReasonCode, ...], kind: ActionKind
+) -> None:
+    """Its size is one of them; a single one is only looked at."""
+    assert advise(_incident(_F.CONTAINER_SHM_TOO_SMALL, _BOX, reasons=reasons)).action.kind is kind
+
+
 def test_a_secret_has_to_be_changed() -> None:
     """It was readable, so moving it is not enough; a wider scope is no answer to it."""
     secret = advise(_incident(_F.SCOPE_VIOLATION, _UNIT, _scope(ScopeBreach.SECRET)))
