@@ -32,7 +32,7 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from probes.host.control_services import SHARED
+from probes.host.control_services import SHARED, recognised, service_at
 from probes.observation import (
     Blind,
     ControlListener,
@@ -42,6 +42,7 @@ from probes.observation import (
     Listener,
     ListenerClosed,
     ListenerInventory,
+    ListenerOpened,
     Observation,
     PublishedPorts,
     SensorName,
@@ -109,6 +110,9 @@ class OpenControlPlane:
                 shown = frozenset(_subject(one.address, one.port) for one in observation.listeners)
                 self._table = (observation.at, shown)
                 self._told &= shown
+            case ListenerOpened(confirmed=True):
+                found_at_once = self._began(observation)
+                return () if found_at_once is None else (found_at_once,)
             case ControlListeners():
                 found = [self._judged(one, observation.at) for one in observation.listeners]
                 return [one for one in found if one is not None]
@@ -152,6 +156,24 @@ class OpenControlPlane:
     def watching(self) -> Sequence[ProcessKey]:
         """Ask for nothing."""
         return ()
+
+    def _began(self, opened: ListenerOpened) -> Finding | None:
+        """Judge a socket that begins to listen by its process's own name; the next table knows more."""
+        listener = opened.listener
+        names = (listener.origin.process_name,) if listener.origin.process_name else ()
+        service = service_at(listener.port, names)
+        if service is None or recognised(service, names) is not True:
+            return None
+        control = ControlListener(
+            service=service,
+            address=listener.address,
+            port=listener.port,
+            origin=listener.origin,
+            recognised=True,
+            published=False,
+            peers=(),
+        )
+        return self._judged(control, opened.at)
 
     def _judged(self, control: ControlListener, at: Instant) -> Finding | None:
         address = parse(control.address)

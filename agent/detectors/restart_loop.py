@@ -1,9 +1,10 @@
 """F40 unit.restart_loop: a service or container that starts, dies and starts again, or was given up.
 
 Of services two sensors tell: the service manager (each run's result, its length, how often the manager
-restarted it by itself) and the kernel (the service's cgroup comes and goes). Together they are a case of high
-severity, the manager alone a note. Of containers the kernel alone tells, as a cgroup of the same name that
-comes and goes, so theirs is a note: how their runs ended, only the engine knows.
+restarted it by itself) and the kernel (the service's cgroup comes and goes). Together they are a case of
+high severity, the manager alone a note. Of containers the kernel alone tells, as a cgroup of the same name
+that comes and goes, so theirs is a note: how their runs ended, only the engine knows. A log that says why
+(the address is in use) is a second witness of either.
 
 Look-alikes stay quiet. A deployment restarts a service twice, or by hand, which the manager does not count as
 its own restart; the units are read again, and that begins the count anew. A job that a timer starts fails
@@ -41,6 +42,7 @@ from probes.observation import (
     CgroupChanged,
     Gap,
     Instant,
+    LogLine,
     ManagerReloaded,
     Observation,
     Origin,
@@ -53,6 +55,7 @@ from probes.observation import (
 UNITS: Final = SensorName("host.units")
 CGROUPS: Final = SensorName("kernel.cgroups")
 _FAULT: Final = FaultClass.UNIT_RESTART_LOOP
+_ADDRESS_IN_USE: Final = "server.address_in_use"
 _THINGS_MAX: Final = 256
 _LIVES_MAX: Final = 64
 
@@ -69,12 +72,22 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 @dataclass(slots=True)
 class _Thing:
-    """A service or container: when each short life ended and how long it was, and its cgroup's lives."""
+    """A service or container: when each short life ended and how long it was, and its cgroup's lives.
+
+    `refused` is when, and how often since it last lived long, its log said that its address is in use.
+    """
 
     lives: deque[tuple[Instant, float]] = field(default_factory=lambda: deque(maxlen=_LIVES_MAX))
     made: deque[Instant] = field(default_factory=lambda: deque(maxlen=_LIVES_MAX))
     up: Instant | None = None
+    refused: tuple[Instant, int] | None = None
     looping: bool = False
+
+    def forget(self) -> None:
+        """Begin the count anew: it lived long."""
+        self.lives.clear()
+        self.refused = None
+        self.looping = False
 
 
 class RestartLoop:
@@ -89,7 +102,8 @@ class RestartLoop:
             sensors=(UNITS, CGROUPS),
             opens="A service failed `lives` times in `window_s`, each life shorter than `short_s`, and its "
             "manager restarted it; or the manager gave it up (start limit). High where its cgroup came and "
-            "went as well, else a note. A container's cgroup that came and went as often (note).",
+            "went as well or its log says that the address is in use, else a note. A container's cgroup "
+            "that came and went as often (note; high with such a log).",
             quiet="Two restarts of a deployment, restarts by hand, a reload of the units (the count begins "
             "anew), jobs of timers, runs that end well, new containers.",
             clears="The service has run for ten minutes; the container's last start holds after `stays_s`.",
@@ -117,6 +131,8 @@ class RestartLoop:
         match observation:
             case UnitEnded():
                 return self._ended(observation)
+            case LogLine(pattern=pattern) if pattern == _ADDRESS_IN_USE:
+                self._refused(observation)
             case CgroupChanged():
                 return self._changed(observation)
             case UnitUp():
@@ -165,8 +181,7 @@ class RestartLoop:
             if ended.result is UnitResult.SUCCESS or ended.lived_s is None:
                 return ()
             if ended.lived_s >= self._config.short_s:
-                thing.lives.clear()
-                thing.looping = False
+                thing.forget()
                 return ()
         if ended.lived_s is not None:
             thing.lives.append((ended.at, ended.lived_s))
@@ -177,9 +192,13 @@ class RestartLoop:
         reasons = [self._short(lives)] if lives else []
         if given_up:
             reasons.append(Reason(ReasonCode.START_LIMIT_HIT, count=1))
+        said = self._log_says(thing, ended.at)
         came = sum(ended.at.since_s(made) <= self._config.window_s for made in thing.made)
-        two = came >= min(self._config.lives, max(1, len(lives)))
-        reasons.append(self._came_and_went(came) if two else Reason(ReasonCode.SECOND_LAYER_UNKNOWN))
+        churns = came >= min(self._config.lives, max(1, len(lives)))
+        reasons += [*([self._came_and_went(came)] if churns else []), *said]
+        two = churns or bool(said)
+        if not two:
+            reasons.append(Reason(ReasonCode.SECOND_LAYER_UNKNOWN))
         return (
             self._present(
                 subject,
@@ -199,6 +218,19 @@ class RestartLoop:
             ),
         )
 
+    def _refused(self, line: LogLine) -> None:
+        if line.origin.container_id is None and line.origin.unit is None:
+            return
+        thing = self._thing(subject_of(line.origin))
+        before = thing.refused[1] if thing.refused is not None else 0
+        thing.refused = (line.at, before + line.count)
+
+    def _log_says(self, thing: _Thing, now: Instant) -> list[Reason]:
+        if thing.refused is None or now.since_s(thing.refused[0]) > self._config.window_s:
+            return []
+        count, window_s = thing.refused[1], self._config.window_s
+        return [Reason(ReasonCode.ADDRESS_IN_USE, count=count, window_s=window_s)]
+
     def _changed(self, change: CgroupChanged) -> Sequence[Finding]:
         origin = change.origin
         if origin.container_id is None and origin.unit is None:
@@ -215,8 +247,7 @@ class RestartLoop:
             return ()
         lived_s = change.at.since_s(up)
         if lived_s >= self._config.short_s:
-            thing.lives.clear()
-            thing.looping = False
+            thing.forget()
             return ()
         thing.lives.append((change.at, round(max(0.0, lived_s), 3)))
         if len(self._recent(thing.lives, change.at)) < self._config.lives:
@@ -227,7 +258,8 @@ class RestartLoop:
         self, subject: Subject, thing: _Thing, change: CgroupChanged, *, count: int | None
     ) -> Finding:
         lives = self._recent(thing.lives, change.at)
-        reasons = [self._came_and_went(len(lives)), Reason(ReasonCode.SECOND_LAYER_UNKNOWN)]
+        said = self._log_says(thing, change.at)
+        second = said or [Reason(ReasonCode.SECOND_LAYER_UNKNOWN)]
         evidence = UnitEvidence(
             result=WireResult.UNKNOWN,
             exit_status=None,
@@ -241,8 +273,8 @@ class RestartLoop:
             thing,
             origin=change.origin,
             at=change.at,
-            severity=Severity.NOTE,
-            reasons=reasons,
+            severity=Severity.HIGH if said else Severity.NOTE,
+            reasons=[self._came_and_went(len(lives)), *second],
             evidence=evidence,
             count=count,
         )
@@ -279,8 +311,7 @@ class RestartLoop:
     def _well(self, subject: Subject, at: Instant, up_s: float) -> Finding:
         thing = self._things.get(subject)
         if thing is not None:
-            thing.lives.clear()
-            thing.looping = False
+            thing.forget()
         reason = Reason(ReasonCode.UNIT_STAYS_UP, count=1, window_s=round(up_s, 3))
         return Finding(verdict=Verdict.ABSENT, fault_class=_FAULT, subject=subject, at=at, reasons=(reason,))
 

@@ -38,6 +38,7 @@ from probes.observation import (
     ControlListeners,
     ControlService,
     ListenerInventory,
+    ListenerOpened,
     PublishedPorts,
     SensorName,
 )
@@ -212,6 +213,20 @@ def test_an_allowed_listener_stays_quiet() -> None:
     allowed = (AllowedListener(port=8265, unit="ray.service"),)
     around = Surroundings(host=HOST, kernel_boot_id=KERNEL_BOOT, allowed_listeners=allowed)
     assert judged(control(), own=PUBLIC, around=around) == []
+
+
+def test_a_recognised_process_that_begins_to_listen_is_told_at_once() -> None:
+    """Before the next table; a process that is not recognised, or not confirmed, waits for it."""
+    detector = OpenControlPlane.build(Config(), SURROUNDINGS)
+    assert present(detector, seeing(0, "host.listeners"), *table(1)) == []
+    for name, confirmed, count in (("python3", True, 0), ("gcs_server", False, 0), ("gcs_server", True, 1)):
+        where = origin(container=None, unit="ray.service", name=name)
+        began = ListenerOpened(
+            SensorName("kernel.listener"), at(2), listener("0.0.0.0", 6379, where=where), confirmed
+        )
+        found = present(detector, began)
+        assert [one.severity for one in found] == [Severity.HIGH] * count
+    assert present(detector, *table(60, control(service=ControlService.RAY_GCS, port=6379)))[0].count == 0
 
 
 def test_is_one_event_however_often_the_table_shows_it(detector: OpenControlPlane) -> None:

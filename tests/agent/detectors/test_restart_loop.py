@@ -32,7 +32,7 @@ from escalation.model import (
     UnitResult as WireResult,
 )
 from probes import recording
-from probes.observation import CgroupChanged, Origin, SensorName, UnitEnded, UnitResult, UnitUp
+from probes.observation import CgroupChanged, LogLine, Origin, SensorName, UnitEnded, UnitResult, UnitUp
 
 FAULT = FaultClass.UNIT_RESTART_LOOP
 UNIT = Subject(SubjectKind.UNIT, "vllm.service")
@@ -151,6 +151,26 @@ def test_a_container_that_comes_and_goes_is_a_note(detector: RestartLoop) -> Non
     assert [one.count for one in found] == [3, 0]
     assert found[1].place is not None
     assert found[1].place.cgroup_id == 4
+
+
+def test_a_log_that_says_why_is_a_second_witness(detector: RestartLoop) -> None:
+    """Of a service and of a container; other lines, and one that is long past, are none."""
+
+    def line(seconds: float, where: Origin, pattern: str = "server.address_in_use") -> LogLine:
+        return LogLine(sensor=SensorName("host.logs"), at=at(seconds), origin=where, pattern=pattern, count=2)
+
+    unit, box = Origin(unit="vllm.service"), origin(unit=None)
+    (found,) = present(detector, line(0, unit), *loop(2), line(15, unit), ended(20, restarts=2))
+    assert (found.severity, codes(found)) == (
+        Severity.HIGH,
+        [ReasonCode.LIVES_ARE_SHORT, ReasonCode.ADDRESS_IN_USE],
+    )
+    assert found.reasons[1].count == 4
+    assert [one.severity for one in present(detector, line(0, box), *lives_of_a_cgroup(3))] == [Severity.HIGH]
+    other = RestartLoop.build(Config(), SURROUNDINGS)
+    told = [line(0, unit), line(990, unit, "kernel.ext4_error"), line(990, Origin())]
+    later = [ended(1000 + n, restarts=n) for n in range(3)]
+    assert [one.severity for one in present(other, *told, *later)] == [Severity.NOTE]
 
 
 def test_a_recorded_container_that_comes_and_goes_is_found() -> None:
