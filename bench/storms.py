@@ -19,14 +19,23 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench.awake import run_delay
 from bench.paired import Paired, run_pairs
 from bench.rig import Unavailable, watched
 
-COUNTS = {"block": 20_000, "exec": 1500, "open": 400_000, "tcp": 25_000, "write": 1_000_000}
+COUNTS = {
+    "block": 20_000,
+    "exec": 1500,
+    "open": 400_000,
+    "switch": 150_000,
+    "tcp": 25_000,
+    "write": 1_000_000,
+}
 PEERS = {
     "block": ("libbpf-tools biolatency", ("/usr/sbin/biolatency",)),
     "exec": ("bcc exitsnoop", ("/usr/sbin/exitsnoop-bpfcc",)),
     "open": ("libbpf-tools opensnoop", ("/usr/sbin/opensnoop",)),
+    "switch": ("libbpf-tools runqlat", ("/usr/sbin/runqlat",)),
     "tcp": ("bcc tcpstates", ("/usr/sbin/tcpstates-bpfcc",)),
 }
 _PEER_ATTACHES_S = 6.0
@@ -78,6 +87,11 @@ def _rows(storm: Path, name: str, *, disk: str, pairs: int, peers: bool) -> Iter
     bare = partial(under, nullcontext)
     yield Row(name, "A/A control", run_pairs(bare, bare, pairs=pairs))
     sides: list[tuple[str, Callable[[], AbstractContextManager[object]], int]] = [("nanobot", watched, pairs)]
+    if name == "switch":  # once more with what the agent wakes when servers wait
+        sides += [
+            (f"run-queue delay, {how}", partial(run_delay, awake=how == "awake"), pairs)
+            for how in ("asleep", "awake")
+        ]
     if peers and name in PEERS:
         peer, command = PEERS[name]
         sides.append((peer, partial(_peer, command), max(3, pairs // 3)))
