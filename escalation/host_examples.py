@@ -303,7 +303,7 @@ HOST_EXAMPLES: Final[Mapping[FaultClass, Example]] = {
                 window_s=60.0,
                 up=True,
             ),
-            _log("nccl.ib-completion", "VLLM::Worker_TP1", Capture("status", 12.0)),
+            _log("nccl.ib_error", "VLLM::Worker_TP1", Capture("status", 12.0)),
         ),
     ),
     FaultClass.DISTRIBUTED_WORKER_LOST: Example(
@@ -311,7 +311,7 @@ HOST_EXAMPLES: Final[Mapping[FaultClass, Example]] = {
         subject=_CONTAINER,
         reasons=(Reason(ReasonCode.NODE_MARKED_DEAD), Reason(ReasonCode.WORKER_PROCESS_ENDED)),
         evidence=(
-            _log("ray.node-marked-dead", "gcs_server"),
+            _log("ray.node_dead", "gcs_server"),
             MetricEvidence(
                 server=ServerKind.RAY,
                 port=8265,
@@ -424,7 +424,7 @@ HOST_EXAMPLES: Final[Mapping[FaultClass, Example]] = {
         ),
         evidence=(
             SessionsEvidence(port=5432, sessions=100, limit=100, refused=62, window_s=60.0),
-            _log("postgresql.too-many-clients", "postgres"),
+            _log("postgresql.too_many_clients", "postgres"),
         ),
     ),
     FaultClass.UI_BLANK_ANSWERS: Example(

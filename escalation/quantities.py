@@ -39,7 +39,15 @@ _ERRNOS: Final = {number: name for number, name in errno.errorcode.items() if nu
     38: "ENOSYS",
     40: "ELOOP",
     95: "EOPNOTSUPP",
+    98: "EADDRINUSE",
+    99: "EADDRNOTAVAIL",
+    101: "ENETUNREACH",
+    104: "ECONNRESET",
+    105: "ENOBUFS",
     110: "ETIMEDOUT",
+    111: "ECONNREFUSED",
+    113: "EHOSTUNREACH",
+    122: "EDQUOT",
 }
 
 

@@ -52,6 +52,8 @@ from escalation.pressure_wording import call_words, resource_name, state_words
 from escalation.reason_wording import sentence
 from escalation.service_wording import change_words, gauge_words, result_words
 from escalation.storage_wording import role_words
+from escalation.wire.fields import fit_word
+from probes.logs.patterns import PATTERNS
 
 HOSTILE = "\x1b[2J\u202ex"
 
@@ -214,7 +216,7 @@ def test_every_choice_has_its_own_words(word: Callable[[Any], str], choices: typ
         (
             replace(example(LogEvidence), captures=(Capture("xid", 79.0), Capture("state", None, "dead"))),
             (
-                "log line nccl.ib-completion by VLLM::Worker_TP1, 2 times within 5 min; the last one: "
+                "log line nccl.ib_error by VLLM::Worker_TP1, 2 times within 5 min; the last one: "
                 "xid 79, state dead"
             ),
         ),
@@ -296,3 +298,11 @@ def test_hostile_names_are_inert_in_every_fact(fault: FaultClass) -> None:
 def test_the_numbers_of_a_reason_have_their_unit(reason: Reason, words: str) -> None:
     """What was counted, and in what the threshold is measured, goes by the code."""
     assert sentence(reason) == words
+
+
+def test_the_examples_speak_of_patterns_that_there_are() -> None:
+    """An id in a golden file is one that a host can send; and every id of the table is a word of the wire."""
+    known = {pattern.id for pattern in PATTERNS}
+    pieces = [piece for each in HOST_EXAMPLES.values() for piece in each.evidence]
+    assert {piece.pattern for piece in pieces if isinstance(piece, LogEvidence)} <= known
+    assert {fit_word("LogEvidence.pattern", each) for each in known} == known
