@@ -50,7 +50,7 @@ _GRAVE: Final = frozenset({LinkCounter.LINK_DOWNED, LinkCounter.LOCAL_ACK_TIMEOU
 """Counters that a sound link leaves alone; the others rise a little on any busy fabric."""
 
 _RDMA_FAILED: Final = "nccl.ib_error"
-_COLLECTIVE_FAILED: Final = frozenset(
+COLLECTIVE_FAILED: Final = frozenset(
     {_RDMA_FAILED, "nccl.collective_timeout", "nccl.connection_closed", "nccl.remote_exited"}
 )
 
@@ -150,7 +150,7 @@ class NetworkRdma:
                 return self._counted(observation)
             case InterfaceLink():
                 return self._carrier(observation)
-            case LogLine(pattern=pattern) if pattern in _COLLECTIVE_FAILED:
+            case LogLine(pattern=pattern) if pattern in COLLECTIVE_FAILED:
                 return self._logged(observation)
             case Gap(sensor=sensor) if sensor == LINKS:
                 self._seeing_since = sight_after(self._seeing_since, observation)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from agent.detectors.network_rdma import LINKS, Config, NetworkRdma
+from agent.detectors.network_rdma import COLLECTIVE_FAILED, LINKS, Config, NetworkRdma
 from agent.finding import Verdict
 from agent.testing import SURROUNDINGS, at, blind, open_case, origin, present, seeing, tick
 from escalation.model import FaultClass, LinkCounter, LinkEvidence, ReasonCode, Severity, Subject, SubjectKind
+from probes.host.links import COUNTERS
+from probes.logs.patterns import PATTERNS
 from probes.observation import InterfaceLink, LogLine, Observation, RdmaPort, SensorName
 
 DEVICE, INTERFACE = "rocep1s0f0", "enp1s0f0np0"
@@ -182,3 +184,9 @@ def test_devices_are_bounded() -> None:
         detector.observe(_carrier(number, name=f"eth{number}"))
     assert len(detector._ports) <= 128
     assert len(detector._devices) <= 128
+
+
+def test_it_knows_the_lines_and_counters_by_the_names_that_the_sensors_give_them() -> None:
+    """A pattern or a counter that is renamed where it is read fails here."""
+    assert {pattern.id for pattern in PATTERNS} >= COLLECTIVE_FAILED
+    assert {path.partition("/")[2] for path in COUNTERS} <= {counter.value for counter in LinkCounter}
