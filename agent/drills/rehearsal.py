@@ -11,7 +11,6 @@ import contextlib
 import os
 import secrets
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from agent import statusfile
 from agent.drill_log import LINGER_S
 from agent.drills import marking, remains
 from agent.drills.registry import Belongings, Drill
-from agent.drills.stage import DrillError, Stage, Theatre
+from agent.drills.stage import PYTHON, DrillError, Stage, Theatre
 from agent.statusfile import DrillStatus, RaisedStatus, Status
 from escalation.model import FaultClass
 from probes.host import clock
@@ -116,8 +115,14 @@ class Rehearsal:
         stage.scratch.mkdir(mode=0o700)
         keeper = subprocess.Popen(
             [
-                *(sys.executable, "-m", "agent.drills.keeper"),
-                *(stage.id, str(stage.seconds), self.theatre.folder, self.theatre.mounts),
+                *(
+                    *PYTHON,
+                    "agent.drills.keeper",
+                    stage.id,
+                    str(stage.seconds),
+                    self.theatre.folder,
+                    self.theatre.mounts,
+                ),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

@@ -44,8 +44,9 @@ def clear(name: str, theatre: Theatre) -> list[str]:
         _run("umount", str(point))
         if _is_mounted(point):
             return [*left, str(point), str(scratch)]
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # the second one only when no other drill has its disk there
         point.rmdir()
+        theatre.mounts.rmdir()
     shutil.rmtree(scratch, ignore_errors=True)
     return [*left, *(str(folder) for folder in (point, scratch) if folder.exists())]
 

@@ -19,6 +19,8 @@ from probes.host.cgroups import find_mounts
 from probes.host.drills import MARK
 
 COMMAND_S: Final = 20.0
+PYTHON: Final = (sys.executable, "-I", "-m")
+"""Isolated: it takes no module from the folder that root happens to be in, or from root's environment."""
 MOUNTS: Final = Path("/var/lib/nanobot-drill")
 """Not below /run, where no disk is watched."""
 _LIMITS: Final = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max")
@@ -90,8 +92,8 @@ class Stage:
         return (f"/system.slice/{self.unit}",) if self.theatre.systemd else (f"/{self.id}",)
 
     def play(self, *arguments: str, memory_bytes: int | None = None, properties: Sequence[str] = ()) -> None:
-        """Start `python -m agent.drills.child` with `arguments` in the drill's own place."""
-        child = (sys.executable, "-m", "agent.drills.child", *arguments)
+        """Start `agent.drills.child` with `arguments` in the drill's own place."""
+        child = (*PYTHON, "agent.drills.child", *arguments)
         if self.theatre.systemd:
             limits = (
                 [f"MemoryMax={memory_bytes}", "MemorySwapMax=0", "OOMPolicy=continue"] if memory_bytes else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from probes.sensor import Sensor
 from tests.agent.drills.conftest import Drilled
 
 root = pytest.mark.root
+_AT_ONCE = "[detectors.off_mesh_listener]\nclear_hold_s = 0\n"
 LISTENER = FaultClass.EXPOSURE_OFF_MESH_LISTENER
 
 
@@ -38,15 +40,19 @@ def _listeners() -> Sensor:
 
 @root
 async def test_a_listener_of_a_drill_is_told_of_marked_and_cleared(tmp_path: Path) -> None:
-    """Opened as a drill, closed by its detector's own evidence; and no listener is left."""
-    async with Drilled(tmp_path, {"host.listeners": _listeners}) as drilled:
-        verdict = await drilled.run(LISTENER.value)
-        assert verdict.raised_s is not None
-        assert verdict.subject.startswith("listener 0.0.0.0:")
-        assert verdict.by_itself
-        own = [report for report in drilled.reports() if report.drill]
-        assert [report.phase for report in own] == [CasePhase.OPENED, CasePhase.CLEARED]
-        assert {report.fault_class for report in own} == {LISTENER}
+    """Opened as a drill, closed by its detector's own evidence; a real one beside it stays real."""
+    with socket.create_server(("0.0.0.0", 0)) as beside:
+        async with Drilled(tmp_path, {"host.listeners": _listeners}, text=_AT_ONCE) as drilled:
+            verdict = await drilled.run(LISTENER.value)
+            reports = drilled.reports()
+        (real,) = (r for r in reports if r.subject.name == f"0.0.0.0:{beside.getsockname()[1]}")
+    assert (real.fault_class, real.drill) == (LISTENER, False)
+    assert verdict.raised_s is not None
+    assert verdict.subject.startswith("listener 0.0.0.0:")
+    assert verdict.by_itself
+    own = [report for report in reports if report.drill]
+    assert [report.phase for report in own] == [CasePhase.OPENED, CasePhase.CLEARED]
+    assert {report.fault_class for report in own} == {LISTENER}
     told = account.told(verdict, 30)
     assert "Alarm raised after" in told
     assert "It cleared by itself" in told
@@ -57,10 +63,10 @@ async def test_an_alarm_that_does_not_come_is_told(tmp_path: Path) -> None:
     """Where the detector is switched off the drill says that nothing was raised, and cleans up."""
     text = "[detectors.off_mesh_listener]\nenabled = false\n"
     async with Drilled(tmp_path, {"host.listeners": _listeners}, text=text) as drilled:
-        verdict = await drilled.run(LISTENER.value, seconds=2)
+        verdict = await drilled.run(LISTENER.value, seconds=1)
         assert verdict == Verdict(fault_class=LISTENER, raised_s=None)
         assert drilled.reports() == []
-    assert account.told(verdict, 2) == f"NOT raised: no {LISTENER.value} within 2 s."
+    assert account.told(verdict, 1) == f"NOT raised: no {LISTENER.value} within 1 s."
 
 
 @root
@@ -153,7 +159,7 @@ def test_a_drill_that_is_killed_leaves_nothing(theatre: Theatre, tmp_path: Path,
 @root
 async def test_what_a_killed_keeper_left_the_next_drill_takes_away(tmp_path: Path) -> None:
     """A control group with a process, a folder and a mark: all of it, before the new drill begins."""
-    async with Drilled(tmp_path, {"host.listeners": _listeners}) as drilled:
+    async with Drilled(tmp_path, {"host.listeners": _listeners}, text=_AT_ONCE) as drilled:
         old = Stage(id="nanobot-drill-0000dead", seconds=60, theatre=drilled.theatre)
         marking.make_folder(drilled.theatre.folder)
         old.scratch.mkdir()
