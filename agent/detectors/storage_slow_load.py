@@ -7,8 +7,8 @@ reads go on). Never more than a note: it answers once it is loaded, and a restar
 Look-alikes stay quiet: the first start after the host's own, when nothing is cached, has a patience of its
 own; a server that starts slowly without reading (it compiles, it downloads); a busy disk under servers that
 listen; a server whose port is not known, as long as it answers requests. What is usual for a disk is learnt
-from the time of its reads while nobody loads, on a logarithmic scale. Ollama listens before it loads, so its
-loads are not seen here.
+from the time of its reads while nobody loads, on a logarithmic scale. Ollama and llama.cpp listen before they
+load, so their loads are not seen here.
 """
 
 from __future__ import annotations

@@ -42,11 +42,12 @@ class Disks:
         found = self.name(device)
         if found or not source.startswith("/dev/"):
             return found
-        return self._found(os.path.realpath(f"{self._class}/{source.rpartition('/')[2]}"))
+        name = source.rpartition("/")[2]
+        return self._found(os.path.realpath(f"{self._class}/{name}")) if name.strip(".") else ""
 
     def is_gone(self, device: str) -> bool | None:
-        """Return whether the kernel has no such device any more; None for what never was one."""
-        if device.startswith("0:"):
+        """Return whether the kernel has no such device any more; None for what never was one, or unknown."""
+        if device.startswith("0:") or not os.path.isdir(self._folder):  # noqa: PTH112 -- hot path, as above
             return None
         gone = not os.path.lexists(f"{self._folder}/{device}")
         if gone:

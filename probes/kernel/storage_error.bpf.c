@@ -11,7 +11,11 @@
  */
 #define STORAGE_ERROR_SECOND 1000000000ULL
 #define STORAGE_ERROR_EIO 5
+#define STORAGE_ERROR_EAGAIN 11
+#define STORAGE_ERROR_ENOMEM 12
+#define STORAGE_ERROR_EINVAL 22
 #define STORAGE_ERROR_ENOSPC 28
+#define STORAGE_ERROR_EOPNOTSUPP 95
 #define STORAGE_ERROR_EDQUOT 122
 
 enum storage_error_kind {
@@ -125,9 +129,12 @@ static __always_inline int storage_error_returned(u32 kind, long result)
 int storage_error_block(struct tp_block_block_rq_error *args)
 {
     u8 letter = args->rwbs[0] == 'F' ? args->rwbs[1] : args->rwbs[0];
-    if (letter != 'R' && letter != 'W')
-        return 0; /* a discard or a flush that a disk does not know */
+    if ((letter != 'R' && letter != 'W') || args->rwbs[1] == 'Z')
+        return 0; /* a discard, a flush or a write of zeroes that a disk does not know */
     s32 error = args->error < 0 ? -args->error : args->error;
+    if (error == STORAGE_ERROR_EAGAIN || error == STORAGE_ERROR_ENOMEM || error == STORAGE_ERROR_EINVAL ||
+        error == STORAGE_ERROR_EOPNOTSUPP)
+        return 0; /* asked for what it cannot do, or has no room to do now: nothing of the disk */
     return storage_error_count(letter == 'R' ? STORAGE_ERROR_BLOCK_READ : STORAGE_ERROR_BLOCK_WRITE, args->dev,
                                error, 0);
 }
