@@ -125,6 +125,54 @@ def test_a_backend_that_no_route_leads_to(
     assert [r.code for r in opened.reasons] == [ReasonCode.CONNECTS_UNREACHABLE]
 
 
+def test_a_restart_within_the_patience_is_no_case(
+    peers: PeerSensor, hosts: TwoHosts, cgroups: Callable[..., Cgroups]
+) -> None:
+    """A backend that refuses for half a minute and then listens again is left alone."""
+    judged, group = Judged(peers, NetworkUpstream.build(UpstreamConfig(), SURROUNDINGS)), cgroups()
+    for _ in range(3):
+        _asks(group, hosts, hosts.its_address, 5)
+        judged.read(later_s=10)
+    with hosts.listening_there(8000):
+        _asks(group, hosts, hosts.its_address, 3)
+        judged.read(later_s=10)
+    for _ in range(3):
+        _asks(group, hosts, hosts.its_address, 5)
+        judged.read(later_s=10)
+    assert judged.reports == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(
+            "for port in range(9000, 9211):\n"
+            "    s = socket.socket(); s.connect_ex((address, port)); s.close()\n",
+            id="a scan of 211 ports",
+        ),
+        pytest.param(
+            "ctypes.CDLL(None).prctl(15, b'curl', 0, 0, 0)\n"
+            "for _ in range(53):\n    s = socket.socket(); s.connect_ex((address, 8000)); s.close()\n",
+            id="a probe by curl",
+        ),
+        pytest.param(
+            "for _ in range(53):\n    s = socket.socket(); s.connect_ex((address, 8000)); s.close()\n",
+            id="a script whose peer was never there",
+        ),
+    ],
+)
+def test_who_asks_decides(
+    peers: PeerSensor, hosts: TwoHosts, cgroups: Callable[..., Cgroups], code: str
+) -> None:
+    """Refusals of those who need no upstream open nothing, without any patience."""
+    judged, group = _upstream(peers), cgroups()
+    asks = f"import ctypes, socket\naddress = '{hosts.its_address}'\n{code}"
+    for _ in range(2):
+        assert group.run(hosts.exec_here(*PYTHON, asks)).returncode == 0
+        judged.read(later_s=10)
+    assert judged.reports == []
+
+
 def test_a_cable_that_loses_and_is_mended(peers: PeerSensor, hosts: TwoHosts) -> None:
     """Of twenty packets one is lost: one case of that address, which clears when the cable is whole."""
     config = RetransmissionConfig(clear_hold_s=0.0)
