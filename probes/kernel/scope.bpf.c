@@ -74,7 +74,8 @@ BPF_TABLE("array", int, struct scope_rule, scope_rules, SCOPE_SLOTS);
 BPF_TABLE("hash", struct scope_path, u32, scope_paths, 2048);
 BPF_F_TABLE("lpm_trie", struct scope_destination, u32, scope_destinations, 1024, BPF_F_NO_PREALLOC);
 BPF_TABLE("hash", struct scope_port, u32, scope_ports, 1024);
-BPF_TABLE("array", int, u32, scope_agent, 2); /* its uid and its port; 0: unknown */
+BPF_TABLE("array", int, u32, scope_agent, 3); /* its uid and its port (0: unknown), the service manager's pid */
+BPF_TABLE("lru_hash", u32, u32, scope_started, 1024); /* who was forked by the service manager and has not executed yet */
 BPF_TABLE("array", int, struct scope_pace, scope_paces, 68); /* SCOPE_SLOTS * SCOPE_SORTS */
 BPF_F_TABLE("array", int, u64, scope_totals, 68, BPF_F_MMAPABLE);
 BPF_RINGBUF_OUTPUT(scope_events, RING_PAGES(65536));
@@ -133,6 +134,26 @@ static __always_inline struct scope_event *scope_breach(u32 scope, u32 sort)
     return event;
 }
 
+/* Since version 256 the service manager forks a unit's processes into the unit's cgroup and has them execute its own
+ * helper there, by a descriptor: the first thing that they do, and none of the unit's. Nobody else can be forked by it. */
+#ifdef HAS_sched_sched_process_fork_child_pid
+int scope_fork(struct tp_sched_sched_process_fork *args)
+{
+    int index = 2;
+    u32 child = args->child_pid, one = 1, *manager = scope_agent.lookup(&index);
+    if (manager && *manager && (u32)args->parent_pid == *manager)
+        scope_started.update(&child, &one);
+    return 0;
+}
+#endif
+
+static __always_inline int scope_by_descriptor(const char *path)
+{
+    return path[0] == '/' && path[1] == 'p' && path[2] == 'r' && path[3] == 'o' && path[4] == 'c' && path[5] == '/' &&
+           path[6] == 's' && path[7] == 'e' && path[8] == 'l' && path[9] == 'f' && path[10] == '/' && path[11] == 'f' &&
+           path[12] == 'd' && path[13] == '/';
+}
+
 #ifdef HAS_sched_sched_process_exec_filename
 int scope_exec(struct tp_sched_sched_process_exec *args)
 {
@@ -142,7 +163,10 @@ int scope_exec(struct tp_sched_sched_process_exec *args)
         return 0;
     char *path = (char *)args + (args->filename & 0xffff);
     bpf_probe_read_kernel_str(key.path, sizeof(key.path), path);
-    if (scope_paths.lookup(&key))
+    u32 pid = bpf_get_current_pid_tgid(), *started = scope_started.lookup(&pid);
+    if (started)
+        scope_started.delete(&pid);
+    if (scope_paths.lookup(&key) || (started && scope_by_descriptor(key.path)))
         return 0;
     struct scope_event *event = scope_breach(key.scope, SCOPE_EXECUTABLE);
     if (!event)

@@ -36,6 +36,7 @@ PROGRAM = KernelProgram(
     stem="scope",
     attachments=(
         Attachment("scope_exec", "sched:sched_process_exec"),
+        Attachment("scope_fork", "sched:sched_process_fork", required=False),
         SocketAttachment("scope_connect4", SocketCall.CONNECT4),
         SocketAttachment("scope_connect6", SocketCall.CONNECT6),
         SocketAttachment("scope_sendmsg4", SocketCall.SENDMSG4),

@@ -19,8 +19,8 @@ from probes.scopes import ScopeMode, ScopeRule, destination
 FROZEN = ("scope_rules", "scope_paths", "scope_destinations", "scope_ports", "scope_agent")
 EXECUTABLE, DESTINATION, LISTENER = range(3)  # enum scope_sort
 
-STARTERS = ("/usr/lib/systemd/systemd-executor", "/lib/systemd/systemd-executor")
-"""What the service manager executes in a unit's cgroup before the unit's own program."""
+MANAGER_PID = 1
+"""The service manager, which executes a helper of its own in a unit's cgroup before the unit's program."""
 
 _SYSCALL_BPF = {"x86_64": 321, "aarch64": 280}  # asm/unistd_64.h, asm-generic/unistd.h
 _BPF_MAP_FREEZE = 22  # linux/bpf.h
@@ -34,6 +34,7 @@ def write_rules(module: Any, config: ScopeConfig, *, agent_uid: int) -> None:
     agent = module[b"scope_agent"]
     agent[agent.Key(0)] = agent.Leaf(agent_uid)
     agent[agent.Key(1)] = agent.Leaf(config.agent_port)
+    agent[agent.Key(2)] = agent.Leaf(MANAGER_PID)
     for name in FROZEN:
         freeze(module[name.encode()].map_fd)
 
@@ -60,7 +61,7 @@ def _write(module: Any, slot: int, rule: ScopeRule) -> None:
     leaf.name = rule.name.encode()
     rules[rules.Key(slot)] = leaf
     paths = module[b"scope_paths"]
-    for path in (*rule.executables, *STARTERS) if rule.executables is not None else ():
+    for path in rule.executables or ():
         paths[paths.Key(slot, os.fsencode(path))] = paths.Leaf(1)
     networks = module[b"scope_destinations"]
     for text in rule.destinations or ():

@@ -174,11 +174,11 @@ def _remove(group: Cgroups) -> None:
 
 
 def test_the_program_attaches_with_the_units_capabilities(host: Host) -> None:
-    """An exec tracepoint and six links at the root of the cgroups."""
+    """Tracepoints of exec and fork, and six links at the root of the cgroups."""
     entry = host.run.handover.entry(NAME)
     assert entry is not None
     assert entry.blind is None, entry.blind
-    assert len(entry.attachments) == 7
+    assert len(entry.attachments) == 8
     assert host.run.status == 0, host.run.said
 
 
@@ -375,3 +375,65 @@ def test_no_table_of_what_is_allowed_is_handed_over(host: Host) -> None:
         "scope_events",
         "scope_ledger",
     }
+
+
+_AS_MANAGER = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+folder, cgroup, allowed = sys.argv[2:]
+from probes.kernel import scope_rules
+from probes.kernel.loader import load
+from probes.kernel.scope import PROGRAM
+from probes.kernel.scope_config import ScopeConfig
+from probes.scopes import ScopeRule
+import ctypes, mmap, struct
+scope_rules.MANAGER_PID = os.getpid()
+rule = ScopeRule(name="x", cgroup=cgroup, executables=(allowed,))
+loaded = load((PROGRAM,), scopes=ScopeConfig(rules=(rule,)))
+(entry,) = loaded.manifest.sensors
+assert entry.blind is None, entry.blind
+fds = {m.name: loaded.descriptors[m.fd] for m in entry.maps}
+libbpf = ctypes.CDLL("libbpf.so.1")
+member = struct.pack("=Q", os.stat(folder).st_ino)
+assert libbpf.bpf_map_update_elem(fds["scope_members"], member, struct.pack("=I", 1), ctypes.c_uint64(0)) == 0
+totals = mmap.mmap(fds["scope_totals"], mmap.PAGESIZE)
+env = os.open("/usr/bin/env", os.O_RDONLY)
+os.set_inheritable(env, True)
+
+def told(again):
+    before = struct.unpack_from("@Q", totals, 4 * 8)[0]
+    child = os.fork()
+    if child == 0:
+        if again:
+            child = os.fork()
+            if child:
+                os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        with open(folder + "/cgroup.procs", "w") as file:
+            file.write(str(os.getpid()))
+        os.execv(f"/proc/self/fd/{env}", ["env", allowed])
+    assert os.waitpid(child, 0)[1] == 0
+    return struct.unpack_from("@Q", totals, 4 * 8)[0] - before
+
+print(told(False), told(True))
+"""
+
+
+def test_the_service_managers_own_helper_is_quiet(cgroups: Callable[..., Cgroups]) -> None:
+    """Executed by a descriptor, by who was forked by the manager, once; by a grandchild it is a breach."""
+    group = cgroups()
+    allowed = os.path.realpath("/usr/bin/true")
+    code_root = Path(registry.__file__).parents[1]
+    done = Cgroups("", group.id, {}).run(
+        [
+            *AS_IN_ITS_UNIT,
+            "/usr/bin/python3",
+            "-I",
+            "-c",
+            _AS_MANAGER,
+            str(code_root),
+            str(group.folders[""]),
+            group.name,
+            allowed,
+        ]
+    )
+    assert done.stdout.split() == ["0", "1"], done.stdout + done.stderr
