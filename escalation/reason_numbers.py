@@ -91,6 +91,7 @@ _NUMBERS: Final[Mapping[ReasonCode, _Numbers]] = {
     ReasonCode.CONTROL_PLANE_CLOSED: _Numbers(thing=""),
     ReasonCode.PUBLISHED_BY_PROXY: _Numbers(thing=""),
     ReasonCode.NOT_EXPECTED_HERE: _Numbers(thing=""),
+    ReasonCode.FIREWALL_NOT_SEEN: _Numbers(thing=""),
     ReasonCode.LIVES_ARE_SHORT: _Numbers(thing="start", unit="s"),
     ReasonCode.START_LIMIT_HIT: _Numbers(thing=""),
     ReasonCode.UNIT_STAYS_UP: _Numbers(thing="", unit="s", window="for"),

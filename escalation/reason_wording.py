@@ -306,6 +306,8 @@ def sentence(reason: Reason) -> str:  # noqa: C901, PLR0912, PLR0915 -- one case
             text = "It cannot be reached from outside the mesh any more"
         case ReasonCode.PUBLISHED_BY_PROXY:
             text = "The container engine publishes the port on the host"
+        case ReasonCode.FIREWALL_NOT_SEEN:
+            text = "Whether a firewall keeps others out cannot be seen from here"
         case ReasonCode.NOT_EXPECTED_HERE:
             text = "Nothing is declared to listen there on this host"
         case ReasonCode.LIVES_ARE_SHORT:

@@ -208,6 +208,8 @@ class OpenControlPlane:
             reasons.append(Reason(ReasonCode.PEER_OFF_MESH, count=len(outside)))
         if control.published:
             reasons.append(Reason(ReasonCode.PUBLISHED_BY_PROXY, count=1))
+        if not outside:  # somebody who is connected came through whatever there is
+            reasons.append(Reason(ReasonCode.FIREWALL_NOT_SEEN))
         if not certain:
             reasons.append(Reason(ReasonCode.SECOND_LAYER_UNKNOWN))
         known = subject in self._told

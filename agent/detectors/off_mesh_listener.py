@@ -230,6 +230,7 @@ class OffMeshListener:
             if certain
             else Reason(ReasonCode.SECOND_LAYER_UNKNOWN)
         )
+        reasons.append(Reason(ReasonCode.FIREWALL_NOT_SEEN))
         published = (listener.address, listener.port) in self._published
         if published:
             reasons.append(Reason(ReasonCode.PUBLISHED_BY_PROXY, count=1))

@@ -188,6 +188,7 @@ class ReasonCode(enum.StrEnum):
     METRICS_AGREE = "metrics_agree"
     DRILL_ENDED = "drill_ended"
     SHARED_MEMORY_SMALL = "shared_memory_small"
+    FIREWALL_NOT_SEEN = "firewall_not_seen"
 
 
 @dataclass(frozen=True, slots=True)

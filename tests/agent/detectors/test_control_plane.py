@@ -117,8 +117,16 @@ def detector() -> OpenControlPlane:
 @pytest.mark.parametrize(
     ("own", "severity", "why"),
     [
-        (LAN, Severity.HIGH, [ReasonCode.CONTROL_PLANE_REACHABLE]),
-        (PUBLIC, Severity.CRITICAL, [ReasonCode.CONTROL_PLANE_REACHABLE, ReasonCode.HOST_HAS_PUBLIC_ADDRESS]),
+        (LAN, Severity.HIGH, [ReasonCode.CONTROL_PLANE_REACHABLE, ReasonCode.FIREWALL_NOT_SEEN]),
+        (
+            PUBLIC,
+            Severity.CRITICAL,
+            [
+                ReasonCode.CONTROL_PLANE_REACHABLE,
+                ReasonCode.HOST_HAS_PUBLIC_ADDRESS,
+                ReasonCode.FIREWALL_NOT_SEEN,
+            ],
+        ),
     ],
 )
 def test_is_graded_by_the_hosts_own_addresses(
@@ -174,6 +182,7 @@ def test_who_is_connected_from_outside_is_told(
     assert isinstance(evidence, ControlPlaneEvidence)
     assert (found.severity, (evidence.outside_peers, evidence.outside_peer)) == (severity, outside)
     assert (ReasonCode.PEER_OFF_MESH in codes(found)) is bool(outside[0])
+    assert (ReasonCode.FIREWALL_NOT_SEEN in codes(found)) is not bool(outside[0])
 
 
 @pytest.mark.parametrize(
