@@ -144,7 +144,9 @@ def _sensors(status: Status | None, settings: AgentSettings, known: tuple[str, .
             yield Check(sensor.name, Health.BAD, f"blind: {sensor.reason}: {sensor.detail}")
             continue
         health = Health.NOTE if reason is BlindReason.DISABLED else Health.BAD
-        yield Check(sensor.name, health, f"blind: {reason.value}: {sensor.detail}", remedy(reason))
+        yield Check(
+            sensor.name, health, f"blind: {reason.value}: {sensor.detail}", remedy(reason, sensor.name)
+        )
 
 
 def _routes(

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Mapping
+from typing import Final, assert_never
 
 from probes.observation import BlindReason
 
+_OF_SENSOR: Final[Mapping[tuple[str, BlindReason], str]] = {
+    ("host.log_files", BlindReason.NO_PRIVILEGE): "let the agent's user read the files of [logs].files",
+    ("host.logs", BlindReason.NO_LIBRARY): "install systemd-python in the agent's venv",
+    (
+        "host.logs",
+        BlindReason.NO_PRIVILEGE,
+    ): "let the agent read the journal: the drop-in agent-journal.conf (group systemd-journal)",
+    ("host.portable", BlindReason.NO_LIBRARY): "install psutil in the agent's venv",
+    ("host.units", BlindReason.NO_LIBRARY): "install jeepney in the agent's venv",
+    ("host.units", BlindReason.NO_PRIVILEGE): "let the agent's user use the system bus",
+    ("host.units", BlindReason.READ_FAILED): "see whether the system bus runs: systemctl status dbus.socket",
+    ("mesh.tailscale", BlindReason.NO_PRIVILEGE): "let the agent's user connect to [tailscale].socket",
+    ("mesh.tailscale", BlindReason.NOT_ANSWERING): "see systemctl status tailscaled: it does not answer",
+    ("mesh.tailscale", BlindReason.READ_FAILED): "see systemctl status tailscaled, and [tailscale].socket",
+}
+"""What helps one sensor, where it is another thing than what helps those of the kernel and the GPU."""
 
-def remedy(reason: BlindReason) -> str:  # noqa: C901, PLR0912 -- one case per reason, checked complete
-    """Return the next step for `reason`."""
+_OF_HOST: Final[Mapping[BlindReason, str]] = {
+    BlindReason.NO_LIBRARY: "install what the sensor names in the agent's venv",
+    BlindReason.NO_PRIVILEGE: "let the agent's user see what the sensor names",
+    BlindReason.NOT_ANSWERING: "look at what the sensor names: a call to it does not come back",
+    BlindReason.READ_FAILED: "see journalctl -u nanobot-agent for what could not be read",
+}
+
+
+def remedy(reason: BlindReason, sensor: str = "") -> str:
+    """Return the next step for `reason`, and for `sensor` where it has one of its own."""
+    if (found := _OF_SENSOR.get((sensor, reason))) is not None:
+        return found
+    if sensor.startswith(("host.", "mesh.")) and reason in _OF_HOST:
+        return _OF_HOST[reason]
+    return _in_general(reason)
+
+
+def _in_general(reason: BlindReason) -> str:  # noqa: C901, PLR0912 -- one case per reason, checked complete
     match reason:
         case BlindReason.DISABLED:
             return (

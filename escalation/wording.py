@@ -236,7 +236,7 @@ def blindness(reason: BlindReason) -> str:  # noqa: C901, PLR0912 -- one case pe
         case BlindReason.NOT_HANDED_OVER:
             return "the loader has not handed it over (is nanobot-probes.service started?)"
         case BlindReason.NO_PRIVILEGE:
-            return "the loader lacks the privilege"
+            return "the right to see it is missing"
         case BlindReason.NO_KERNEL_SUPPORT:
             return "the kernel does not offer it"
         case BlindReason.NO_HEADERS:
@@ -260,7 +260,7 @@ def blindness(reason: BlindReason) -> str:  # noqa: C901, PLR0912 -- one case pe
         case BlindReason.VERSION_MISMATCH:
             return "NVIDIA's library and the loaded driver are of different versions"
         case BlindReason.NOT_ANSWERING:
-            return "a call to the NVIDIA driver does not come back"
+            return "what it asks does not answer: a call does not come back"
         case BlindReason.UNKNOWN:
             return "for a reason that this orchestrator does not know; the agent is newer"
         case _:

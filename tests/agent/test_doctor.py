@@ -18,11 +18,12 @@ from agent.command import main
 from agent.config import AgentSettings, Sensors
 from agent.doctor import Check, Health, as_json, as_text, examine, healthy
 from agent.placement import Placement, PlacementRule
-from agent.remedies import remedy
+from agent.remedies import _OF_SENSOR, remedy
 from escalation.failpoints import POINTS, Failpoints
 from escalation.settings import parse
 from probes.host.model_servers import ModelServer
 from probes.observation import BlindReason, Origin, ServerKind
+from probes.registry import SENSORS
 from probes.scopes import label
 
 NOW = 1_790_000_000.0
@@ -129,6 +130,27 @@ def test_text_is_inert_and_json_is_whole(tmp_path: Path) -> None:
 def test_every_reason_has_a_remedy(reason: BlindReason) -> None:
     """No sensor is blind without a next step."""
     assert len(remedy(reason)) > 10
+
+
+@pytest.mark.parametrize(
+    ("sensor", "reason", "words"),
+    [
+        ("host.logs", BlindReason.NO_PRIVILEGE, "systemd-journal"),
+        ("host.links", BlindReason.NO_PRIVILEGE, "let the agent's user"),
+        ("kernel.block", BlindReason.NO_PRIVILEGE, "CAP_BPF"),
+        ("mesh.tailscale", BlindReason.NOT_ANSWERING, "tailscaled"),
+        ("gpu.nvml", BlindReason.NOT_ANSWERING, "Xid"),
+        ("host.units", BlindReason.NO_HEADERS, "linux-headers"),
+    ],
+)
+def test_a_remedy_is_one_for_that_sensor(sensor: str, reason: BlindReason, words: str) -> None:
+    """What helps the kernel's sensors does not help the journal's or the mesh's."""
+    assert words in remedy(reason, sensor)
+
+
+def test_every_sensor_with_a_remedy_of_its_own_is_one() -> None:
+    """A sensor that was renamed does not lose its advice unseen."""
+    assert {sensor for sensor, _ in _OF_SENSOR} <= {each.name for each in SENSORS}
 
 
 def test_check_config_names_line_and_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
