@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from hypothesis import given, strategies as st
 
 from agent.case_notes import decode, encode
 from agent.cases import CaseBook, Changes
@@ -266,6 +268,73 @@ def test_few_drills_are_remembered(host: Host) -> None:
         host.tell(ended(number, name))
     host.tell(ended(99, "nanobot-drill-ffffffff"))
     assert repr(host.book.drills).count("nanobot-drill-") == REMEMBERED
+
+
+_own = st.sampled_from([OWN, Subject(SubjectKind.CGROUP, f"/{NAME}"), PORT])
+REALS = (REAL, Subject(SubjectKind.LISTENER, "0.0.0.0:8000/tcp"))
+_real = st.sampled_from(REALS)
+_step = st.one_of(
+    st.tuples(st.just("began")),
+    st.tuples(st.just("ended")),
+    st.tuples(st.just("seen"), _own | _real),
+    st.tuples(st.just("over"), _own | _real),
+    st.tuples(st.just("restart")),
+    st.tuples(st.just("pause"), st.sampled_from([1, 4, 30])),
+)
+
+
+class _Walk:
+    """A host through a random life: every report keeps to the kind that its case was opened with."""
+
+    def __init__(self) -> None:
+        self.host, self.now, self.on = Host(), 0.0, False
+        self.kinds: dict[str, bool] = {}
+
+    def judge(self, *findings: Finding) -> None:
+        self.host.judge(*findings, seconds=self.now)
+        for body in self.host.bodies():
+            if body.phase is CasePhase.OPENED:
+                assert body.case_id not in self.kinds
+                self.kinds[body.case_id] = body.drill
+                assert not (body.drill and body.subject in REALS)
+            assert self.kinds[body.case_id] is body.drill
+
+    def announce(self, *, on: bool) -> None:
+        if on or self.on:
+            self.host.tell(began(self.now, fault=LISTENER, ports=(40_001,)) if on else ended(self.now))
+        self.on = on
+
+    def step(self, kind: str, *of: Any) -> None:
+        self.now += 0.5
+        match kind, of:
+            case "began" | "ended", _:
+                self.announce(on=kind == "began")
+            case "seen", (subject,):
+                port = int(subject.name.rpartition(":")[2][:-4]) if subject.kind is PORT.kind else 1
+                self.judge(found(self.now, subject, listening(port), fault=LISTENER))
+            case "over", (subject,):
+                self.judge(found(self.now, subject, fault=LISTENER, verdict=Verdict.ABSENT))
+            case "restart", _:
+                self.host.restart(self.now)
+                self.announce(on=self.on)
+            case _, (seconds,):
+                self.now += seconds
+                self.judge()
+
+
+@given(steps=st.lists(_step, max_size=40))
+def test_whatever_happens_no_case_changes_its_kind_or_outlives_its_drill(
+    steps: list[tuple[Any, ...]],
+) -> None:
+    """Opened once, a drill or not for all its life; what is real stays real; at the end no drill is left."""
+    walk = _Walk()
+    for step in steps:
+        walk.step(*step)
+    walk.announce(on=False)
+    walk.judge()
+    walk.now += LINGER_S + 1
+    walk.judge()
+    assert not [note for note in map(decode, walk.host.book.notes().values()) if note and note.drill]
 
 
 def test_the_judge_tells_the_book_and_no_detector(host: Host) -> None:

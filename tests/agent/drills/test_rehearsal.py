@@ -17,7 +17,7 @@ from agent.command import main
 from agent.drills import account, marking, remains
 from agent.drills.registry import DRILLS, WITHOUT, drill_of
 from agent.drills.rehearsal import Verdict
-from agent.drills.stage import DrillError, Stage, Theatre
+from agent.drills.stage import PYTHON, DrillError, Stage, Theatre
 from escalation.model import CasePhase, FaultClass
 from probes.host.cgroups import CgroupPaths, find_mounts
 from probes.host.drills import MARK, DrillMark
@@ -154,6 +154,25 @@ def test_a_drill_that_is_killed_leaves_nothing(theatre: Theatre, tmp_path: Path,
     broken.process.send_signal(number)
     broken.process.communicate()
     assert broken.until_gone()
+
+
+@root
+def test_a_drill_ends_at_its_deadline(theatre: Theatre) -> None:
+    """Its command still lives and says nothing: the keeper takes everything away all the same."""
+    stage = Stage(id="nanobot-drill-0000c10c", seconds=60, theatre=theatre)
+    marking.make_folder(theatre.folder)
+    stage.scratch.mkdir()
+    port = drill_of(LISTENER.value).prepare(stage).ports[0]
+    stage.play("listen", str(port))
+    assert _until(lambda: _is_listening(port))
+    mark = DrillMark(id=stage.id, fault_class=LISTENER.value, deadline_boot_ns=1)
+    marking.write(theatre.folder, mark)
+    keeper = [*PYTHON, "agent.drills.keeper", stage.id, "0.1", str(theatre.folder), str(theatre.mounts)]
+    with subprocess.Popen(keeper, stdin=subprocess.PIPE) as process:
+        assert process.wait(20) == 0
+    stage.reap()
+    assert not _is_listening(port)
+    assert [entry.name for entry in theatre.folder.iterdir()] == []
 
 
 @root
