@@ -31,6 +31,7 @@ COMPANION_PORTS: Final = {
     ServerKind.LITELLM: 4000,
     ServerKind.OPEN_WEBUI: 8080,
     ServerKind.POSTGRESQL: 5432,
+    ServerKind.RAY: 6379,
 }
 """The same for what runs no model itself and is needed all the same."""
 

@@ -12,7 +12,7 @@ import pytest
 
 from probes.host.cgroups import CgroupPaths
 from probes.host.identity import Identifier
-from probes.host.model_servers import ModelServer, Servers, running
+from probes.host.model_servers import ModelServer, Servers, looked_at, running
 from probes.observation import Origin, ServerKind
 
 
@@ -64,6 +64,16 @@ def test_workers_and_others_serve_nobody(tmp_path: Path, name: str, arguments: t
     """What only works for a server, or is none, is no suggestion."""
     process(tmp_path, 7, name, *arguments)
     assert running(tmp_path) == ()
+
+
+@pytest.mark.parametrize("name", ["gcs_server", "raylet"])
+def test_a_clusters_own_processes_are_companions(tmp_path: Path, name: str) -> None:
+    """They run no model themselves, and what does needs them; the workers of the cluster are none."""
+    process(tmp_path, 7, name, f"/venv/ray/core/src/ray/{name}/{name}", "--log_dir=/tmp/ray")
+    process(tmp_path, 8, "ray::Worker", "ray::Worker")
+    assert running(tmp_path) == ()
+    assert looked_at(tmp_path, 7, companions=True) == ModelServer(ServerKind.RAY, 7, 6379)
+    assert looked_at(tmp_path, 8, companions=True) is None
 
 
 def test_a_system_without_proc_has_no_servers(tmp_path: Path) -> None:
