@@ -119,6 +119,8 @@ def looked_at(proc: Path, pid: int, *, companions: bool = False) -> ModelServer 
     except OSError:
         return None
     arguments = [part.decode(errors="replace") for part in raw.split(b"\0") if part]
+    if not arguments:
+        return None  # it has ended and nobody has asked how, or it is the kernel's own
     kind = server_kind(name, arguments)
     ports = _ALL_PORTS if companions else DEFAULT_PORTS
     if kind not in ports or works_for_another(name, arguments):

@@ -76,6 +76,14 @@ def test_a_clusters_own_processes_are_companions(tmp_path: Path, name: str) -> N
     assert looked_at(tmp_path, 8, companions=True) is None
 
 
+def test_a_process_that_has_ended_is_no_server(tmp_path: Path) -> None:
+    """Until its parent asks how, it keeps its name, and has no command line any more."""
+    process(tmp_path, 7, "vllm")
+    process(tmp_path, 8, "raylet")
+    assert running(tmp_path) == ()
+    assert [looked_at(tmp_path, pid, companions=True) for pid in (7, 8)] == [None, None]
+
+
 def test_a_system_without_proc_has_no_servers(tmp_path: Path) -> None:
     """macOS has none, and nothing fails."""
     assert running(tmp_path / "none") == ()
