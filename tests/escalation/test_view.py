@@ -12,7 +12,9 @@ from escalation.inert import harmless
 from escalation.model import (
     AgentId,
     BlindReason,
+    Capture,
     FaultClass,
+    LogEvidence,
     Loss,
     LossKind,
     SensorCoverage,
@@ -21,7 +23,7 @@ from escalation.model import (
 )
 from escalation.server.desk import HostState
 from escalation.testing import A_MOMENT_NS, an_entry
-from escalation.view import EntryView, entry_view, host_view, incident_view, moment
+from escalation.view import EntryView, entry_view, evidence_view, host_view, incident_view, moment
 
 CONTRACT = (
     "id incident_id host fault_class severity subject summary first_seen last_seen count state action risk "
@@ -129,3 +131,19 @@ def test_a_silent_host_sees_nothing() -> None:
     assert view.coverage[0].words == "not known: the host is silent"
     assert "linux-headers" in view.coverage[1].words
     assert view.losses[0].words == ("at least 17 events: the kernel's ring buffer was full (kernel.oom_kill)")
+
+
+def test_lists_in_evidence_read_as_their_entries() -> None:
+    """Warnings and captures are one plain value each, so that a tool needs no second level."""
+    (mesh,) = an_entry(FaultClass.MESH_DEGRADED).incident.evidence
+    assert evidence_view(mesh)["warnings"] == "no-derp-connection, resolv-conf-overwritten"
+    assert evidence_view(mesh)["kind"] == "mesh"
+    line = LogEvidence(
+        pattern="kernel.xid",
+        count=1,
+        window_s=60.0,
+        process_name="kernel\x1b",
+        captures=(Capture("number", 79.0), Capture("state", None, "dead")),
+    )
+    view = evidence_view(line)
+    assert (view["captures"], view["process_name"]) == ("number 79, state dead", "kernel\\x1b")

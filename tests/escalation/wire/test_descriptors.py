@@ -17,10 +17,10 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
 )
 
-from escalation.model import CaseReport, Heartbeat, Loss
+from escalation.model import EVIDENCE_KINDS, CaseReport, Heartbeat, Loss
 from escalation.wire import escalation_pb2 as pb
 from escalation.wire.codec import decode, encode, join, split
-from escalation.wire.limits import LIST_ENTRIES, TEXT_BYTES
+from escalation.wire.limits import LIST_ENTRIES, PRINTS, TEXT_BYTES, WORDS
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "descriptors"
 RECORDED = sorted(GOLDEN.glob("v1-*.binpb"))
@@ -209,6 +209,21 @@ def _field(file: FileDescriptorProto, message: str, number: int) -> FieldDescrip
 
 def _enum(file: FileDescriptorProto, name: str) -> EnumDescriptorProto:
     return next(each for each in file.enum_type if each.name == name)
+
+
+def test_evidence_is_stored_and_shown_under_its_name_on_the_wire() -> None:
+    """A class that is renamed would leave stored incidents unreadable: the wire's names never change."""
+    kinds = FILE.message_types_by_name["Evidence"].oneofs_by_name["kind"].fields
+    assert {field.name for field in kinds} == set(EVIDENCE_KINDS) - {"unknown"}
+    assert {field.message_type.name: field.name for field in kinds} == {
+        kind.__name__: name for name, kind in EVIDENCE_KINDS.items() if name != "unknown"
+    }
+
+
+def test_words_and_prints_are_texts_with_a_limit() -> None:
+    """What has an alphabet of its own is on the allow-list as well."""
+    assert set(TEXT_BYTES) > WORDS | PRINTS
+    assert not WORDS & PRINTS
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("v1-*.batch")), ids=lambda path: path.stem)
