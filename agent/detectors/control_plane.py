@@ -85,7 +85,8 @@ class OpenControlPlane:
         self._around = surroundings
         self._reachability: Reachability | None = None
         self._table: tuple[Instant, frozenset[Subject]] | None = None
-        self._told: set[Subject] = set()
+        self._told: dict[Subject, frozenset[str]] = {}
+        """Which sockets were told, and which peers from outside each had."""
         self._publications_known = True
         self._sees = False
 
@@ -109,7 +110,7 @@ class OpenControlPlane:
                 self._reachability = Reachability.of(self._around.mesh, observation.host_addresses)
                 shown = frozenset(_subject(one.address, one.port) for one in observation.listeners)
                 self._table = (observation.at, shown)
-                self._told &= shown
+                self._told = {subject: self._told[subject] for subject in self._told.keys() & shown}
             case ListenerOpened(confirmed=True):
                 found_at_once = self._began(observation)
                 return () if found_at_once is None else (found_at_once,)
@@ -119,7 +120,7 @@ class OpenControlPlane:
             case ListenerClosed(confirmed=True):
                 subject = _subject(observation.listener.address, observation.listener.port)
                 if subject in self._told:
-                    self._told.discard(subject)
+                    del self._told[subject]
                     return (_absent(subject, observation.at, ReasonCode.CONTROL_PLANE_CLOSED),)
             case Gap(sensor=sensor, coverage=coverage) if sensor == INVENTORY:
                 self._sees = not isinstance(coverage, Blind)
@@ -193,7 +194,7 @@ class OpenControlPlane:
 
     def _fine(self, subject: Subject, at: Instant, code: ReasonCode) -> Finding | None:
         """Return that it is over where it was told before; what never was a case needs no end."""
-        self._told.discard(subject)
+        self._told.pop(subject, None)
         return _absent(subject, at, code)
 
     def _open(
@@ -212,8 +213,8 @@ class OpenControlPlane:
             reasons.append(Reason(ReasonCode.FIREWALL_NOT_SEEN))
         if not certain:
             reasons.append(Reason(ReasonCode.SECOND_LAYER_UNKNOWN))
-        known = subject in self._told
-        self._told.add(subject)
+        before, peers = self._told.get(subject), frozenset(peer for peer, _ in outside)
+        self._told[subject] = peers
         severity = Severity.CRITICAL if public else Severity.HIGH
         return Finding(
             verdict=Verdict.PRESENT,
@@ -224,7 +225,7 @@ class OpenControlPlane:
             severity=severity if certain else Severity.NOTE,
             incarnation=incarnation_of(control.origin, self._around.kernel_boot_id),
             place=place_of(control.origin),
-            count=0 if known else 1,
+            count=1 if before is None else len(peers - before),
             reasons=tuple(reasons),
             evidence=(
                 ControlPlaneEvidence(

@@ -243,6 +243,18 @@ def test_is_one_event_however_often_the_table_shows_it(detector: OpenControlPlan
     assert [found.count for found in present(detector, *table(60, control()))] == [0]
 
 
+def test_each_new_peer_from_outside_is_an_event(detector: OpenControlPlane) -> None:
+    """Who stays connected is told once, who comes back is new."""
+    one, two = ("192.168.1.7", "192.168.1.50"), ("192.168.1.7", "192.168.1.51")
+    looks = [(one,), (one,), (one, two), (), (one,)]
+    told = [
+        found.count
+        for number, peers in enumerate(looks, start=1)
+        for found in present(detector, *table(60 * number, control(peers=peers)))
+    ]
+    assert told == [1, 0, 1, 0, 1]
+
+
 def test_clears_when_the_socket_is_closed(detector: OpenControlPlane) -> None:
     """At once by the kernel's word; else by the next table that does not show it."""
     (found,) = detector.observe(closed(30, "0.0.0.0", port=8265))
