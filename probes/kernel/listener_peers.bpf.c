@@ -188,7 +188,7 @@ static __always_inline void listener_connecting_state(struct tp_sock_inet_sock_s
     }
     if (args->newstate == LISTENER_ESTABLISHED) {
         sampled = !(bpf_get_prandom_u32() & LISTENER_SAMPLED);
-        if (sampled) {
+        if (sampled && !listener_reached.lookup(&key)) {
             u64 now = bpf_ktime_get_boot_ns();
             listener_reached.update(&key, &now);
         }
