@@ -1,6 +1,7 @@
-/* Holds declared scopes against what their processes do: executing a program (sched:sched_process_exec), connecting and
- * sending (cgroup/connect4, connect6, sendmsg4, sendmsg6), and taking a port to listen on (cgroup/bind4, bind6), the
- * latter six at the root of the cgroup v2 hierarchy.
+/* Holds declared scopes against what their processes do: executing a program (sched:sched_process_exec, with
+ * sched:sched_process_fork to know the service manager's own children), connecting and sending (cgroup/connect4,
+ * connect6, sendmsg4, sendmsg6), and taking a port to listen on (cgroup/bind4, bind6), the latter six at the root of the
+ * cgroup v2 hierarchy.
  *
  * Which cgroup is which scope stands in `scope_members`, which the agent fills, because a unit that restarts is another
  * cgroup; the nearest ancestor with an entry decides, and an entry of 0 ends a scope. Everything else, the rules and

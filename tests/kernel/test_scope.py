@@ -351,6 +351,26 @@ def test_the_agent_is_never_refused(host: Host, sensor: ScopeSensor) -> None:
     assert not any(breach.denied for breach in told)
 
 
+def test_a_scope_around_the_agent_ends_where_the_agent_is(host: Host, tmp_path: Path) -> None:
+    """Its own cgroup is nobody's scope, whatever lies above it; that is taken back with the agent."""
+    below = host.enter("deny", "/below")
+    own = tmp_path / "cgroup"
+    own.write_text(f"1:name=systemd:/x\n0::{below.name}\n")
+    agent = ScopeSensor(
+        handover=host.run.handover,
+        identifier=registry.surroundings(None).identifier,
+        rules=tuple(host.rules.values()),
+        root=host.root,
+        own_cgroup=own,
+    )
+    agent.open()
+    assert _bind(below, host.free[1]) == "bound"
+    assert _bind(host.enter("deny"), host.free[1]) == str(errno.EPERM)
+    agent.close()
+    host.look_again(host.sensor())
+    assert _bind(below, host.free[1]) == str(errno.EPERM)
+
+
 def test_nobody_can_change_a_rule(host: Host) -> None:
     """The table of rules is frozen: root itself cannot write it through the descriptor that the agent has."""
     handed = host.run.handover.maps(NAME)["scope_rules"]

@@ -113,7 +113,6 @@ def test_the_same_line_has_the_same_print_after_a_restart(tmp_path: Path, start:
 def test_of_several_workers_the_eldest_is_told(tmp_path: Path, start: Start) -> None:
     """One cgroup, one kind and one port are one server, whose first process speaks for it."""
     eldest = start("vllm", "serve", "m", *_PORT)
-    time.sleep(0.02)  # the kernel counts starts in hundredths of a second
     worker = start("vllm", "serve", "m", "--dtype", "half", *_PORT)
     told = {line.origin.pid for line in _look(_sensor(tmp_path)).lines}
     assert eldest.pid in told
