@@ -21,10 +21,10 @@ from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick, sight_after
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict
-from agent.subjects import incarnation_of, place_of, process_name, service_of, target_of
+from agent.log_evidence import log_evidence
+from agent.subjects import incarnation_of, place_of, service_of, target_of
 from escalation.model import (
     FaultClass,
-    LogEvidence,
     Reason,
     ReasonCode,
     SessionsEvidence,
@@ -218,12 +218,8 @@ class DatabaseSessions:
         reasons += second or [Reason(ReasonCode.SECOND_LAYER_UNKNOWN)]
         origin = self._database(told)
         subject = service_of(origin) if origin is not None else Subject(SubjectKind.HOST, self._around.host)
-        evidence = LogEvidence(
-            pattern=told.pattern,
-            count=sum(line.told.count for line in lines if line.told.pattern == told.pattern),
-            window_s=self._config.window_s,
-            process_name=process_name(told.origin),
-        )
+        written = sum(line.told.count for line in lines if line.told.pattern == told.pattern)
+        evidence = log_evidence(told, count=written, window_s=self._config.window_s)
         return Finding(
             verdict=Verdict.PRESENT,
             fault_class=_FAULT,

@@ -21,10 +21,10 @@ from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase
+from agent.log_evidence import log_evidence
 from agent.route_findings import absent, gone_for_long, out_of_sight, present
 from agent.route_names import MODEL_ROUTES, SENSOR, port_of, route_id_of, subject_of_route
-from agent.subjects import process_name
-from escalation.model import FaultClass, FlightEvidence, LogEvidence, Reason, ReasonCode, Severity, Subject
+from escalation.model import FaultClass, FlightEvidence, Reason, ReasonCode, Severity, Subject
 from probes.http.facts import Ending, ExchangeFacts
 from probes.observation import (
     Blind,
@@ -218,12 +218,7 @@ class DistributedRank:
             severity=Severity.CRITICAL,
             count=0 if known else 1,
             reasons=reasons,
-            evidence=LogEvidence(
-                pattern=last.pattern,
-                count=count,
-                window_s=self._config.together_s,
-                process_name=process_name(last.origin),
-            ),
+            evidence=log_evidence(last, count=count, window_s=self._config.together_s),
             also=(
                 FlightEvidence(
                     id=route_id_of(facts.name, flight.origin),

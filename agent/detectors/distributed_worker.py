@@ -23,11 +23,11 @@ from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict
-from agent.subjects import incarnation_of, place_of, process_name, subject_of, target_of
+from agent.log_evidence import log_evidence
+from agent.subjects import incarnation_of, place_of, subject_of, target_of
 from escalation.model import (
     Evidence,
     FaultClass,
-    LogEvidence,
     PeerEvidence,
     Reason,
     ReasonCode,
@@ -264,12 +264,7 @@ class DistributedWorker:
         reasons += [sign.reason for sign in by_code.values()]
         if not signs:
             reasons.append(Reason(ReasonCode.SECOND_LAYER_UNKNOWN))
-        line = LogEvidence(
-            pattern=told.pattern,
-            count=told.count,
-            window_s=self._config.together_s,
-            process_name=process_name(told.origin),
-        )
+        line = log_evidence(told, count=told.count, window_s=self._config.together_s)
         more = [sign.evidence for sign in by_code.values() if sign.evidence is not None]
         return Finding(
             verdict=Verdict.PRESENT,
