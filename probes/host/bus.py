@@ -23,7 +23,7 @@ from typing import Any, Final
 
 SOCKET: Final = "/run/dbus/system_bus_socket"
 _CALL_S: Final = 2.0
-_MAX_BYTES: Final = 1 << 20
+_MAX_BYTES: Final = 4 << 20
 _FIXED: Final = 16
 _LINE_BYTES: Final = 1024
 _SIGNALS_MAX: Final = 2048

@@ -13,15 +13,15 @@ result goes on saying how its last run failed), and whether what must have run l
 
 from __future__ import annotations
 
-import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from probes.host.bus import BusError, BusRefused, LibraryMissing, Signal, SystemBus, Target
+from probes.host.unit_runs import PROPERTIES, UNITS_PATH, Run, escaped, is_running, run_of, unit_of, value_of
 from probes.observation import (
     BlindReason,
     Gap,
@@ -41,7 +41,6 @@ LONG_S: Final = 600.0
 UNITS_MAX: Final = 512
 _MANAGER: Final = "org.freedesktop.systemd1"
 _PATH: Final = "/org/freedesktop/systemd1"
-_UNITS: Final = _PATH + "/unit/"
 _MANAGER_FACE: Final = _MANAGER + ".Manager"
 _CALLED: Final[Target] = (_MANAGER, _PATH, _MANAGER_FACE)
 _SERVICE_FACE: Final = _MANAGER + ".Service"
@@ -52,8 +51,6 @@ _RULES: Final = (
     f"type='signal',sender='{_MANAGER}',interface='{_MANAGER_FACE}',member='Reloading'",
     f"type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='{_MANAGER}'",
 )
-_ESCAPED: Final = re.compile(r"_([0-9a-f]{2})")
-_RESULTS: Final = {result.value: result for result in UnitResult}
 _ASKED_A_READ: Final = 16
 
 
@@ -81,17 +78,6 @@ class Bus(Protocol):
 
     def close(self) -> None:
         """Hang up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What the manager says of a service's last run; times are microseconds of the monotonic clock."""
-
-    began_us: int
-    ended_us: int
-    status: int
-    result: UnitResult
-    restarts: int
 
 
 @dataclass(slots=True)
@@ -208,7 +194,7 @@ class UnitsSensor:
         """Return what the manager says of a service now; None for one that it does not know any more."""
         assert self._bus is not None
         try:
-            return run_of({name: self._property(path, _SERVICE_FACE, name) for name in _WANTED})
+            return run_of({name: self._property(path, _SERVICE_FACE, name) for name in PROPERTIES})
         except BusRefused:
             return None
 
@@ -238,7 +224,7 @@ class UnitsSensor:
         before = known.run if known is not None else None
         self._remember(unit, run)
         ended = bool(run.ended_us) and (before is None or run.ended_us != before.ended_us)
-        if run.restarts and run.result is not UnitResult.SUCCESS and not _running(run):
+        if run.restarts and run.result is not UnitResult.SUCCESS and not is_running(run):
             self._doubtful[unit] = None
         given_up = run.result is UnitResult.START_LIMIT_HIT
         given_up = given_up and (before is None or before.result is not UnitResult.START_LIMIT_HIT)
@@ -261,13 +247,13 @@ class UnitsSensor:
         """Ask about services that failed after restarts; tell those that their start limit keeps down."""
         found: list[Observation] = []
         for unit in list(self._doubtful)[:_ASKED_A_READ]:
-            path = _UNITS + escaped(unit)
+            path = UNITS_PATH + escaped(unit)
             try:
-                state = _value(self._property(path, _UNIT_FACE, "ActiveState"))
+                state = value_of(self._property(path, _UNIT_FACE, "ActiveState"))
                 if state == "activating":
                     self._doubtful[unit] = self._doubtful.pop(unit)  # behind those that wait
                     continue
-                burst = _value(self._property(path, _UNIT_FACE, "StartLimitBurst"))
+                burst = value_of(self._property(path, _UNIT_FACE, "StartLimitBurst"))
             except BusRefused:
                 state, burst = None, None
             del self._doubtful[unit]
@@ -297,12 +283,12 @@ class UnitsSensor:
         due = [
             (unit, known)
             for unit, known in self._units.items()
-            if not known.up_told and _running(known.run) and now_us - known.run.began_us >= LONG_S * 1e6
+            if not known.up_told and is_running(known.run) and now_us - known.run.began_us >= LONG_S * 1e6
         ]
         found: list[Observation] = []
         for unit, known in due[:_ASKED_A_READ]:
-            run = self._ask(_UNITS + escaped(unit))
-            if run is None or run.began_us != known.run.began_us or not _running(run):
+            run = self._ask(UNITS_PATH + escaped(unit))
+            if run is None or run.began_us != known.run.began_us or not is_running(run):
                 if run is not None:
                     known.run = run
                 else:
@@ -323,64 +309,6 @@ class UnitsSensor:
         self._units.move_to_end(unit)
         while len(self._units) > UNITS_MAX:
             self._units.popitem(last=False)
-
-
-_WANTED: Final = (
-    "ExecMainStartTimestampMonotonic",
-    "ExecMainExitTimestampMonotonic",
-    "ExecMainStatus",
-    "NRestarts",
-    "Result",
-)
-
-
-def run_of(values: Mapping[Any, Any]) -> Run | None:
-    """Return the run that these properties (name to variant) describe; None where they do not."""
-    found = []
-    for name in _WANTED[:-1]:
-        number = _value(values.get(name))
-        if not isinstance(number, int) or isinstance(number, bool):
-            return None
-        found.append(number)
-    said = _value(values.get("Result"))
-    if not isinstance(said, str):
-        return None
-    began_us, ended_us, status, restarts = found
-    if not (0 <= began_us < 1 << 62 and 0 <= ended_us < 1 << 62 and 0 <= restarts < 1 << 32):
-        return None
-    return Run(began_us, ended_us, status, _RESULTS.get(said, UnitResult.OTHER), restarts)
-
-
-def unit_of(path: str) -> str | None:
-    """Return the service that an object path stands for (`_xx` is an escaped byte); None for other units."""
-    if not path.startswith(_UNITS) or len(path) > 1024:
-        return None
-    text = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), path.removeprefix(_UNITS))
-    try:
-        unit = text.encode("latin-1").decode(errors="replace")
-    except UnicodeEncodeError:
-        return None
-    return unit if unit.endswith(".service") and "/" not in unit else None
-
-
-def escaped(unit: str) -> str:
-    """Return a unit's name as the manager writes it in object paths (sd_bus_path_encode(3))."""
-    raw = unit.encode(errors="replace")
-    keep = bytes(range(0x61, 0x7B)) + bytes(range(0x41, 0x5B))
-    digits = b"0123456789"
-    return "".join(
-        chr(byte) if byte in keep or (byte in digits and index) else f"_{byte:02x}"
-        for index, byte in enumerate(raw)
-    )
-
-
-def _value(variant: Any) -> Any:
-    """Return what a variant holds, as the bus's library gives one: (signature, value)."""
-    return variant[1] if isinstance(variant, tuple) and len(variant) == 2 else None
-
-
-def _running(run: Run) -> bool:
-    return run.began_us > 0 and run.ended_us < run.began_us
 
 
 def _blind(error: BusError) -> SensorBlind:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from probes.host.bus import BusGone, BusRefused, LibraryMissing, Signal, Target
-from probes.host.units import NAME, UNITS_MAX, UnitsSensor, escaped, run_of, unit_of
+from probes.host.unit_runs import escaped, run_of, unit_of
+from probes.host.units import NAME, UNITS_MAX, UnitsSensor
 from probes.observation import (
     BlindReason,
     Gap,
