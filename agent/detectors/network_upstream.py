@@ -7,9 +7,9 @@ interface or another server of a known kind, or a service whose peer had been re
 
 Look-alikes stay quiet: a port scan (each port once), a probe by curl, a health check of one's own
 container, a server that is restarted within the patience, an address of a kind that the host has no route
-for (IPv6 on a host without it), a port that the kernel had chosen for a worker that is gone. A local server
-that is alive and does not listen yet loads its model, which is a note: refused is not crashed (vLLM and its
-like bind their port after the weights are loaded).
+for (IPv6 on a host without it), the port of a worker that is gone (one that the kernel had chosen, or one of
+Ray's other than its head's). A local server that is alive and does not listen yet loads its model, which is
+a note: refused is not crashed (vLLM and its like bind their port after the weights are loaded).
 
 A loopback address is another one in each network namespace, so what one client reaches there says nothing of
 what another does: a case clears when nobody is left who failed lately and did not succeed since.
@@ -54,6 +54,9 @@ _CLIENTS_MAX: Final = 16
 _SERVERS_MAX: Final = 64
 _STALE_S: Final = 30.0
 _GATEWAYS: Final = frozenset({ServerKind.LITELLM, ServerKind.OPEN_WEBUI})
+_RAY_HEAD: Final = 6379
+"""Where a Ray cluster meets; its other processes look for each other on ports that come and go with them."""
+
 _EPHEMERAL: Final = 32_768
 """Where Linux begins to hand out ports of its own (ip_local_port_range): a worker's, not a service's."""
 
@@ -229,6 +232,8 @@ class NetworkUpstream:
             return True
         if event.peer.port >= _EPHEMERAL:
             return False
+        if origin.server is ServerKind.RAY:
+            return event.peer.port == _RAY_HEAD
         if origin.server is not ServerKind.OTHER:
             return True
         return peer.reached and bool(origin.container_id or origin.unit)

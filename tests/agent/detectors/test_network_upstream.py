@@ -101,6 +101,12 @@ def test_a_service_that_had_reached_its_peer() -> None:
     assert present(detector, *_for_a_minute(who=SCRIPT))
 
 
+def test_a_ray_node_that_cannot_reach_its_head() -> None:
+    """Of Ray's own processes the head is the one upstream."""
+    found = present(_detector(), *_for_a_minute(who=origin(server=ServerKind.RAY), port=6379))
+    assert {f.severity for f in found} == {Severity.HIGH}
+
+
 @pytest.mark.parametrize(
     "attempts",
     [
@@ -122,7 +128,12 @@ def test_a_service_that_had_reached_its_peer() -> None:
         ),
         pytest.param(list(_for_a_minute(who=Origin(), reached=True)), id="nobody known"),
         pytest.param(
-            list(_for_a_minute(who=origin(server=ServerKind.RAY), port=41_234)), id="a worker's port"
+            list(_for_a_minute(who=origin(server=ServerKind.RAY), port=10_012, reached=True)),
+            id="a port of a Ray worker that is gone",
+        ),
+        pytest.param(
+            list(_for_a_minute(who=origin(server=ServerKind.RAY), port=41_234)),
+            id="a worker's port that the kernel chose",
         ),
     ],
 )
