@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from probes import registry
+from probes import recording, registry
 from probes.host.cgroups import CgroupMounts, CgroupPaths
 from probes.host.clock import now
 from probes.host.identity import Identifier
 from probes.host.known_servers import KnownServer, KnownServers
-from probes.host.neighbours import Use, busiest, cores_between
+from probes.host.neighbours import CgroupUse, Use, busiest, cores_between
 from probes.host.quotas import Quotas
 from probes.host.stalls import NOT_TOLD, Stalls, stalls_in
 from probes.host.waits import TELL_S, PressureSensor
@@ -28,6 +28,8 @@ from probes.observation import (
     Observation,
     Origin,
     PressureState,
+    RunDelay,
+    SensorName,
     ServerKind,
 )
 from probes.sensor import SensorBlind
@@ -236,6 +238,39 @@ def test_the_neighbour_is_the_lowest_group_that_grew() -> None:
     ]
     assert cores_between(before, after)["/old"] == 0.9
     assert busiest(after, before, {}, but=None) == ()
+
+
+def test_a_group_of_any_name_is_a_neighbour(tmp_path: Path) -> None:
+    """Names come from whoever makes groups: bytes that are no text, line breaks, groups in groups."""
+    folder = os.fsencode(tmp_path) + b"/\xff\n\x1b[31m"
+    os.mkdir(folder)  # noqa: PTH102 -- a Path is made of text
+    Path(os.fsdecode(folder), "cpu.stat").write_text("usage_usec 1000000\nuser_usec garbage\n")
+    deep = tmp_path
+    for _ in range(20):
+        deep /= "d"
+        deep.mkdir()
+        (deep / "cpu.stat").write_bytes(b"\xff\xff usage_usec -5\n")
+    use = CgroupUse(mounts=CgroupMounts(tmp_path))
+    before, after = Use(0.0, {}), use.look(1.0)
+    (told,) = busiest(before, after, {}, but=None)
+    assert (told.cores, told.cgroup_path) == (1.0, os.fsdecode(b"/\xff\n\x1b[31m"))
+    line = recording.to_line(
+        RunDelay(
+            sensor=SensorName("kernel.run_delay"),
+            at=instant(1),
+            origin=Origin(),
+            window_s=1.0,
+            threads=1,
+            waits=0,
+            waited_s=0.0,
+            p99_s=None,
+            cpu_some_avg10=None,
+            neighbours=(told,),
+        )
+    )
+    (read,) = recording.read([line])
+    assert isinstance(read, RunDelay)
+    assert read.neighbours == (told,)
 
 
 @pytest.mark.root
