@@ -177,7 +177,7 @@ _CAUSES: Final = (
     _Cause(_Fault.MEMORY_CGROUP_OOM_KILL, _LOOPS, is_same_server),
     _Cause(_Fault.PROCESS_KILLED_BY_SIGNAL, _LOOPS, is_same_server),
     _Cause(_Fault.PROCESS_UNINTERRUPTIBLE, frozenset({_Fault.ROUTE_ENGINE_STALLED}), is_same_server),
-    _Cause(_Fault.PROCESS_FD_EXHAUSTED, frozenset({_Fault.PROCESS_NOT_ANSWERING}), is_same_server),
+    _Cause(_Fault.PROCESS_FD_EXHAUSTED, frozenset({_Fault.PROCESS_NOT_ANSWERING}), _within),
     _Cause(_Fault.PROCESS_NOT_ANSWERING, frozenset({_Fault.ROUTE_ENGINE_STALLED}), is_same_server),
     _Cause(_Fault.PROCESS_NOT_ANSWERING, _UPSTREAM, _behind_port),
     _Cause(_Fault.UNIT_RESTART_LOOP, _UPSTREAM, _behind_port),

@@ -193,6 +193,10 @@ JOINED = {
         stalled(ServerKind.OLLAMA),
     ),
     "no descriptors: nobody accepts": (Told(F.PROCESS_FD_EXHAUSTED, UNIT), silent_at(8000)),
+    "no descriptors on the whole host: nobody accepts": (
+        Told(F.PROCESS_FD_EXHAUSTED, HOST),
+        silent_at(8000),
+    ),
     "nobody accepts: the engine": (silent_at(8000), stalled(target=UNIT)),
     "nobody accepts: callers of the port": (silent_at(8000), unreachable("127.0.0.1", 8000)),
     "nobody accepts: callers of the port, IPv6": (silent_at(8000), unreachable("::1", 8000)),
