@@ -58,6 +58,7 @@ class HostListeners:
         self._sockets = sockets
         self._addresses = addresses
         self._connected = connected
+        self._engine = False
 
     def __repr__(self) -> str:
         return "HostListeners()"
@@ -72,7 +73,10 @@ class HostListeners:
             Listener(address=s.address, port=s.port, origin=self._identifier.origin(cgroup_id=s.cgroup_id))
             for s in self._table()
         )
-        published = self._published(listeners)
+        published, before = self._published(listeners), self._engine
+        self._engine = published is not None
+        if published is None and before:
+            published = Publications(known=True, ports=())  # the engine is gone, and its proxies with it
         found: list[Observation] = []
         if published is not None:
             found.append(PublishedPorts(sensor=NAME, at=now, known=published.known, ports=published.ports))

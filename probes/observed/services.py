@@ -74,7 +74,7 @@ class PublishedPort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedPorts:
-    """Every port that a proxy hands on; told while an engine runs.
+    """Every port that a proxy hands on; told while an engine runs, and once when it is gone.
 
     `known` is False where the engine hands ports on without proxies: then no socket shows what it publishes.
     """

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
+from probes.host.cgroups import CgroupPaths
 from probes.host.control_services import (
     connected_to,
     names_of,
@@ -18,8 +19,18 @@ from probes.host.control_services import (
     recognised,
     service_at,
 )
+from probes.host.identity import Identifier
+from probes.host.listeners import NAME, HostListeners
 from probes.host.publications import PROXIES_MAX, Publications, parse_proxy, publications
-from probes.observation import ControlService, PublishedPort
+from probes.host.sockets import ListeningSocket
+from probes.observation import (
+    ControlListeners,
+    ControlService,
+    Instant,
+    ListenerInventory,
+    PublishedPort,
+    PublishedPorts,
+)
 
 
 def process(proc: Path, pid: int, name: str, *arguments: str) -> None:
@@ -161,6 +172,52 @@ def test_a_storm_of_proxies_is_bounded(tmp_path: Path) -> None:
     assert len(told.ports) == PROXIES_MAX
 
 
+def test_an_engine_that_is_gone_publishes_nothing_any_more(tmp_path: Path) -> None:
+    """Told once, so that nobody goes on believing its last word; a host without one hears nothing of it."""
+    members = tmp_path / "cgroup/system.slice/docker.service/cgroup.procs"
+    members.parent.mkdir(parents=True)
+    members.write_text("1\n")
+    process(tmp_path, 1, "docker-proxy", *PROXY)
+    cgroups = CgroupPaths(root=None, monotonic=lambda: 0.0)
+    sensor = HostListeners(
+        identifier=Identifier(cgroups=cgroups, proc=tmp_path),
+        root=tmp_path / "cgroup",
+        proc=tmp_path,
+        sockets=lambda: (ListeningSocket("0.0.0.0", 15432),),
+        addresses=lambda: (),
+        connected=lambda _: (("192.0.2.1", "192.0.2.9"),),
+    )
+    now = Instant(1, 1)
+    ports, _, control = sensor.read(now)
+    assert isinstance(ports, PublishedPorts)
+    assert [one.port for one in ports.ports] == [15432]
+    assert isinstance(control, ControlListeners)
+    (one,) = control.listeners
+    assert (one.service, one.recognised, one.published) == (ControlService.POSTGRESQL, None, True)
+    assert one.peers == (("192.0.2.1", "192.0.2.9"),)
+    members.write_text("")
+    gone, _ = sensor.read(now)
+    assert gone == PublishedPorts(sensor=NAME, at=now, known=True, ports=())
+    assert [type(told) for told in sensor.read(now)] == [ListenerInventory]
+
+
+def test_a_sandbox_without_netlink_knows_of_nobody_connected(tmp_path: Path) -> None:
+    """The listener is told all the same; loopback is nobody's way in."""
+
+    def refused(_: int) -> tuple[tuple[str, str], ...]:
+        raise PermissionError("no netlink here")
+
+    sensor = HostListeners(
+        identifier=Identifier(cgroups=CgroupPaths(root=None, monotonic=lambda: 0.0), proc=tmp_path),
+        sockets=lambda: (ListeningSocket("::", 2375), ListeningSocket("127.0.0.1", 2379)),
+        addresses=lambda: (),
+        connected=refused,
+    )
+    _, control = sensor.read(Instant(1, 1))
+    assert isinstance(control, ControlListeners)
+    assert [(one.port, one.peers, one.recognised) for one in control.listeners] == [(2375, (), None)]
+
+
 _WORD = st.sampled_from([*PROXY, "", "-1", "70000", "٣", "9" * 5000]) | st.text(max_size=8)
 
 
@@ -174,12 +231,16 @@ def test_any_arguments_are_a_port_or_nothing(arguments: list[str]) -> None:
 def test_a_real_process_is_read_like_a_made_up_one() -> None:
     """Its own name and what it was called with, from the real /proc."""
     child = subprocess.Popen(
-        ["docker-proxy", "-c", "import time; time.sleep(60)", *PROXY[1:]], executable="/usr/bin/python3"
+        ["docker-proxy", "-c", "import sys; print('runs', flush=True); sys.stdin.read()", *PROXY[1:]],
+        executable="/usr/bin/python3",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
-    try:
+    with child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline()
         told = publications([child.pid, os.getpid()])
-        assert told is not None
-        assert [(one.port, one.container_port) for one in told.ports] == [(15432, 5432)]
-    finally:
-        child.kill()
-        child.wait()
+        child.stdin.close()
+    assert told is not None
+    assert [(one.port, one.container_port) for one in told.ports] == [(15432, 5432)]
