@@ -189,6 +189,7 @@ class UnitsSensor:
             run = self._ask(path)
             if run is not None:
                 self._remember(unit, run)
+                self._doubt(unit, run)
 
     def _ask(self, path: str) -> Run | None:
         """Return what the manager says of a service now; None for one that it does not know any more."""
@@ -224,8 +225,7 @@ class UnitsSensor:
         before = known.run if known is not None else None
         self._remember(unit, run)
         ended = bool(run.ended_us) and (before is None or run.ended_us != before.ended_us)
-        if run.restarts and run.result is not UnitResult.SUCCESS and not is_running(run):
-            self._doubtful[unit] = None
+        self._doubt(unit, run)
         given_up = run.result is UnitResult.START_LIMIT_HIT
         given_up = given_up and (before is None or before.result is not UnitResult.START_LIMIT_HIT)
         if not ended and not given_up:
@@ -242,6 +242,11 @@ class UnitsSensor:
                 lived_s=lived_s,
             )
         ]
+
+    def _doubt(self, unit: str, run: Run) -> None:
+        """Have the manager asked whether it gave up a service that failed after restarts."""
+        if run.restarts and run.result is not UnitResult.SUCCESS and not is_running(run):
+            self._doubtful[unit] = None
 
     def _given_up(self, now: Instant) -> list[Observation]:
         """Ask about services that failed after restarts; tell those that their start limit keeps down."""

@@ -98,6 +98,11 @@ def test_a_service_that_cannot_start_loops_to_its_start_limit(host: BootedHost) 
     assert all(one.exit_status == 3 for one in lives[:4])
     assert all(0 <= (one.lived_s or 0) < 5 for one in lives[:4])
     assert judged(told) == ["loop.service"]
+    with watching(host) as sensor:  # an agent that begins afterwards is told too
+        assert [one.result for one in ends(list(sensor.read(now())), "loop.service")] == [
+            UnitResult.START_LIMIT_HIT
+        ]
+    host.run("systemctl", "reset-failed")
 
 
 def test_a_deployment_a_timers_job_and_a_crash_are_no_loop(host: BootedHost) -> None:

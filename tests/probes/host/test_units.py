@@ -164,6 +164,17 @@ def test_a_service_that_the_manager_gave_up_is_told(bus: FakeBus) -> None:
     assert list(sensor.read(NOW)) == []
 
 
+def test_a_service_that_was_given_up_before_is_told_too(bus: FakeBus) -> None:
+    """The agent began later, or lost sight of the manager meanwhile."""
+    failed = properties(100, 101, restarts=5, result="exit-code", status=1)
+    bus.services["vllm.service"] = failed | {"ActiveState": ("s", "failed"), "StartLimitBurst": ("u", 5)}
+    bus.services["once.service"] = properties(100, 101, result="exit-code")
+    told = opened(bus).read(NOW)
+    assert [(one.origin.unit, one.result) for one in told if isinstance(one, UnitEnded)] == [
+        ("vllm.service", UnitResult.START_LIMIT_HIT)
+    ]
+
+
 @pytest.mark.parametrize(("state", "burst"), [("failed", 6), ("failed", 0), ("active", 5), ("inactive", 5)])
 def test_a_service_that_failed_otherwise_was_not_given_up(bus: FakeBus, state: str, burst: int) -> None:
     """Fewer restarts than its limit, no limit, or up again."""
