@@ -214,7 +214,7 @@ def test_a_server_that_is_gone_is_forgotten(
 
 
 _UNPRIVILEGED = """
-import json, os, sys
+import ctypes, json, os, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from probes.kernel.asleep import Sleepers
@@ -232,15 +232,22 @@ threads.update((4242).to_bytes(4, sys.byteorder), bytes(entry.entry.value_size))
 assert threads.lookup((4242).to_bytes(4, sys.byteorder)) is not None
 threads.delete((4242).to_bytes(4, sys.byteorder))
 sleepers = Sleepers(program=PROGRAM, handover=handed, libbpf=library)
-sleepers.wake()
-print(repr(sleepers))
-sleepers.sleep()
-print(repr(sleepers))
+for namespace in (False, True):
+    if namespace:  # as the agent's unit has one: PrivateUsers=
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.unshare(0x10000000) == 0, os.strerror(ctypes.get_errno())
+    sleepers.wake()
+    print(repr(sleepers))
+    sleepers.sleep()
+    print(repr(sleepers))
 """
 
 
 def test_waking_takes_no_capability(loaded: LoadRun) -> None:
-    """A process of another user, without one capability, fills the table and lets the programs run."""
+    """A process of another user, without one capability, fills the table and lets the programs run.
+
+    Also in a user namespace of its own.
+    """
     fds = list(loaded.handover.descriptors)
     done = subprocess.run(
         [sys.executable, "-I", "-c", _UNPRIVILEGED, Path(registry.__file__).parents[1], json.dumps(fds)],
@@ -254,7 +261,7 @@ def test_waking_takes_no_capability(loaded: LoadRun) -> None:
     assert done.stdout.decode().splitlines() == [
         "Sleepers(3 programs, awake)",
         "Sleepers(3 programs, asleep)",
-    ]
+    ] * 2
 
 
 def test_without_its_programs_it_is_blind(tmp_path: Path) -> None:
