@@ -258,10 +258,14 @@ def test_waking_takes_no_capability(loaded: LoadRun) -> None:
         timeout=30,
     )
     assert done.stderr.decode() == ""
-    assert done.stdout.decode().splitlines() == [
-        "Sleepers(3 programs, awake)",
-        "Sleepers(3 programs, asleep)",
-    ] * 2
+    assert (
+        done.stdout.decode().splitlines()
+        == [
+            "Sleepers(3 programs, awake)",
+            "Sleepers(3 programs, asleep)",
+        ]
+        * 2
+    )
 
 
 def test_without_its_programs_it_is_blind(tmp_path: Path) -> None:
