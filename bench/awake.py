@@ -17,6 +17,7 @@ from bench.rig import LOADER, Unavailable
 from probes.kernel import handover
 from probes.kernel.asleep import Sleepers
 from probes.kernel.libbpf import Libbpf
+from probes.kernel.programs import KernelProgram
 from probes.kernel.run_delay import PROGRAM
 from probes.registry import programs
 
@@ -29,7 +30,7 @@ def run_delay(*, awake: bool) -> Iterator[None]:
     if os.geteuid() != 0:
         raise Unavailable("kernel sensors need root")
     with tempfile.TemporaryDirectory() as name:
-        handed = _loaded(Path(name))
+        handed = loaded_alone(PROGRAM, Path(name))
     try:
         entry = handed.entry(PROGRAM.sensor)
         if entry is None or entry.blind is not None:
@@ -43,10 +44,11 @@ def run_delay(*, awake: bool) -> Iterator[None]:
         handed.close()
 
 
-def _loaded(folder: Path) -> handover.Handover:
+def loaded_alone(program: KernelProgram, folder: Path, *, more: str = "") -> handover.Handover:
+    """Load one program by the real loader, with `more` in its configuration, and take what it hands over."""
     path, config = folder / "handover.sock", folder / "agent.toml"
-    others = [str(program.sensor) for program in programs() if program.sensor != PROGRAM.sensor]
-    config.write_text(f'[sensors]\nsocket = "{path}"\ndisabled = {others}\n')
+    others = [str(other.sensor) for other in programs() if other.sensor != program.sensor]
+    config.write_text(f'[sensors]\nsocket = "{path}"\ndisabled = {others}\n{more}')
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(path))
         listener.listen(1)

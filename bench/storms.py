@@ -22,6 +22,7 @@ from pathlib import Path
 from bench.awake import run_delay
 from bench.paired import Paired, run_pairs
 from bench.rig import Unavailable, watched
+from bench.scoped import PLACES, scope
 
 COUNTS = {
     "block": 20_000,
@@ -92,6 +93,8 @@ def _rows(storm: Path, name: str, *, disk: str, pairs: int, peers: bool) -> Iter
             (f"run-queue delay, {how}", partial(run_delay, awake=how == "awake"), pairs)
             for how in ("asleep", "awake")
         ]
+    if name in {"exec", "tcp"}:  # and with a scope declared, which no host has by default
+        sides += [(f"a scope, {place}", partial(scope, place=place), pairs) for place in PLACES]
     if peers and name in PEERS:
         peer, command = PEERS[name]
         sides.append((peer, partial(_peer, command), max(3, pairs // 3)))
