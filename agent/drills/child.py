@@ -24,9 +24,14 @@ from typing import Final
 LIFE_S: Final = 600
 STAYS_S: Final = 2.0
 ASKED_IN_VAIN: Final = 50
+REFUSED_S: Final = 5.0
 UNMADE: Final = 3
 """The exit status of a part that found no way to make its fault."""
 _PR_SET_NAME, _PR_SET_DUMPABLE = 15, 4  # prctl(2)
+_NEW_MOUNTS: Final = 0x20000  # unshare(2): CLONE_NEWNS
+_PRIVATE_BELOW: Final = 0x4000 | 0x40000  # mount(2): MS_REC | MS_PRIVATE
+_NOBODY: Final = 65_534
+_OPENS: Final = 7
 _SO_ATTACH_FILTER: Final = 26  # socket(7); the socket module does not name it
 _DROPS_ALL: Final = struct.pack(
     "HBBI", 0x06, 0, 0, 0
@@ -62,18 +67,21 @@ def _ends_by(part: Callable[[], None], number: signal.Signals) -> None:
     sys.exit(0 if os.WIFSIGNALED(status) and os.WTERMSIG(status) == number else UNMADE)
 
 
-def _dies(_: int) -> None:
-    _ends_by(_die, signal.SIGSEGV)
+def _dies(number: int) -> None:
+    _ends_by(lambda: _die(number), signal.SIGSEGV)
 
 
 def _eats(most_bytes: int) -> None:
     _ends_by(lambda: _eat(most_bytes), signal.SIGKILL)
 
 
-def _die() -> None:
-    """Die of a fault, under the name of a model server's process, and leave no core behind."""
+def _die(number: int) -> None:
+    """Die of a fault, under a name like that of a model server's process, and leave no core behind.
+
+    With a number of its own: a death is counted under the process's name where it has no unit.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_NAME, b"VLLM::Drill", 0, 0, 0)
+    libc.prctl(_PR_SET_NAME, f"VLLM::{number:08x}".encode(), 0, 0, 0)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     os.kill(os.getpid(), signal.SIGSEGV)
 
@@ -97,14 +105,21 @@ def _listen(port: int) -> None:
         listener.setsockopt(
             socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(program))
         )
-        listener.bind(("0.0.0.0", port))  # noqa: S104 -- that is the drill
-        listener.listen(1)
+        try:
+            listener.bind(("0.0.0.0", port))  # noqa: S104 -- that is the drill
+            listener.listen(1)
+        except OSError:  # somebody took the port meanwhile
+            sys.exit(UNMADE)
         time.sleep(LIFE_S)
 
 
 def _stall(port: int) -> None:
     """Listen on loopback, let two clients connect to it, and stop: nobody will accept them."""
-    with socket.create_server(("127.0.0.1", port), backlog=8):
+    try:
+        listener = socket.create_server(("127.0.0.1", port), backlog=8)
+    except OSError:  # somebody took the port meanwhile
+        sys.exit(UNMADE)
+    with listener:
         clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
         os.kill(os.getpid(), signal.SIGSTOP)
         for client in clients:
@@ -124,7 +139,46 @@ def _starve(limit: int) -> None:
     sys.exit(0 if refused else UNMADE)
 
 
-_PARTS: Final = {"die": _dies, "eat": _eats, "listen": _listen, "stall": _stall, "starve": _starve}
+def _lose(_: int) -> None:
+    """Open a GPU's control node, then be refused it: in a view of /dev of its own, where it is a plain file.
+
+    The kernel refuses with EPERM, as a device control group does, because O_NOATIME is for a file's owner
+    alone (open(2)). The host's own nodes are neither seen nor touched.
+    """
+    if sys.platform != "linux":
+        sys.exit(UNMADE)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_NEW_MOUNTS) or libc.mount(b"none", b"/", None, _PRIVATE_BELOW, None):
+        sys.exit(UNMADE)
+    if libc.mount(b"tmpfs", b"/dev", b"tmpfs", 0, None):
+        sys.exit(UNMADE)
+    node = "/dev/nvidiactl"
+    Path(node).touch()
+    Path(node).chmod(0o666)
+    for _ in range(_OPENS):
+        os.close(os.open(node, os.O_RDWR))
+    os.setgroups([])
+    os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+    os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+    refused = 0
+    until = time.monotonic() + REFUSED_S
+    while time.monotonic() < until:
+        try:
+            os.close(os.open(node, os.O_RDWR | os.O_NOATIME))
+        except PermissionError as error:
+            refused += error.errno == errno.EPERM
+        time.sleep(0.1)
+    sys.exit(0 if refused else UNMADE)
+
+
+_PARTS: Final = {
+    "die": _dies,
+    "eat": _eats,
+    "listen": _listen,
+    "lose": _lose,
+    "stall": _stall,
+    "starve": _starve,
+}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from agent.drills.stage import DrillError, Stage
 from escalation.model import FaultClass
 
 _MEMORY_BYTES: Final = 64 << 20
+_PORTS: Final = range(20_000, 32_768)
+_TRIES: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +60,21 @@ def _systemd(stage: Stage) -> str | None:
 
 
 def _free_port(host: str) -> Belongings:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind((host, 0))
-        except OSError as error:
-            raise DrillError("no port is free") from error
-        return Belongings(ports=(probe.getsockname()[1],))
+    """Return a port that nobody has, below those that the kernel gives to clients and could give away."""
+    for _ in range(_TRIES):
+        port = _PORTS.start + secrets.randbelow(len(_PORTS))
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            return Belongings(ports=(port,))
+    raise DrillError("no port is free")
 
 
 def _off_mesh_listener(stage: Stage, own: Belongings) -> None:
     stage.play("listen", str(own.ports[0]))
+
+
+def _access_revoked(stage: Stage, _: Belongings) -> None:
+    stage.play("lose")
 
 
 def _oom_kill(stage: Stage, _: Belongings) -> None:
@@ -73,7 +82,7 @@ def _oom_kill(stage: Stage, _: Belongings) -> None:
 
 
 def _killed_by_signal(stage: Stage, _: Belongings) -> None:
-    stage.play("die")
+    stage.play("die", str(int(stage.id.rpartition("-")[2], 16)))
 
 
 def _no_descriptors(stage: Stage, _: Belongings) -> None:
@@ -111,6 +120,12 @@ DRILLS: Final[tuple[Drill, ...]] = (
         sensors=("host.listeners",),
         prepare=lambda _: _free_port("0.0.0.0"),  # noqa: S104 -- that is the drill
         make=_off_mesh_listener,
+    ),
+    Drill(
+        fault_class=FaultClass.GPU_ACCESS_REVOKED,
+        about="a process with a /dev of its own opens a file named like a GPU's node, then is refused it",
+        sensors=("kernel.device_open",),
+        make=_access_revoked,
     ),
     Drill(
         fault_class=FaultClass.MEMORY_CGROUP_OOM_KILL,
@@ -169,9 +184,6 @@ WITHOUT: Final[Mapping[FaultClass, str]] = {
     FaultClass.EXPOSURE_OPEN_CONTROL_PLANE: (
         "the ports of control planes are fixed, and one that is free now may be wanted in a moment; the "
         "drill of exposure.off_mesh_listener proves the same sensors"
-    ),
-    FaultClass.GPU_ACCESS_REVOKED: (
-        "it would need device nodes and a device program of its own; the tests of the product do it so"
     ),
     FaultClass.GPU_APPLICATION_XID: _GPU,
     FaultClass.GPU_CLOCKS_CAPPED: _GPU,

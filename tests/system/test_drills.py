@@ -27,13 +27,14 @@ def _drill(deployment: Deployment, fault: str, *, seconds: int = 30) -> str:
     return done.output
 
 
-def test_a_death_is_drilled_from_the_kernel_to_the_queue(deployment: Deployment) -> None:
+def test_a_lost_gpu_is_drilled_from_the_kernel_to_the_queue(deployment: Deployment) -> None:
     """The agent, without a capability, sees root's mark, and all that follows says that it is a drill."""
     host = deployment.host
-    said = _drill(deployment, "process.killed_by_signal")
+    said = _drill(deployment, "gpu.access_revoked")
     assert "Alarm raised after" in said
-    entry = _entry(deployment, "process.killed_by_signal")
-    assert entry["severity"] == "high"
+    assert "It cleared by itself" in said
+    entry = _entry(deployment, "gpu.access_revoked")
+    assert entry["severity"] == "critical"
     assert entry["state"] == "withdrawn"
     assert "DRILL" in host.run("nanobotctl", "queue", "--state", "all").output
     assert "DRILL" in host.run("nanobotctl", "show", entry["id"]).output

@@ -47,9 +47,10 @@ async def test_what_the_kernel_tells_is_told_of_as_a_drill(
     loaded: LoadRun,  # noqa: F811
 ) -> None:
     """By the kernel's own events; their detectors would wait for hours, the end of the drill closes them."""
-    watching = ("kernel.descriptors", "kernel.fatal_signal", "kernel.oom_kill")
+    watching = ("kernel.device_open", "kernel.descriptors", "kernel.fatal_signal", "kernel.oom_kill")
     async with Drilled(tmp_path, {name: _real(name, loaded) for name in watching}) as drilled:
         for fault in (
+            FaultClass.GPU_ACCESS_REVOKED,
             FaultClass.MEMORY_CGROUP_OOM_KILL,
             FaultClass.PROCESS_FD_EXHAUSTED,
             FaultClass.PROCESS_KILLED_BY_SIGNAL,
@@ -64,7 +65,7 @@ async def test_what_the_kernel_tells_is_told_of_as_a_drill(
                 report for report in drilled.reports() if report.drill and report.fault_class is fault
             )
             assert (opened.phase, cleared.phase) == (CasePhase.OPENED, CasePhase.CLEARED)
-            assert opened.severity in {Severity.HIGH, Severity.MEDIUM}
+            assert opened.severity in {Severity.CRITICAL, Severity.HIGH, Severity.MEDIUM}
             because = ReasonCode.PROCESS_GONE if verdict.by_itself else ReasonCode.DRILL_ENDED
             assert [reason.code for reason in cleared.reasons] == [because]
 
