@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.detectors.restart_loop import Config, RestartLoop
+from agent.testing import SURROUNDINGS, present, seeing
+from escalation.model import Severity, Subject, SubjectKind
 from probes.observation import CgroupChanged, Observation
 from tests.kernel.conftest import Cgroups, Watch
 
@@ -43,6 +46,20 @@ def test_counts_a_prime_number_of_lives(
     assert {one.origin.cgroup_path for one in told} == {f"{group.name}/docker-{CONTAINER}.scope"}
     times = [one.at.boot_ns for one in told]
     assert times == sorted(times)
+
+
+def test_a_container_that_comes_and_goes_is_a_case_and_a_new_one_each_time_is_none(
+    watch: Callable[[str], Watch], cgroups: Callable[..., Cgroups]
+) -> None:
+    """An engine that restarts a container makes its cgroup again; one that is made anew has a new id."""
+    watching, group = watch("kernel.cgroups"), cgroups()
+    for life in range(4):
+        come_and_go(group.folders[""] / f"docker-{CONTAINER}.scope")
+        come_and_go(group.folders[""] / f"docker-{life:064x}.scope")
+    detector = RestartLoop.build(Config(), SURROUNDINGS)
+    found = present(detector, seeing(0, "kernel.cgroups"), *of(group, watching.during(0.3)))
+    assert {one.subject for one in found} == {Subject(SubjectKind.CONTAINER, CONTAINER)}
+    assert {one.severity for one in found} == {Severity.NOTE}
 
 
 @pytest.mark.parametrize(

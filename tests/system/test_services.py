@@ -64,7 +64,7 @@ def test_a_service_in_a_restart_loop_reaches_the_queue(deployment: Deployment, m
     host.run("systemctl", "start", "broken.service", "served.service")
     for _ in range(2):
         host.run("systemctl", "restart", "served.service")
-    entry = deployment.until_entry(fault_class="unit.restart_loop", host=host.name)
+    entry = deployment.until_entry(fault_class="unit.restart_loop", host=host.name, within_s=40)
     assert entry["subject"]["name"] == "broken.service"
     assert entry["severity"] == "high"
     assert "control group vanished" in " ".join(str(reason) for reason in entry["reasons"])
