@@ -6,6 +6,10 @@ Reads the mount table (`storage_mounts`), asks each filesystem for its sizes wit
 apart only when its text changed.
 
 What the sandbox of the agent hides is told as hidden, with what the mount table says of it all the same.
+
+An ext4 that stops writing at an error says so in the mount table of some kernels (`storage_mounts`).
+On 6.1.192 that stays as it was; there its own count of errors tells, once it rises while it is mounted to
+stop at the first.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from typing import Final
 
 from probes.host.storage_calls import BoundedCalls, Refused, Space, Unanswered, space
 from probes.host.storage_disks import Disks
-from probes.host.storage_mounts import KNOWN, Chosen, choose, parse
+from probes.host.storage_mounts import KNOWN, Chosen, Mount, choose, parse
 from probes.observation import (
     BlindReason,
     Filesystem,
@@ -77,6 +81,7 @@ class StorageSensor:
         self._resolved_s: float | None = None
         self._told: Filesystems | None = None
         self._told_s = 0.0
+        self._errors: dict[tuple[int, str], int] = {}
 
     def __repr__(self) -> str:
         return f"StorageSensor({NAME}, filesystems={len(self._chosen)}, {self._calls!r})"
@@ -112,6 +117,7 @@ class StorageSensor:
         """Forget everything but the threads that are stuck."""
         self._text = self._told = self._resolved_s = None
         self._chosen = ()
+        self._errors = {}
 
     def _choose(self, at_s: float) -> None:
         text = (self._table("1"), self._table("self"))
@@ -147,6 +153,8 @@ class StorageSensor:
 
     def _look(self, now: Instant) -> Filesystems:
         answers = self._calls.answers(each.ask for each in self._chosen if each.ask is not None)
+        mounted = {(each.mount.identity, each.mount.device) for each in self._chosen if each.mount}
+        self._errors = {key: count for key, count in self._errors.items() if key in mounted}
         full = _IO_FULL.search(_bytes(f"{self._proc}/pressure/io"))
         return Filesystems(
             sensor=NAME,
@@ -167,6 +175,8 @@ class StorageSensor:
             type(None): Sight.HIDDEN,
         }[type(answer)]
         sizes = answer if isinstance(answer, Space) else None
+        errors = self._disks.error_count(mount.device) if mount else None
+        forced = mount is not None and (mount.forced or self._stopped(mount, errors))
         return Filesystem(
             mount=chosen.point,
             role=chosen.role,
@@ -174,16 +184,22 @@ class StorageSensor:
             device=mount.device if mount else "",
             disk=self._disks.of_source(mount.device, mount.source) if mount else "",
             mounted=mount is not None,
-            read_only=mount is not None and mount.read_only,
-            forced=mount is not None and mount.forced,
+            read_only=mount is not None and (mount.read_only or forced),
+            forced=forced,
             device_gone=self._disks.is_gone(mount.device) if mount else None,
-            error_count=self._disks.error_count(mount.device) if mount else None,
+            error_count=errors,
             sight=sight,
             total_bytes=sizes.total_bytes if sizes else None,
             free_bytes=sizes.free_bytes if sizes else None,
             total_inodes=sizes.total_inodes if sizes else None,
             free_inodes=sizes.free_inodes if sizes else None,
         )
+
+    def _stopped(self, mount: Mount, errors: int | None) -> bool:
+        """Return whether a filesystem found an error since its mount was first seen, and stops at one."""
+        if errors is None or not mount.stops_on_error:
+            return False
+        return errors > self._errors.setdefault((mount.identity, mount.device), errors)
 
 
 def _moved(before: Filesystems, told: Filesystems) -> bool:

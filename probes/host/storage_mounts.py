@@ -66,6 +66,11 @@ class Mount:
         return "ro" in self.options or "ro" in self.super_options or self.forced
 
     @property
+    def stops_on_error(self) -> bool:
+        """Whether an ext4 takes no more writes after the first error that it finds."""
+        return "errors=remount-ro" in self.super_options
+
+    @property
     def forced(self) -> bool:
         """Whether the filesystem refuses writes at a mount that is for writing."""
         turned = "ro" in self.super_options and "rw" in self.options and self.filesystem not in IMAGES

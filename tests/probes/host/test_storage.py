@@ -160,3 +160,31 @@ def test_a_name_that_is_no_text_is_kept(host: Host) -> None:
     host.free["/mnt/\udcff\udcfe"] = GIB
     (seen,) = host.looks()
     assert _at(seen, "/mnt/\udcff\udcfe").free_bytes == GIB
+
+
+def test_an_ext4_that_stops_at_an_error_is_read_only_whatever_the_table_says(host: Host) -> None:
+    """Some kernels leave the mount table as it was: the count of errors tells, once it rises."""
+    counts = host.sys / "fs/ext4/sdb1"
+    counts.mkdir(parents=True)
+    (counts / "errors_count").write_text("2\n")
+    stopping = MODELS.replace("/dev/sdb1 rw", "/dev/sdb1 rw,errors=remount-ro")
+    host.mounts(ROOT + stopping)
+    (seen,) = host.looks()
+    assert (_at(seen, "/mnt/models").read_only, _at(seen, "/mnt/models").error_count) == (False, 2)
+    (counts / "errors_count").write_text("3\n")
+    (seen,) = host.looks()
+    assert (_at(seen, "/mnt/models").read_only, _at(seen, "/mnt/models").forced) == (True, True)
+    host.mounts(ROOT + stopping.replace("62 27", "99 27"))
+    (seen,) = host.looks()
+    assert not _at(seen, "/mnt/models").read_only
+
+
+def test_an_ext4_that_goes_on_after_an_error_stays_writable(host: Host) -> None:
+    """By its default it does."""
+    counts = host.sys / "fs/ext4/sdb1"
+    counts.mkdir(parents=True)
+    (counts / "errors_count").write_text("0\n")
+    host.looks()
+    (counts / "errors_count").write_text("3\n")
+    (seen,) = host.looks()
+    assert (_at(seen, "/mnt/models").read_only, _at(seen, "/mnt/models").error_count) == (False, 3)
