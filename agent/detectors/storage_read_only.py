@@ -40,6 +40,7 @@ from agent.filesystems import (
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict
 from escalation.model import (
     SEVERITY_ORDER,
+    BlockEvidence,
     FaultClass,
     Incarnation,
     Reason,
@@ -291,7 +292,9 @@ class StorageReadOnly:
         if not filesystem.mounted or filesystem.device_gone or filesystem.read_only or state is None:
             return None
         own, disk = self._own_errors(filesystem, state, now), self._disk_errors(filesystem, now)
-        if own or disk:
+        # What this process did not see, an earlier one may have: the case remembers.
+        failed = any(isinstance(each, BlockEvidence) for each in case.evidence)
+        if own or disk or failed:
             if quiet_for_s(self._errors_since, case.last_seen, now) < self._config.quiet_s:
                 return None
             # Its own count does not fall: what it has now is of the past.

@@ -184,6 +184,18 @@ def test_a_restarted_agent_does_not_clear_what_still_stands(detector: StorageRea
     assert list(detector.tick(tick(9999, open_case(FAULT, THIS, last_seen=at(0))))) == []
 
 
+def test_a_restarted_agent_waits_as_long_as_the_one_before(detector: StorageReadOnly) -> None:
+    """Errors that only the case remembers must be as long ago as any."""
+    found = present(detector, look(0), _own(5), look(15, read_only=True, forced=True))[-1]
+    case = open_case(FAULT, THIS, last_seen=at(15), evidence=found.evidence)
+    other = StorageReadOnly.build(Config(), SURROUNDINGS)
+    for seen in (seeing(100, LOOKS), seeing(100, ERRORS), look(100)):
+        other.observe(seen)
+    assert list(other.tick(tick(3000, case))) == []
+    other.observe(look(3700))
+    assert [each.verdict for each in other.tick(tick(3701, case))] == [Verdict.ABSENT]
+
+
 def test_keeps_open_when_the_source_goes_blind(detector: StorageReadOnly) -> None:
     """Neither a blind sensor nor one that was never heard says that all is well."""
     detector.observe(look(0))
