@@ -24,9 +24,8 @@ _PAUSE_S: Final = 0.05
 
 
 def known(theatre: Theatre) -> list[str]:
-    """Return the ids of all drills of which anything is left."""
-    places = [theatre.folder, theatre.mounts, *theatre.trees()]
-    names = {entry.name for place in places if place.is_dir() for entry in place.iterdir()}
+    """Return the ids of all drills of which anything is left: its folder is made first and goes last."""
+    names = [entry.name for entry in theatre.folder.iterdir()] if theatre.folder.is_dir() else []
     return sorted(name for name in names if ID.fullmatch(name))
 
 
@@ -43,12 +42,14 @@ def clear(name: str, theatre: Theatre) -> list[str]:
     if _is_mounted(point):
         _run("umount", str(point))
         if _is_mounted(point):
-            return [*left, str(point), str(scratch)]
+            return [*left, str(point)]
     with contextlib.suppress(OSError):  # the second one only when no other drill has its disk there
         point.rmdir()
         theatre.mounts.rmdir()
+    if left:
+        return left
     shutil.rmtree(scratch, ignore_errors=True)
-    return [*left, *(str(folder) for folder in (point, scratch) if folder.exists())]
+    return [str(folder) for folder in (point, scratch) if folder.exists()]
 
 
 def _emptied(group: Path) -> bool:

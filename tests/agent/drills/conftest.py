@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +30,11 @@ from probes.observation import SensorName
 from probes.sensor import Sensor
 
 Build = Callable[[], Sensor]
+
+
+def an_id() -> str:
+    """Return an id that no other drill on this machine has."""
+    return f"nanobot-drill-{secrets.token_hex(4)}"
 
 
 class Drilled:

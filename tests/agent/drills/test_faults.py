@@ -30,7 +30,7 @@ from escalation.server.playbook.registry import advise
 from probes import registry
 from probes.registry import SENSORS
 from probes.sensor import Sensor
-from tests.agent.drills.conftest import Drilled
+from tests.agent.drills.conftest import Drilled, an_id
 from tests.kernel.conftest import LoadRun, loaded  # noqa: F401 -- the programs of the session
 
 pytestmark = [pytest.mark.root]
@@ -102,13 +102,13 @@ async def test_a_full_filesystem_is_told_of_as_a_drill(tmp_path: Path) -> None:
         assert opened.fault_class is FaultClass.STORAGE_FULL
         assert opened.subject.name.startswith(str(drilled.theatre.mounts))
         assert _advised(opened).command[:2] == ("du", "--human-readable")
-    assert not _loops_of_drills()
+    assert not _loops_of(tmp_path)
     assert not drilled.theatre.mounts.exists()
 
 
-def _loops_of_drills() -> list[str]:
+def _loops_of(folder: Path) -> list[str]:
     backing = [file.read_text() for file in Path("/sys/block").glob("loop*/loop/backing_file")]
-    return [path for path in backing if "nanobot-drill" in path]
+    return [path for path in backing if str(folder) in path]
 
 
 def _advised(body: CaseReport) -> Action:
@@ -131,7 +131,7 @@ def _quick(name: str) -> Callable[[], Sensor]:
 @pytest.mark.parametrize("part", ["die", "eat"])
 def test_a_part_that_is_played_ends_by_itself(theatre: Theatre, part: str) -> None:
     """A death without a core; a hunger that stops at its own bound, and says that nothing has limited it."""
-    stage = Stage(id="nanobot-drill-0000abba", seconds=30, theatre=theatre)
+    stage = Stage(id=an_id(), seconds=30, theatre=theatre)
     try:
         stage.play(part, str(8 << 20))
         stage.reap()
@@ -143,7 +143,7 @@ def test_a_part_that_is_played_ends_by_itself(theatre: Theatre, part: str) -> No
 
 def test_a_stalled_server_is_stopped_with_connections_that_wait(theatre: Theatre) -> None:
     """It has taken none of them, and takes none until it is taken away."""
-    stage = Stage(id="nanobot-drill-0000face", seconds=30, theatre=theatre)
+    stage = Stage(id=an_id(), seconds=30, theatre=theatre)
     own = drill_of("exposure.off_mesh_listener").prepare(stage)
     try:
         stage.play("stall", str(own.ports[0]))

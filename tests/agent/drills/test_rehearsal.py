@@ -24,7 +24,7 @@ from probes.host.drills import MARK, DrillMark
 from probes.host.identity import Identifier
 from probes.host.listeners import HostListeners
 from probes.sensor import Sensor
-from tests.agent.drills.conftest import Drilled
+from tests.agent.drills.conftest import Drilled, an_id
 
 root = pytest.mark.root
 _AT_ONCE = "[detectors.off_mesh_listener]\nclear_hold_s = 0\n"
@@ -101,7 +101,8 @@ def test_without_an_agent_there_is_no_drill(theatre: Theatre, tmp_path: Path) ->
 class _Broken:
     """A drill's command in a process of its own, with a fault on, to be killed."""
 
-    def __init__(self, theatre: Theatre, folder: Path) -> None:
+    def __init__(self, theatre: Theatre) -> None:
+        self.id = an_id()
         script = (
             "import sys, time\n"
             "from pathlib import Path\n"
@@ -113,7 +114,7 @@ class _Broken:
             "marking.make_folder(theatre.folder)\n"
             "lock = marking.take_lock(theatre.folder)\n"
             "drill = drill_of('exposure.off_mesh_listener')\n"
-            "stage = Stage(id='nanobot-drill-0000beef', seconds=60, theatre=theatre)\n"
+            "stage = Stage(id=sys.argv[3], seconds=60, theatre=theatre)\n"
             "with Rehearsal(theatre=theatre, status=Path('/nowhere'))._kept(stage, lock):\n"
             "    own = drill.prepare(stage)\n"
             "    drill.make(stage, own)\n"
@@ -121,7 +122,9 @@ class _Broken:
             "    time.sleep(60)\n"
         )
         self.process = subprocess.Popen(
-            [sys.executable, "-c", script, theatre.folder, theatre.mounts], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", script, theatre.folder, theatre.mounts, self.id],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
@@ -129,7 +132,8 @@ class _Broken:
         assert _until(lambda: _is_listening(self.port))
 
     def until_gone(self) -> bool:
-        return _until(lambda: not remains.known(self.theatre) and not _is_listening(self.port))
+        places = [tree / self.id for tree in (*self.theatre.trees(), self.theatre.folder)]
+        return _until(lambda: not any(place.exists() for place in places) and not _is_listening(self.port))
 
 
 def _until(condition: Callable[[], bool]) -> bool:
@@ -148,9 +152,9 @@ def _is_listening(port: int) -> bool:
 
 @root
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_drill_that_is_killed_leaves_nothing(theatre: Theatre, tmp_path: Path, number: int) -> None:
+def test_a_drill_that_is_killed_leaves_nothing(theatre: Theatre, number: int) -> None:
     """Whichever way its command ends: its keeper takes everything away."""
-    broken = _Broken(theatre, tmp_path)
+    broken = _Broken(theatre)
     broken.process.send_signal(number)
     broken.process.communicate()
     assert broken.until_gone()
@@ -159,7 +163,7 @@ def test_a_drill_that_is_killed_leaves_nothing(theatre: Theatre, tmp_path: Path,
 @root
 def test_a_drill_ends_at_its_deadline(theatre: Theatre) -> None:
     """Its command still lives and says nothing: the keeper takes everything away all the same."""
-    stage = Stage(id="nanobot-drill-0000c10c", seconds=60, theatre=theatre)
+    stage = Stage(id=an_id(), seconds=60, theatre=theatre)
     marking.make_folder(theatre.folder)
     stage.scratch.mkdir()
     port = drill_of(LISTENER.value).prepare(stage).ports[0]
@@ -179,7 +183,7 @@ def test_a_drill_ends_at_its_deadline(theatre: Theatre) -> None:
 async def test_what_a_killed_keeper_left_the_next_drill_takes_away(tmp_path: Path) -> None:
     """A control group with a process, a folder and a mark: all of it, before the new drill begins."""
     async with Drilled(tmp_path, {"host.listeners": _listeners}, text=_AT_ONCE) as drilled:
-        old = Stage(id="nanobot-drill-0000dead", seconds=60, theatre=drilled.theatre)
+        old = Stage(id=an_id(), seconds=60, theatre=drilled.theatre)
         marking.make_folder(drilled.theatre.folder)
         old.scratch.mkdir()
         port = drill_of(LISTENER.value).prepare(old).ports[0]
@@ -189,7 +193,7 @@ async def test_what_a_killed_keeper_left_the_next_drill_takes_away(tmp_path: Pat
         marking.write(drilled.theatre.folder, mark)
         verdict = await drilled.run(LISTENER.value)
         assert verdict.raised_s is not None
-        assert drilled.said[0] == "Taking away what nanobot-drill-0000dead left behind."
+        assert drilled.said[0] == f"Taking away what {old.id} left behind."
         old.reap()
         assert not _is_listening(port)
 
@@ -209,7 +213,7 @@ def test_nothing_is_cleared_that_is_no_drill(theatre: Theatre, tmp_path: Path) -
 def test_nobody_can_connect_to_a_drills_listener(theatre: Theatre) -> None:
     """It shows in the socket table, and no packet to it is answered."""
     drill = drill_of(LISTENER.value)
-    stage = Stage(id="nanobot-drill-0000cafe", seconds=30, theatre=theatre)
+    stage = Stage(id=an_id(), seconds=30, theatre=theatre)
     theatre.folder.mkdir()
     own = drill.prepare(stage)
     drill.make(stage, own)
