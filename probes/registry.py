@@ -64,12 +64,16 @@ from probes.settings import SensorSettings
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What sensors are built from: the handover (None before the first), readers of the host, settings."""
+    """What sensors are built from: the handover (None before the first), readers of the host, settings.
+
+    `slow_identifier` has a memory of cgroups of its own, for all that is read on the other thread.
+    """
 
     handover: Handover | None
     mounts: CgroupMounts
     cgroups: CgroupPaths
     identifier: Identifier
+    slow_identifier: Identifier
     settings: SensorSettings = field(default_factory=SensorSettings)
     known_servers: KnownServers = field(default_factory=KnownServers)
 
@@ -92,9 +96,15 @@ class SensorSpec:
 def surroundings(handover: Handover | None, settings: SensorSettings | None = None) -> Surroundings:
     """Return the real host's."""
     mounts = find_mounts()
-    cgroups = CgroupPaths(root=mounts.unified, monotonic=time.monotonic)
-    identifier = Identifier(cgroups=cgroups)
-    return Surroundings(handover, mounts, cgroups, identifier, settings or SensorSettings())
+    cgroups, slow = (CgroupPaths(root=mounts.unified, monotonic=time.monotonic) for _ in range(2))
+    return Surroundings(
+        handover,
+        mounts,
+        cgroups,
+        identifier=Identifier(cgroups=cgroups),
+        slow_identifier=Identifier(cgroups=slow),
+        settings=settings or SensorSettings(),
+    )
 
 
 def sensors_of(platform: str) -> tuple[SensorSpec, ...]:
@@ -147,12 +157,7 @@ def _host_links(_: Surroundings) -> Sensor:
 
 
 def _host_listeners(host: Surroundings) -> Sensor:
-    return listeners.HostListeners(identifier=_own_identifier(host), root=host.mounts.unified)
-
-
-def _own_identifier(host: Surroundings) -> Identifier:
-    """Return one with a memory of cgroups of its own, for a sensor that is read on the other thread."""
-    return Identifier(cgroups=CgroupPaths(root=host.mounts.unified, monotonic=time.monotonic))
+    return listeners.HostListeners(identifier=host.slow_identifier, root=host.mounts.unified)
 
 
 def _host_log_files(host: Surroundings) -> Sensor:
@@ -180,20 +185,19 @@ def _host_server_metrics(host: Surroundings) -> Sensor:
 
 
 def _host_sessions(host: Surroundings) -> Sensor:
-    identifier = _own_identifier(host)
+    identifier = host.slow_identifier
     servers_here = Servers(identifier=identifier, root=host.mounts.unified, monotonic=time.monotonic)
     return sessions.SessionSensor(origin=servers_here.origin)
 
 
 def _host_peers(host: Surroundings) -> Sensor:
-    cgroups = CgroupPaths(root=host.mounts.unified, monotonic=time.monotonic)
     tables = PeerTables(handover=host.handover)
-    return peers.PeerSensor(tables=tables, identifier=Identifier(cgroups=cgroups))
+    return peers.PeerSensor(tables=tables, identifier=host.slow_identifier)
 
 
 def _host_pressure(host: Surroundings) -> Sensor:
     return waits.PressureSensor(
-        identifier=_own_identifier(host),
+        identifier=host.slow_identifier,
         known=host.known_servers,
         quotas=Quotas(mounts=host.mounts),
         root=host.mounts.unified,
@@ -202,7 +206,7 @@ def _host_pressure(host: Surroundings) -> Sensor:
 
 def _host_processes(host: Surroundings) -> Sensor:
     return processes.ProcessesSensor(
-        identifier=_own_identifier(host), known=host.known_servers, mounts=host.mounts
+        identifier=host.slow_identifier, known=host.known_servers, mounts=host.mounts
     )
 
 
@@ -212,7 +216,7 @@ def _host_readiness(host: Surroundings) -> Sensor:
 
 def _host_servers(host: Surroundings) -> Sensor:
     return servers.ServersSensor(
-        identifier=host.identifier, root=host.mounts.unified, known=host.known_servers
+        identifier=host.slow_identifier, root=host.mounts.unified, known=host.known_servers
     )
 
 
@@ -258,7 +262,7 @@ def _storage_error(host: Surroundings) -> Sensor:
 
 def _reclaim(host: Surroundings) -> Sensor:
     return reclaim.ReclaimSensor(
-        handover=host.handover, identifier=_own_identifier(host), root=host.mounts.unified
+        handover=host.handover, identifier=host.slow_identifier, root=host.mounts.unified
     )
 
 
