@@ -14,6 +14,8 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
+from dev import dashboard
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -55,7 +57,12 @@ def pages() -> dict[Path, bytes]:
     }
 
 
-GENERATORS: tuple[Callable[[], dict[Path, bytes]], ...] = (wire, pages)
+def dashboards() -> dict[Path, bytes]:
+    """Return the Grafana dashboard."""
+    return {ROOT / "monitoring/grafana/host-nanobot.json": dashboard.page().encode()}
+
+
+GENERATORS: tuple[Callable[[], dict[Path, bytes]], ...] = (wire, pages, dashboards)
 
 
 def main() -> int:

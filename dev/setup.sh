@@ -79,6 +79,21 @@ if [ ! -x .venv/nginx/usr/sbin/nginx ] && command -v apt-get >/dev/null && comma
   rm -rf "$folder"
 fi
 
+# Prometheus and Alertmanager too, with their own tools (promtool, amtool).
+for name in prometheus alertmanager; do
+  package=prometheus; [ $name = prometheus ] || package=prometheus-$name
+  if [ ! -x ".venv/$name/usr/bin/$package" ] && command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
+    folder=$(mktemp -d)
+    fetch() { (cd "$folder" && apt-get download -qq "$package" >/dev/null 2>&1); }
+    if fetch || { [ "$(id -u)" = 0 ] && apt-get update -qq && fetch; }; then
+      dpkg-deb -x "$folder"/"${package}"_*.deb .venv/$name
+    else
+      echo "setup: the package $package cannot be downloaded; its tests will be skipped" >&2
+    fi
+    rm -rf "$folder"
+  fi
+done
+
 # PostgreSQL is unpacked with what it needs and is not here, for the same reason. One that is installed is taken.
 if ! compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null && ! compgen -G ".venv/postgresql/usr/lib/postgresql/*/bin/initdb" >/dev/null &&
    command -v dpkg-deb >/dev/null; then

@@ -19,6 +19,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from escalation.server import http
+from escalation.server.certificates import Certificates
 from escalation.server.clock import Clock
 from escalation.server.config import Config, address_of
 from escalation.server.identity import Identities, IdentityRequired
@@ -75,7 +76,12 @@ async def run(config: Config, *, clock: Clock, supervisor: Supervisor, stop: asy
         )
         await service.prepare()
         ticking = await parts.enter_async_context(_running("service", service.run(), stop))
-        await parts.enter_async_context(_agents(config, service, metrics))
+        certificates = Certificates(files=config.grpc.files(), now_s=lambda: clock.wall_ns() / 1e9)
+        metrics.ready(service.ready)
+        metrics.certificate("agents", certificates.agents)
+        metrics.certificate("authority", certificates.authority)
+        metrics.certificate("orchestrator", certificates.orchestrator)
+        await parts.enter_async_context(_agents(config, service, metrics, certificates))
         application = http.build(
             desk=service,
             persons=config.person,
@@ -122,10 +128,18 @@ async def _running(
 
 
 @contextlib.asynccontextmanager
-async def _agents(config: Config, service: Service, metrics: ServerMetrics) -> AsyncIterator[None]:
+async def _agents(
+    config: Config, service: Service, metrics: ServerMetrics, certificates: Certificates
+) -> AsyncIterator[None]:
     """Listen for agents."""
     identities = Identities(trust_domain=config.grpc.trust_domain)
-    ingest = Ingest(receiver=service, identities=identities, limits=config.grpc.limits(), metrics=metrics)
+    ingest = Ingest(
+        receiver=service,
+        identities=identities,
+        limits=config.grpc.limits(),
+        metrics=metrics,
+        certificates=certificates,
+    )
     server = grpc.aio.server(
         interceptors=(IdentityRequired(identities=identities),),
         options=_GRPC_OPTIONS,

@@ -20,6 +20,7 @@ import structlog
 
 from escalation import failpoints
 from escalation.model import AgentId, BootId
+from escalation.server.certificates import Certificates
 from escalation.server.identity import Context, Handler, Identities
 from escalation.server.metrics import ReportResult, ServerMetrics
 from escalation.server.store import Delivery, StoreError, StoreUnavailable
@@ -104,9 +105,16 @@ class Ingest:
     """The gRPC service that agents speak to."""
 
     def __init__(
-        self, *, receiver: Receiver, identities: Identities, limits: Limits, metrics: ServerMetrics
+        self,
+        *,
+        receiver: Receiver,
+        identities: Identities,
+        limits: Limits,
+        metrics: ServerMetrics,
+        certificates: Certificates | None = None,
     ) -> None:
-        """Hand what agents send to `receiver`."""
+        """Hand what agents send to `receiver`, and what they show to `certificates`."""
+        self._certificates = certificates
         self._metrics = metrics
         self._receiver = receiver
         self._identities = identities
@@ -135,6 +143,8 @@ class Ingest:
                 f"{agent_id} has {peer.streams} streams open already",
             )
         peer.streams += 1
+        if self._certificates is not None:
+            self._certificates.shown(agent_id, context.auth_context())
         refusal: _Refused | None = None
         try:
             await self._converse(agent_id, peer, batches, context)

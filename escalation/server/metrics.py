@@ -7,7 +7,7 @@ a label, so no number of hosts or hostile requests grows the number of series.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -84,6 +84,22 @@ class ServerMetrics:
         self._watchers = Gauge(
             "nanobot_orchestrator_watchers", "Open streams of queue changes.", registry=self.registry
         )
+        self._waiting = Gauge(
+            "nanobot_orchestrator_queue_waiting_seconds",
+            "How long the oldest entry that waits for a decision has waited; 0 when none waits.",
+            registry=self.registry,
+        )
+        self._ready = Gauge(
+            "nanobot_orchestrator_ready",
+            "Whether what is sent now could be kept (1) or not (0).",
+            registry=self.registry,
+        )
+        self._certificates = Gauge(
+            "nanobot_orchestrator_certificate_expiry_seconds",
+            "When the next certificate of a holder expires, Unix time; 0 when it cannot be read.",
+            ["holder"],
+            registry=self.registry,
+        )
         for result in ReportResult:
             self._reports.labels(result.value)
         self.queue({})
@@ -124,6 +140,18 @@ class ServerMetrics:
     def watchers(self, count: int) -> None:
         """Set how many streams of changes are open."""
         self._watchers.set(count)
+
+    def waiting(self, seconds: float) -> None:
+        """Set how long the oldest entry that waits for a decision has waited."""
+        self._waiting.set(seconds)
+
+    def ready(self, ask: Callable[[], bool]) -> None:
+        """Ask at each scrape whether what is sent then could be kept."""
+        self._ready.set_function(lambda: float(ask()))
+
+    def certificate(self, holder: str, expiry_unix_s: Callable[[], float]) -> None:
+        """Ask at each scrape when the certificate of `holder`, a name of ours, expires."""
+        self._certificates.labels(holder).set_function(expiry_unix_s)
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""

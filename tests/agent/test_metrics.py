@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import urllib.request
 from collections import Counter
@@ -13,6 +12,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from agent.metrics import AgentCollector, MetricsPage, Snapshot
 from agent.route_tally import RouteCounts
+from tests.monitoring.programs import found
+
+PROMTOOL = found("promtool")
 
 FULL = Snapshot(
     version="1.2.3",
@@ -77,11 +79,12 @@ def test_every_name_is_ours() -> None:
         }
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (package prometheus)")
+@pytest.mark.skipif(PROMTOOL is None, reason="needs promtool (package prometheus)")
 def test_promtool_has_nothing_to_say() -> None:
     """Prometheus' linter accepts the page."""
+    assert PROMTOOL is not None
     done = subprocess.run(
-        ["promtool", "check", "metrics"], input=page(FULL), capture_output=True, text=True, check=False
+        [PROMTOOL, "check", "metrics"], input=page(FULL), capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 

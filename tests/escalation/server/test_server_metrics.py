@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
 import pytest
 
 from escalation.model import State
 from escalation.server.metrics import ReportResult, ServerMetrics
+from tests.monitoring.programs import found
+
+PROMTOOL = found("promtool")
 
 
 def test_counts_and_forgets_states_that_are_empty() -> None:
@@ -31,12 +33,14 @@ def test_two_servers_in_one_process_do_not_share() -> None:
     assert "nanobot_orchestrator_store_errors_total 0.0" in second.text().decode()
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.skipif(PROMTOOL is None, reason="needs promtool (package prometheus)")
 def test_promtool_finds_nothing_to_say() -> None:
     """The exposition passes Prometheus' own linter."""
     metrics = ServerMetrics()
     metrics.http_request(route="/", method="GET", status=200, seconds=0.01)
+    metrics.certificate("agents", lambda: float("inf"))
+    assert PROMTOOL is not None
     checked = subprocess.run(
-        ["promtool", "check", "metrics"], input=metrics.text(), capture_output=True, check=False, timeout=30
+        [PROMTOOL, "check", "metrics"], input=metrics.text(), capture_output=True, check=False, timeout=30
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
