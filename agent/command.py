@@ -212,15 +212,13 @@ def _open_spool(settings: AgentSettings, agent_id: AgentId) -> Outbox:
 def _sensors(handed: Handover | None, settings: SensorSettings) -> Builders:
     """Return how to build each sensor.
 
-    What is read on the loop shares one set of readers; what is read on a thread has its own, because they
-    remember what they read and are not made for two threads.
+    What is read on the loop shares one set of readers, and what is read on the one thread beside it another,
+    because they remember what they read and are not made for two threads.
     """
-    shared = surroundings(handed, settings)
+    on_the_loop, on_the_thread = surroundings(handed, settings), surroundings(handed, settings)
 
     def builder(spec: SensorSpec) -> Callable[[], Sensor]:
-        if spec.period_s < 1:
-            return functools.partial(spec.build, shared)
-        return lambda: spec.build(surroundings(handed, settings))
+        return functools.partial(spec.build, on_the_loop if spec.period_s < 1 else on_the_thread)
 
     return {spec.name: builder(spec) for spec in sensors_of(sys.platform)}
 
