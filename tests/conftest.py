@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from dev import postgres
+
 
 @cache
 def _no_root() -> str | None:
@@ -47,7 +49,18 @@ def _no_gpu() -> str | None:
     return None if Path("/dev/nvidiactl").exists() else "needs an NVIDIA GPU with its driver"
 
 
-_NEEDS = {"root": _no_root, "ebpf": _no_ebpf, "gpu": _no_gpu, "systemd": _no_systemd}
+@cache
+def _no_postgres() -> str | None:
+    return None if postgres.programs() is not None else "needs PostgreSQL's server (dev/setup.sh tests)"
+
+
+_NEEDS = {
+    "root": _no_root,
+    "ebpf": _no_ebpf,
+    "gpu": _no_gpu,
+    "systemd": _no_systemd,
+    "postgres": _no_postgres,
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

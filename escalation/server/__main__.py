@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Final, NoReturn
 
 import click
 import structlog
 
-from escalation.server import app, config
+from escalation.server import app, config, stores
 from escalation.server.clock import SystemClock
 from escalation.server.store import StoreError
 from escalation.server.supervision import Supervisor
@@ -18,6 +21,8 @@ from escalation.settings import SettingsError
 from escalation.wire import credentials
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+_PENDING: Final = 3
+"""What `migrate --check` exits with when there is something to do."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,6 +56,45 @@ def check_config(path: Path) -> None:
         click.echo(f"{path}: has no [[person]], so nobody can look at the queue or decide")
 
 
+@main.command()
+@click.option("--config", "path", type=_FILE, required=True, help="orchestrator.toml")
+@click.option(
+    "--check", is_flag=True, help="only say how it stands: exit code 3 when there is something to do"
+)
+@click.option(
+    "--backup", "folder", type=click.Path(file_okay=False, path_type=Path), help="where the copy goes"
+)
+@click.option("--no-backup", is_flag=True, help="change the database without a copy of it")
+def migrate(path: Path, folder: Path | None, *, check: bool, no_backup: bool) -> None:
+    """Bring the database up to date, after a copy of it; nothing is ever brought back to an older version."""
+    try:
+        settings = config.load(path).store
+        if check:
+            standing = stores.standing(settings)
+            click.echo(f"{standing.name}: {_stands(standing)}")
+            if standing.pending:
+                sys.exit(_PENDING)
+            return
+        into = folder or settings.path.parent
+        before, copy = stores.migrate(settings, copy_to=None if no_backup else partial(_copy_in, into))
+    except (SettingsError, StoreError) as error:
+        _fail(str(error))
+    if copy is not None:
+        click.echo(f"{before.name}: the copy of version {before.version} is {copy}")
+    click.echo(f"{before.name}: {_stands(before)}{', done' if before.pending else ''}")
+
+
+def _stands(standing: stores.Standing) -> str:
+    if not standing.pending:
+        return f"version {standing.version}, nothing to do"
+    return f"from version {standing.version} to {standing.newest}"
+
+
+def _copy_in(folder: Path, version: int) -> Path:
+    now = dt.datetime.now(dt.UTC)
+    return folder / f"orchestrator-version-{version}-{now:%Y%m%dT%H%M%SZ}.backup"
+
+
 async def _serve(loaded: config.Config) -> None:
     stop = asyncio.Event()
     with app.stop_on_signals(stop):
@@ -74,7 +118,7 @@ def _log_to_stderr() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     click.echo(f"nanobot-orchestrator: {message}", err=True)
     sys.exit(1)
 

@@ -26,7 +26,7 @@ from escalation.server.identity import Identities, IdentityRequired
 from escalation.server.ingest import Ingest
 from escalation.server.metrics import ServerMetrics
 from escalation.server.service import Service
-from escalation.server.sqlite_store import SqliteStore
+from escalation.server.stores import open_store
 from escalation.server.supervision import Supervisor
 from escalation.wire import credentials
 
@@ -63,7 +63,7 @@ async def run(config: Config, *, clock: Clock, supervisor: Supervisor, stop: asy
     """Serve until `stop` is set; raise StartError, CredentialsError or a StoreError when it cannot start."""
     async with contextlib.AsyncExitStack() as parts:
         metrics = ServerMetrics()
-        store = SqliteStore(path=config.store.path)
+        store = open_store(config.store)
         parts.push_async_callback(store.close)
         service = Service(
             store=store,

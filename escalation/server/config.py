@@ -14,10 +14,12 @@ import msgspec
 
 from escalation import settings
 from escalation.model import ActionKind
+from escalation.server import postgres_settings
 from escalation.server.access import Person, Role
 from escalation.server.approvals import Policy
 from escalation.server.http import HttpSettings
 from escalation.server.ingest import Limits
+from escalation.server.postgres_settings import PostgresSettings
 from escalation.wire.credentials import Files
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)]
@@ -52,13 +54,24 @@ class GrpcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The `[store]` table: the database file, and how long reports are kept in full.
+    """The `[store]` table: the database, and how long reports are kept in full.
 
-    Incidents, decisions and the audit log are kept for ever; they are small.
+    `postgres` names a database that several orchestrators may share, as libpq does; without it the file at
+    `path` is the database. Incidents, decisions and the audit log are kept for ever; they are small.
     """
 
     path: Path = Path("/var/lib/nanobot/orchestrator/orchestrator.db")
+    postgres: str | None = None
+    postgresql: PostgresSettings = PostgresSettings()
     keep_reports_days: Annotated[float, msgspec.Meta(ge=1, le=3650)] = 30.0
+
+    def __post_init__(self) -> None:
+        """Refuse a connection string that cannot be read or holds a secret."""
+        if self.postgres is not None:
+            try:
+                postgres_settings.check(self.postgres)
+            except ValueError as error:
+                raise ValueError(f"store.postgres {error}") from error
 
 
 class ApprovalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -210,6 +210,11 @@ class Watch:
     def __repr__(self) -> str:
         return f"Watch(hosts={len(self._expected)}, factor={self._factor})"
 
+    def expect_anew(self, now_s: float, grace_s: float) -> None:
+        """Expect every host anew from `now_s` on, with `grace_s` to find its way back."""
+        for expected in self._expected.values():
+            expected.heard_s = max(expected.heard_s, now_s + grace_s)
+
     def heard(self, agent_id: AgentId, now_s: float, interval_s: float | None = None) -> None:
         """Note that a host was heard, and how often it means to be from now on."""
         expected = self._expected.setdefault(agent_id, _Expected(now_s, 0.0))

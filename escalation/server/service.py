@@ -73,6 +73,7 @@ class Service:
         self._watch = Watch(factor=silence_factor, hosts=(), now_s=0.0, grace_s=0.0)
         self._touched: dict[RecommendationId, None] = {}
         self._woken = asyncio.Event()
+        self._sees_elsewhere = True
         self.ticks = 0
         self.failed_ticks = 0
 
@@ -147,7 +148,16 @@ class Service:
     # What time does -----------------------------------------------------------------------------------
 
     async def tick(self) -> None:
-        """Expire, lapse and verify what is due; open the cases of hosts that fell silent."""
+        """Learn what other processes wrote, do what is due if this is the one to do it, and count."""
+        await self._look_elsewhere()
+        if await self._store.leads():
+            await self._do_what_is_due()
+        if self._metrics is not None and self.ticks % _COUNT_EACH == 0:
+            await self._count(self._metrics)
+        self.ticks += 1
+
+    async def _do_what_is_due(self) -> None:
+        """Expire, lapse and verify; open the cases of hosts that fell silent; forget old reports."""
         work = partial(
             triage.pass_time,
             overdue=self._watch.overdue(self._time.steady_s()),
@@ -159,9 +169,24 @@ class Service:
         if self._keep_reports_s is not None and self.ticks % _FORGET_EACH == 0:
             before_ns = self._time.trusted_ns() - int(self._keep_reports_s * 1e9)
             await self._store.write(partial(_forget_reports, before_ns=before_ns))
-        if self._metrics is not None and self.ticks % _COUNT_EACH == 0:
-            await self._count(self._metrics)
-        self.ticks += 1
+
+    async def _look_elsewhere(self) -> None:
+        """Count hosts that another process heard as heard, and tell watchers what it changed.
+
+        Whom others hear is unknown while it cannot be read, and unknown is not silent: after that every host
+        is expected anew.
+        """
+        try:
+            elsewhere = await self._store.elsewhere()
+        except StoreError:
+            self._sees_elsewhere = False
+            raise
+        if not self._sees_elsewhere:
+            self._sees_elsewhere = True
+            self._watch.expect_anew(self._time.steady_s(), self._grace_s)
+        for host in elsewhere.heard:
+            self._watch.heard(host.agent_id, self._time.steady_s(), host.interval_s)
+        self._touch(frozenset(elsewhere.changed))
 
     async def publish(self) -> None:
         """Read back what changed since the last call, and hand it to the watchers."""

@@ -5,7 +5,8 @@ A `Store` runs pieces of work, each on a `Ledger`: all writes of one piece are c
 function, it runs on a thread of the store's own, and it must not wait for anything.
 
 Error tree: `StoreError` > `StoreUnavailable` (disk full, read-only, stopped: try again later),
-`StoreTooNew` (a newer version of this program wrote the database), `StoreCorrupt`.
+`StoreTooNew` (a newer version of this program wrote the database), `StoreTooOld` (it has to be migrated
+first), `StoreCorrupt`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from escalation.model import (
     ActionKind,
@@ -44,6 +45,10 @@ class StoreUnavailable(StoreError):
 
 class StoreTooNew(StoreError):
     """The database was written by a newer version of this program."""
+
+
+class StoreTooOld(StoreError):
+    """The database has to be migrated before this version can use it."""
 
 
 class StoreCorrupt(StoreError):
@@ -151,8 +156,23 @@ class Ledger(Protocol):
         """Return audit entries numbered above `after`, in order."""
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What other processes wrote to the same database: recommendations that changed, hosts they heard."""
+
+    changed: Sequence[RecommendationId]
+    heard: Sequence[HostState]
+
+
+NOTHING_ELSEWHERE: Final = Elsewhere((), ())
+
+
 class Store(Protocol):
-    """Runs work on the ledger."""
+    """Runs work on the ledger.
+
+    Other processes may use the same database; each piece of work sees what all of them committed before. A
+    piece may be run more than once before it is kept, and is kept once.
+    """
 
     async def submit(self, work: Callable[[Ledger], T], *, cost_bytes: int = 0) -> asyncio.Future[T]:
         """Return once there is room for `work`; what it returned, after the commit, is in the future.
@@ -167,6 +187,12 @@ class Store(Protocol):
 
     async def read(self, work: Callable[[Ledger], T]) -> T:
         """Run `work`, which writes nothing, on a consistent view."""
+
+    async def leads(self) -> bool:
+        """Return whether this process does what one of all is to do as time passes."""
+
+    async def elsewhere(self) -> Elsewhere:
+        """Return what other processes wrote since the last call; never what this one wrote."""
 
     def ready(self) -> bool:
         """Return whether the last attempt to write worked."""

@@ -42,7 +42,14 @@ from escalation.server.approvals import Policy
 from escalation.server.desk import AuditEntry, Entry, HostState
 from escalation.server.incidents import Case, Key, key_of
 from escalation.server.service import Service
-from escalation.server.store import Added, Delivery, Ledger, StoreUnavailable
+from escalation.server.store import (
+    NOTHING_ELSEWHERE,
+    Added,
+    Delivery,
+    Elsewhere,
+    Ledger,
+    StoreUnavailable,
+)
 
 T = TypeVar("T")
 
@@ -248,6 +255,14 @@ class MemoryStore:
     async def read(self, work: Callable[[Ledger], T]) -> T:
         """Run `work` on a copy."""
         return work(self.ledger.copy())
+
+    async def leads(self) -> bool:
+        """Return True: nobody else writes here."""
+        return True
+
+    async def elsewhere(self) -> Elsewhere:
+        """Return nothing: nobody else writes here."""
+        return NOTHING_ELSEWHERE
 
     def ready(self) -> bool:
         """Return whether writing works."""

@@ -1,18 +1,46 @@
-"""A real orchestrator in this process."""
+"""A real orchestrator in this process, and databases of both kinds."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from dev import postgres
 from escalation.server import app, config
 from escalation.server.clock import SystemClock
+from tests.escalation.server.databases import Database
 from tests.escalation.server.site import TOKEN, Authority, Ready, Site, free_port
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[postgres.Cluster]:
+    """A PostgreSQL server that lives as long as the tests; whoever asks for it has the marker."""
+    with postgres.cluster() as running_cluster:
+        yield running_cluster
+
+
+@pytest.fixture
+def shared(cluster: postgres.Cluster) -> Database:
+    """An empty database on that server."""
+    return Database(cluster.create(f"test_{next(_NUMBERS)}"))
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    """An empty database of each kind, one after the other."""
+    if request.param == "sqlite":
+        return Database(tmp_path / "orchestrator.db")
+    found = request.getfixturevalue("shared")
+    assert isinstance(found, Database)
+    return found
 
 
 @pytest.fixture(scope="session")

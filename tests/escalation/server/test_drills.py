@@ -206,6 +206,6 @@ async def test_an_older_database_has_no_drills_and_takes_them_from_now_on(tmp_pa
     assert set(await queue.open()) == {True, False}
     await reopened.close()
     database = sqlite3.connect(path)
-    assert database.execute("PRAGMA user_version").fetchone() == (len(sqlite_file._migrations()),)
+    assert database.execute("PRAGMA user_version").fetchone() == (len(sqlite_file.migrations()),)
     assert database.execute("SELECT drill FROM incidents ORDER BY drill").fetchall() == [(0,), (1,)]
     database.close()

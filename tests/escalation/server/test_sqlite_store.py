@@ -6,29 +6,24 @@ import asyncio
 import os
 import sqlite3
 import subprocess
-import threading
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from escalation.model import AgentId, BootId, CasePhase, Report, State
-from escalation.server import audit, triage
-from escalation.server.approvals import Policy
-from escalation.server.desk import Expired, NotFound
-from escalation.server.service import Service
+from escalation.model import AgentId, BootId
+from escalation.server import triage
 from escalation.server.sqlite_store import SqliteStore
 from escalation.server.store import (
     Added,
     Delivery,
     Ledger,
     StoreCorrupt,
-    StoreError,
     StoreTooNew,
     StoreUnavailable,
 )
-from escalation.server.testing import START_NS, ManualClock, case_report, heartbeat
+from escalation.server.testing import START_NS
 
 _BOOT = BootId("boot-1")
 _HOST = AgentId("spark-1")
@@ -47,66 +42,6 @@ def _delivery(*sequences: int, payload: bytes = b"payload") -> Delivery:
     return Delivery(_HOST, _BOOT, rows, ())
 
 
-async def test_tells_new_reports_from_old_ones(store: SqliteStore) -> None:
-    """Numbers above the highest are new; of those below, each one is looked up; gaps are counted once."""
-
-    async def add(*sequences: int) -> tuple[int, int, set[int]]:
-        delivery = _delivery(*sequences)
-        added = await store.write(lambda ledger: ledger.add_reports(delivery, received_ns=1))
-        return added.count, added.missing, {each for each in sequences if each in added.fresh}
-
-    assert await add(1, 2, 5) == (3, 2, {1, 2, 5})
-    assert await add(2, 5, 6) == (1, 0, {6})
-    assert await add(1, 2) == (0, 0, set())
-    assert await add(3) == (1, 0, {3})
-    assert await add(9) == (1, 2, {9})
-
-
-async def test_what_one_piece_raises_undoes_only_that_piece(store: SqliteStore) -> None:
-    """Pieces that share a commit do not share a failure."""
-    gate = threading.Event()
-
-    def hold(_: Ledger) -> None:
-        gate.wait(5)
-
-    def fail(ledger: Ledger) -> None:
-        ledger.add_reports(_delivery(99), received_ns=1)
-        raise NotFound("told to fail")
-
-    held = await store.submit(hold)
-    pieces = [
-        await store.submit(lambda ledger: ledger.add_reports(_delivery(1), received_ns=1)),
-        await store.submit(fail),
-        await store.submit(lambda ledger: ledger.add_reports(_delivery(2), received_ns=1)),
-    ]
-    gate.set()
-    await held
-    results = await asyncio.gather(*pieces, return_exceptions=True)
-    assert [isinstance(result, NotFound) for result in results] == [False, True, False]
-    added = await store.write(lambda ledger: ledger.add_reports(_delivery(1, 2, 99), received_ns=1))
-    assert added.count == 1, "1 and 2 were kept, 99 was not"
-
-
-async def test_what_the_schema_refuses_of_one_piece_hits_no_other(store: SqliteStore) -> None:
-    """A broken constraint is that piece's error; the store stays ready."""
-    gate = threading.Event()
-
-    def twice(ledger: Ledger) -> None:
-        first = audit.follow(None, at_ns=1, actor="a", verb="v", object_id="o", detail="d")
-        ledger.add_audit(first)
-        ledger.add_audit(first)
-
-    held = await store.submit(lambda _: gate.wait(5))
-    broken = await store.submit(twice)
-    whole = await store.submit(partial(_add, _delivery(1)))
-    gate.set()
-    await held
-    with pytest.raises(StoreError, match="UNIQUE"):
-        await broken
-    assert (await whole).count == 1
-    assert store.ready()
-
-
 async def test_nobody_else_can_read_the_files(tmp_path: Path) -> None:
     """The database, its log and its index are the owner's alone, whatever the mask says."""
     before = os.umask(0)
@@ -122,70 +57,6 @@ async def test_nobody_else_can_read_the_files(tmp_path: Path) -> None:
     )
 
 
-async def test_whoever_comes_when_it_is_full_waits_in_line(tmp_path: Path) -> None:
-    """Submissions wait for room, keep their order, and one that is cancelled leaves the line."""
-    store = SqliteStore(path=tmp_path / "small.db", queue_bytes=10_000)
-    gate = threading.Event()
-    done: list[int] = []
-
-    def piece(number: int) -> None:
-        gate.wait(5)
-        done.append(number)
-
-    waiting = [asyncio.create_task(store.submit(lambda _, n=n: piece(n), cost_bytes=4000)) for n in range(8)]
-    await asyncio.sleep(0.05)
-    assert [task.done() for task in waiting] == [True, True] + [False] * 6
-    waiting[3].cancel()
-    gate.set()
-    answers = [await task for number, task in enumerate(waiting) if number != 3]
-    await asyncio.gather(*answers)
-    assert done == [0, 1, 2, 4, 5, 6, 7]
-    assert "held_bytes=0, waiting=0" in repr(store)
-    await store.close()
-
-
-async def test_closing_commits_what_was_accepted(tmp_path: Path) -> None:
-    """A piece whose submission returned is on disk after close; one that comes later is refused."""
-    path = tmp_path / "orchestrator.db"
-    store = SqliteStore(path=path)
-    answers = [
-        await store.submit(lambda ledger, n=n: ledger.add_reports(_delivery(n), received_ns=1))
-        for n in range(1, 51)
-    ]
-    await store.close()
-    await asyncio.gather(*answers)
-    with pytest.raises(StoreUnavailable):
-        await store.write(lambda ledger: ledger.last_audit())
-    with sqlite3.connect(path) as database:
-        assert database.execute("SELECT count(*) FROM reports").fetchone() == (50,)
-    database.close()
-
-
-async def test_keeps_everything_across_a_restart(tmp_path: Path) -> None:
-    """Incident, recommendation, decision, host and audit chain read back as they were."""
-    path = tmp_path / "orchestrator.db"
-    store = SqliteStore(path=path)
-    service = Service(store=store, clock=ManualClock(), policy=Policy())
-    bodies = [heartbeat(), case_report(), case_report(CasePhase.UPDATED, count=2**63 - 1)]
-    for number, body in enumerate(bodies, start=1):
-        report = Report(agent_id=_HOST, boot_id=_BOOT, sequence=number, created_ns=START_NS, body=body)
-        row = (number, START_NS, b"")
-        await service.receive(Delivery(_HOST, _BOOT, (row,), (report,)))
-    (entry,) = await service.queue(None)
-    digest = entry.recommendation.digest
-    await service.approve(entry.recommendation.id, person="ada", reason="because", digest=digest)
-    before = (await service.queue(None), await service.hosts(), await service.audit(after=0, limit=100))
-    await store.close()
-
-    reopened = SqliteStore(path=path)
-    service = Service(store=reopened, clock=ManualClock(), policy=Policy())
-    after = (await service.queue(None), await service.hosts(), await service.audit(after=0, limit=100))
-    await reopened.close()
-    assert after == before
-    assert after[0][0].recommendation.state is State.APPROVED
-    assert audit.verify(after[2]) is None
-
-
 async def test_the_audit_log_cannot_be_changed_through_the_database(tmp_path: Path) -> None:
     """Updates and deletions are refused by the schema itself."""
     path = tmp_path / "orchestrator.db"
@@ -199,17 +70,6 @@ async def test_the_audit_log_cannot_be_changed_through_the_database(tmp_path: Pa
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             database.execute(statement)
     database.close()
-
-
-async def test_forgets_old_reports(store: SqliteStore) -> None:
-    """Only what is old enough goes, oldest first, and so many at once."""
-    await store.write(lambda ledger: ledger.add_reports(_delivery(1, 2, 3), received_ns=100))
-    await store.write(lambda ledger: ledger.add_reports(_delivery(4), received_ns=200))
-    forget = [
-        await store.write(lambda ledger: ledger.forget_reports(received_before_ns=150, limit=2))
-        for _ in range(3)
-    ]
-    assert forget == [2, 1, 0]
 
 
 def test_refuses_a_newer_database(tmp_path: Path) -> None:
@@ -300,23 +160,6 @@ def test_a_read_only_file_system_refuses_and_recovers(small_disk: Path) -> None:
     finally:
         subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
     asyncio.run(_open_and_close(small_disk / "orchestrator.db"))
-
-
-async def test_a_decision_that_is_refused_leaves_no_trace(store: SqliteStore) -> None:
-    """An approval that comes too late changes neither the entry nor the audit log."""
-    clock = ManualClock()
-    service = Service(store=store, clock=clock, policy=Policy())
-    report = Report(agent_id=_HOST, boot_id=_BOOT, sequence=1, created_ns=START_NS, body=case_report())
-    await service.receive(Delivery(_HOST, _BOOT, ((1, START_NS, b""),), (report,)))
-    (entry,) = await service.queue(None)
-    before = await service.audit(after=0, limit=100)
-    clock.advance(5 * 3600)
-    with pytest.raises(Expired):
-        await service.approve(
-            entry.recommendation.id, person="ada", reason="late", digest=entry.recommendation.digest
-        )
-    assert await service.audit(after=0, limit=100) == before
-    assert (await service.entry(entry.recommendation.id)).recommendation.state is State.PROPOSED
 
 
 def _add(delivery: Delivery, ledger: Ledger) -> Added:

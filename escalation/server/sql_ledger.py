@@ -1,16 +1,15 @@
-"""The ledger on one SQLite connection.
+"""The ledger in SQL that SQLite and PostgreSQL both read; what differs is behind `Database`.
 
 What a busy transaction touches again and again (hosts, open incidents, their cases, the highest number of
 each boot) is held in memory and written once, when the transaction ends or a query has to see it. The cache
-is only right while this connection is the only writer: the store holds a lock on the file for that.
+is only right while nobody else writes: who lets others write between two transactions calls `forget`.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
 from escalation.model import (
     ActionKind,
@@ -27,15 +26,59 @@ from escalation.model import (
 from escalation.server import rows
 from escalation.server.desk import AuditEntry, HostState
 from escalation.server.incidents import Case, Clearing, Key, key_of
-from escalation.server.store import Added, Delivery, StoreCorrupt
+from escalation.server.store import Added, Delivery, ReportRow, StoreCorrupt
 
 _CACHED: Final = 4096
 """How many values of one kind are held; above it the cache starts anew at the next commit."""
 
 _KEY_COLUMNS: Final = (
-    "agent_id = ? AND fault_class = ? AND ifnull(fault_number, -1) = ? "
+    "agent_id = ? AND fault_class = ? AND coalesce(fault_number, -1) = ? "
     "AND subject_kind = ? AND subject_name = ? AND drill = ?"
 )
+
+
+_ALL: Final = 2**62
+"""A limit that limits nothing, in both dialects."""
+
+Values = Sequence[Any]
+
+
+class Rows(Protocol):
+    """What a statement found."""
+
+    def fetchone(self) -> Any:
+        """Return the next row, or None."""
+
+    def fetchall(self) -> list[Any]:
+        """Return the rows that are left."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the rows that are left."""
+
+
+class Database(Protocol):
+    """One connection in a transaction; a question mark stands for a value."""
+
+    def execute(self, statement: str, values: Values = (), /) -> Rows:
+        """Run one statement."""
+
+    def execute_each(self, statement: str, rows: Iterable[Values], /) -> None:
+        """Run one statement for each row of values."""
+
+    def add_new(self, boot: int, rows: Sequence[ReportRow], *, received_ns: int) -> None:
+        """Keep reports of which none is kept yet; at the latest when `flush` returns."""
+
+    def add_some(self, boot: int, rows: Sequence[ReportRow], *, received_ns: int) -> set[int]:
+        """Keep the reports that are not kept yet, and return their numbers."""
+
+    def forget_reports(self, *, received_before_ns: int, limit: int) -> int:
+        """Delete the oldest reports, at most `limit`, and return how many."""
+
+    def flush(self) -> None:
+        """Write what was held back."""
+
+    def forget(self) -> None:
+        """Drop what was held back: the transaction was undone."""
 
 
 @dataclass(slots=True)
@@ -44,12 +87,12 @@ class _Boot:
     highest: int
 
 
-class SqliteLedger:
-    """Reads and writes one transaction at a time on `connection`; the caller begins and ends it."""
+class SqlLedger:
+    """Reads and writes one transaction at a time on `database`; the caller begins and ends it."""
 
-    def __init__(self, *, connection: sqlite3.Connection) -> None:
+    def __init__(self, *, database: Database) -> None:
         """Start with nothing cached."""
-        self._db = connection
+        self.database = database
         self._boots: dict[tuple[AgentId, BootId], _Boot] = {}
         self._hosts: dict[AgentId, HostState | None] = {}
         self._cases: dict[tuple[AgentId, CaseId], Case | None] = {}
@@ -63,31 +106,33 @@ class SqliteLedger:
         self._dirty_incidents: set[IncidentId] = set()
 
     def __repr__(self) -> str:
-        return f"SqliteLedger(incidents={len(self._incidents)}, cases={len(self._cases)})"
+        return f"SqlLedger(incidents={len(self._incidents)}, cases={len(self._cases)})"
 
     # The store's side ---------------------------------------------------------------------------------
 
     def flush(self) -> None:
         """Write what was changed in memory only."""
+        self.database.flush()
         if self._dirty_boots:
             changed = [self._boots[key] for key in self._dirty_boots]
-            self._db.executemany(
+            self.database.execute_each(
                 "UPDATE boots SET highest = ? WHERE number = ?",
                 [(boot.highest, boot.number) for boot in changed],
             )
             self._dirty_boots.clear()
         if self._dirty_hosts:
             hosts = [self._hosts[agent_id] for agent_id in self._dirty_hosts]
-            self._db.executemany(
-                "INSERT INTO hosts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+            self.database.execute_each(
+                "INSERT INTO hosts VALUES (?, ?) ON CONFLICT (agent_id) DO UPDATE SET value = excluded.value",
                 [(host.agent_id, rows.dump(host)) for host in hosts if host is not None],
             )
             self._dirty_hosts.clear()
         self._flush_incidents()
         if self._dirty_cases:
             cases = [self._cases[key] for key in self._dirty_cases]
-            self._db.executemany(
-                "INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            self.database.execute_each(
+                "INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (agent_id, case_id) DO UPDATE SET "
                 "incident_id = excluded.incident_id, count = excluded.count, "
                 "cleared_boot_id = excluded.cleared_boot_id, "
                 "cleared_sequence = excluded.cleared_sequence, "
@@ -112,6 +157,7 @@ class SqliteLedger:
         ):
             held.clear()
         self._last_audit = None
+        self.database.forget()
 
     def trim(self) -> None:
         """Drop what is held when it has grown too large; to be called between transactions."""
@@ -127,16 +173,8 @@ class SqliteLedger:
             return Added(fresh=(), count=0, missing=0)
         boot = self._boot(delivery.agent_id, delivery.boot_id)
         first, last = delivery.rows[0][0], delivery.rows[-1][0]
-        number = boot.number
         if first > boot.highest:
-            self._db.executemany(
-                "INSERT INTO reports (boot, sequence, created_ns, received_ns, payload) "
-                "VALUES (?, ?, ?, ?, ?)",
-                [
-                    (number, sequence, created_ns, received_ns, payload)
-                    for sequence, created_ns, payload in delivery.rows
-                ],
-            )
+            self.database.add_new(boot.number, delivery.rows, received_ns=received_ns)
             missing = last - boot.highest - len(delivery.rows)
             added = Added(fresh=range(first, last + 1), count=len(delivery.rows), missing=missing)
         else:
@@ -148,26 +186,13 @@ class SqliteLedger:
 
     def forget_reports(self, *, received_before_ns: int, limit: int) -> int:
         """Delete the oldest reports, at most `limit`, and return how many; what they said is kept."""
-        deleted = self._db.execute(
-            "DELETE FROM reports WHERE id IN "
-            "(SELECT id FROM (SELECT id, received_ns FROM reports ORDER BY id LIMIT ?) "
-            "WHERE received_ns < ?)",
-            (limit, received_before_ns),
-        )
-        return deleted.rowcount
+        return self.database.forget_reports(received_before_ns=received_before_ns, limit=limit)
 
     def _add_some(self, delivery: Delivery, boot: _Boot, received_ns: int) -> Added:
-        """Add one by one what comes, in part or in whole, a second time."""
-        fresh: set[int] = set()
+        """Add what comes, in part or in whole, a second time."""
+        fresh = self.database.add_some(boot.number, delivery.rows, received_ns=received_ns)
         highest, missing = boot.highest, 0
-        for sequence, created_ns, payload in delivery.rows:
-            inserted = self._db.execute(
-                "INSERT OR IGNORE INTO reports (boot, sequence, created_ns, received_ns, payload) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (boot.number, sequence, created_ns, received_ns, payload),
-            )
-            if inserted.rowcount:
-                fresh.add(sequence)
+        for sequence, _, _ in delivery.rows:
             if sequence > highest:
                 missing += sequence - highest - 1
                 highest = sequence
@@ -177,9 +202,10 @@ class SqliteLedger:
         key = (agent_id, boot_id)
         boot = self._boots.get(key)
         if boot is None:
-            row = self._db.execute(
+            row = self.database.execute(
                 "INSERT INTO boots (agent_id, boot_id, highest) VALUES (?, ?, 0) "
-                "ON CONFLICT DO UPDATE SET agent_id = excluded.agent_id RETURNING number, highest",
+                "ON CONFLICT (agent_id, boot_id) DO UPDATE SET agent_id = excluded.agent_id "
+                "RETURNING number, highest",
                 key,
             ).fetchone()
             boot = self._boots[key] = _Boot(row[0], row[1])
@@ -191,7 +217,7 @@ class SqliteLedger:
         """Return what is known of a host's case."""
         key = (agent_id, case_id)
         if key not in self._cases:
-            row = self._db.execute(
+            row = self.database.execute(
                 "SELECT incident_id, count, cleared_boot_id, cleared_sequence, cleared_created_ns "
                 "FROM cases WHERE agent_id = ? AND case_id = ?",
                 key,
@@ -209,7 +235,7 @@ class SqliteLedger:
         """Return the incident with this id."""
         found = self._incidents.get(incident_id)
         if found is None:
-            row = self._db.execute("SELECT value FROM incidents WHERE id = ?", (incident_id,)).fetchone()
+            row = self.database.execute("SELECT value FROM incidents WHERE id = ?", (incident_id,)).fetchone()
             if row is None:
                 return None
             found = self._incidents[incident_id] = rows.load_incident(row[0])
@@ -219,7 +245,7 @@ class SqliteLedger:
         """Return the open incident with this key."""
         if key not in self._open:
             self._flush_incidents()
-            row = self._db.execute(
+            row = self.database.execute(
                 f"SELECT id FROM incidents WHERE open = 1 AND {_KEY_COLUMNS}",  # noqa: S608 - a constant
                 _key_values(key),
             ).fetchone()
@@ -243,7 +269,7 @@ class SqliteLedger:
     def incidents(self, *, limit: int) -> Sequence[Incident]:
         """Return incidents, open ones first, newest first."""
         self._flush_incidents()
-        found = self._db.execute(
+        found = self.database.execute(
             "SELECT value FROM incidents ORDER BY open DESC, last_seen_ns DESC LIMIT ?", (limit,)
         )
         return [rows.load_incident(value) for (value,) in found]
@@ -254,7 +280,7 @@ class SqliteLedger:
         """Return the newest `limit` open incidents of `agent_id` (None: any host) and of these classes."""
         self._flush_incidents()
         marks = ", ".join("?" * len(fault_classes))
-        found = self._db.execute(
+        found = self.database.execute(
             f"SELECT id FROM incidents WHERE open = 1 AND fault_class IN ({marks}) "  # noqa: S608 - question marks only
             f"{'' if agent_id is None else 'AND agent_id = ? '}ORDER BY last_seen_ns DESC, id LIMIT ?",
             (*sorted(fault_classes), *(() if agent_id is None else (agent_id,)), limit),
@@ -265,7 +291,7 @@ class SqliteLedger:
     def open_count(self, agent_id: AgentId) -> int:
         """Return how many incidents of a host are open."""
         self._flush_incidents()
-        row = self._db.execute(
+        row = self.database.execute(
             "SELECT count(*) FROM incidents WHERE open = 1 AND agent_id = ?", (agent_id,)
         ).fetchone()
         return int(row[0])
@@ -275,7 +301,7 @@ class SqliteLedger:
             return
         # Those that closed go first: the one that takes a key over may be among the others.
         dirty = sorted((self._incidents[each] for each in self._dirty_incidents), key=lambda each: each.open)
-        self._db.executemany(
+        self.database.execute_each(
             "INSERT INTO incidents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
             "open = excluded.open, last_seen_ns = excluded.last_seen_ns, value = excluded.value, "
             "drill = excluded.drill",
@@ -283,10 +309,10 @@ class SqliteLedger:
                 (
                     incident.id,
                     *_key_columns(incident),
-                    incident.open,
+                    int(incident.open),
                     incident.last_seen_ns,
                     value,
-                    incident.drill,
+                    int(incident.drill),
                 )
                 for incident, value in ((each, rows.dump_incident(each)) for each in dirty)
             ],
@@ -297,7 +323,7 @@ class SqliteLedger:
 
     def recommendation(self, recommendation_id: RecommendationId) -> Recommendation | None:
         """Return the recommendation with this id."""
-        row = self._db.execute(
+        row = self.database.execute(
             "SELECT value FROM recommendations WHERE id = ?", (recommendation_id,)
         ).fetchone()
         return None if row is None else rows.load_recommendation(row[0])
@@ -306,7 +332,7 @@ class SqliteLedger:
         """Return an incident's recommendations, oldest first."""
         held = self._recommendations.get(incident_id)
         if held is None:
-            found = self._db.execute(
+            found = self.database.execute(
                 "SELECT value FROM recommendations WHERE incident_id = ? ORDER BY position", (incident_id,)
             )
             held = [rows.load_recommendation(value) for (value,) in found]
@@ -316,17 +342,17 @@ class SqliteLedger:
     def in_states(self, states: frozenset[State], *, limit: int | None) -> Sequence[Recommendation]:
         """Return the newest `limit` recommendations (None: all) that are in one of `states`, oldest first."""
         marks = ", ".join("?" * len(states))
-        found = self._db.execute(
+        found = self.database.execute(
             f"SELECT value FROM recommendations WHERE state IN ({marks}) "  # noqa: S608 - question marks only
             "ORDER BY position DESC LIMIT ?",
-            (*sorted(states), -1 if limit is None else limit),
+            (*sorted(states), _ALL if limit is None else limit),
         ).fetchall()
         return [rows.load_recommendation(value) for (value,) in reversed(found)]
 
     def done_with_key(self, key: Key) -> Sequence[Recommendation]:
         """Return the recommendations in DONE whose incident has this key."""
         self._flush_incidents()
-        found = self._db.execute(
+        found = self.database.execute(
             "SELECT recommendations.value FROM recommendations "  # noqa: S608 - a constant
             "JOIN incidents ON incidents.id = recommendations.incident_id "
             f"WHERE state = 'done' AND {_KEY_COLUMNS.replace('fault_class', 'incidents.fault_class')} "
@@ -337,7 +363,7 @@ class SqliteLedger:
 
     def put_recommendation(self, recommendation: Recommendation, incident: Incident) -> None:
         """Keep the recommendation as it now is."""
-        self._db.execute(
+        self.database.execute(
             "INSERT INTO recommendations (id, incident_id, state, fault_class, action_kind, value) "
             "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
             "state = excluded.state, action_kind = excluded.action_kind, value = excluded.value",
@@ -361,12 +387,12 @@ class SqliteLedger:
 
     def state_counts(self) -> Mapping[State, int]:
         """Return how many recommendations are in each state; a state that has none may be absent."""
-        found = self._db.execute("SELECT state, count(*) FROM recommendations GROUP BY state")
+        found = self.database.execute("SELECT state, count(*) FROM recommendations GROUP BY state")
         return {State(state): count for state, count in found}
 
     def outcomes(self, fault_class: FaultClass, kind: ActionKind) -> tuple[int, int]:
         """Return how often this kind of action cured this fault class, and how often it was tried."""
-        row = self._db.execute(
+        row = self.database.execute(
             "SELECT count(*) FILTER (WHERE state = 'verified'), count(*) FROM recommendations "
             "WHERE fault_class = ? AND action_kind = ? AND state IN ('verified', 'not_cured')",
             (fault_class, kind),
@@ -378,14 +404,14 @@ class SqliteLedger:
     def host(self, agent_id: AgentId) -> HostState | None:
         """Return what is known of a host."""
         if agent_id not in self._hosts:
-            row = self._db.execute("SELECT value FROM hosts WHERE agent_id = ?", (agent_id,)).fetchone()
+            row = self.database.execute("SELECT value FROM hosts WHERE agent_id = ?", (agent_id,)).fetchone()
             self._hosts[agent_id] = None if row is None else rows.load_host(row[0])
         return self._hosts[agent_id]
 
     def hosts(self) -> Sequence[HostState]:
         """Return all hosts, by name."""
         self.flush()
-        found = self._db.execute("SELECT value FROM hosts ORDER BY agent_id")
+        found = self.database.execute("SELECT value FROM hosts ORDER BY agent_id")
         return [rows.load_host(value) for (value,) in found]
 
     def put_host(self, host: HostState) -> None:
@@ -398,13 +424,13 @@ class SqliteLedger:
     def last_audit(self) -> AuditEntry | None:
         """Return the newest audit entry."""
         if self._last_audit is None:
-            row = self._db.execute("SELECT * FROM audit ORDER BY number DESC LIMIT 1").fetchone()
+            row = self.database.execute("SELECT * FROM audit ORDER BY number DESC LIMIT 1").fetchone()
             self._last_audit = None if row is None else AuditEntry(*row)
         return self._last_audit
 
     def add_audit(self, entry: AuditEntry) -> None:
         """Append the entry that follows the newest one."""
-        self._db.execute(
+        self.database.execute(
             "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 entry.number,
@@ -421,15 +447,15 @@ class SqliteLedger:
 
     def audit(self, *, after: int, limit: int) -> Sequence[AuditEntry]:
         """Return audit entries numbered above `after`, in order."""
-        found = self._db.execute(
+        found = self.database.execute(
             "SELECT * FROM audit WHERE number > ? ORDER BY number LIMIT ?", (after, limit)
         )
         return [AuditEntry(*row) for row in found]
 
 
-def _key_values(key: Key) -> tuple[str, str, int, str, str, bool]:
+def _key_values(key: Key) -> tuple[str, str, int, str, str, int]:
     number = -1 if key.fault_number is None else key.fault_number
-    return key.agent_id, key.fault_class, number, key.subject.kind, key.subject.name, key.drill
+    return key.agent_id, key.fault_class, number, key.subject.kind, key.subject.name, int(key.drill)
 
 
 def _key_columns(incident: Incident) -> tuple[str, str, int | None, str, str]:
