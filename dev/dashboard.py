@@ -238,6 +238,15 @@ ROWS: Final = (
                 unit="ops",
             ),
             Panel(
+                "Notifications",
+                "By receiver and what became of them, in half an hour.",
+                {
+                    "{{receiver}} {{outcome}}": (
+                        "sum by (receiver, outcome) (increase(nanobot_orchestrator_notifications_total[30m]))"
+                    )
+                },
+            ),
+            Panel(
                 "HTTP requests",
                 "By status, a second.",
                 {"{{status}}": "sum by (status) (rate(nanobot_orchestrator_http_requests_total[5m]))"},

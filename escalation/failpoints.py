@@ -15,6 +15,7 @@ POINTS: Final = (
     "agent.before_commit",
     "server.after_ack",
     "server.after_commit",
+    "server.after_notice",
     "server.before_commit",
     "uplink.after_send",
     "uplink.before_forget",

@@ -49,7 +49,8 @@ def check_config(path: Path) -> None:
     try:
         loaded = config.load(path)
         credentials.read(loaded.grpc.files())
-    except (SettingsError, credentials.CredentialsError) as error:
+        loaded.notify.build()
+    except (SettingsError, credentials.CredentialsError, ValueError) as error:
         _fail(str(error))
     click.echo(f"{path}: can be used")
     if not loaded.person:

@@ -25,6 +25,8 @@ from escalation.server.config import Config, address_of
 from escalation.server.identity import Identities, IdentityRequired
 from escalation.server.ingest import Ingest
 from escalation.server.metrics import ServerMetrics
+from escalation.server.notifier import Notifier
+from escalation.server.notifiers.receiver import Receiver
 from escalation.server.service import Service
 from escalation.server.stores import open_store
 from escalation.server.supervision import Supervisor
@@ -65,6 +67,7 @@ async def run(config: Config, *, clock: Clock, supervisor: Supervisor, stop: asy
         metrics = ServerMetrics()
         store = open_store(config.store)
         parts.push_async_callback(store.close)
+        routing = config.notify.router()
         service = Service(
             store=store,
             clock=clock,
@@ -73,9 +76,20 @@ async def run(config: Config, *, clock: Clock, supervisor: Supervisor, stop: asy
             silence_factor=config.hosts.silence_factor,
             grace_s=config.hosts.grace_s,
             keep_reports_s=config.store.keep_reports_days * 86_400,
+            routing=routing,
         )
+        notifier = Notifier(
+            store=store,
+            clock=clock,
+            settings=config.notify,
+            receivers=_receivers(config),
+            metrics=metrics,
+            routing=routing,
+        )
+        parts.push_async_callback(notifier.close)
         await service.prepare()
         ticking = await parts.enter_async_context(_running("service", service.run(), stop))
+        await parts.enter_async_context(_running("notifier", notifier.run(), stop))
         certificates = Certificates(files=config.grpc.files(), now_s=lambda: clock.wall_ns() / 1e9)
         metrics.ready(service.ready)
         metrics.certificate("agents", certificates.agents)
@@ -98,6 +112,13 @@ async def run(config: Config, *, clock: Clock, supervisor: Supervisor, stop: asy
         _log.info("orchestrator_stopping")
         if ticking.done():
             ticking.result()
+
+
+def _receivers(config: Config) -> tuple[Receiver, ...]:
+    try:
+        return config.notify.build()
+    except ValueError as error:
+        raise StartError(f"notify: {error}") from error
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from escalation.server.access import Person, Role
 from escalation.server.approvals import Policy
 from escalation.server.http import HttpSettings
 from escalation.server.ingest import Limits
+from escalation.server.notifiers.registry import NotifySettings
 from escalation.server.postgres_settings import PostgresSettings
 from escalation.wire.credentials import Files
 
@@ -114,6 +115,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     store: StoreSettings = StoreSettings()
     approvals: ApprovalSettings = ApprovalSettings()
     hosts: HostSettings = HostSettings()
+    notify: NotifySettings = NotifySettings()
     person: tuple[Person, ...] = ()
 
     def __post_init__(self) -> None:

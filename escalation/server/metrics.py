@@ -29,6 +29,15 @@ class ReportResult(enum.StrEnum):
     REFUSED = "refused"
 
 
+class NoticeOutcome(enum.StrEnum):
+    """What became of an attempt to tell somebody."""
+
+    SENT = "sent"
+    FOLDED = "folded"
+    FAILED = "failed"
+    GIVEN_UP = "given_up"
+
+
 class ServerMetrics:
     """Counts what the orchestrator does; one object, given to whoever counts."""
 
@@ -83,6 +92,12 @@ class ServerMetrics:
         )
         self._watchers = Gauge(
             "nanobot_orchestrator_watchers", "Open streams of queue changes.", registry=self.registry
+        )
+        self._notices = Counter(
+            "nanobot_orchestrator_notifications",
+            "Notices to receivers, by what became of each attempt: sent, folded, failed or given_up.",
+            ["receiver", "outcome"],
+            registry=self.registry,
         )
         self._waiting = Gauge(
             "nanobot_orchestrator_queue_waiting_seconds",
@@ -140,6 +155,15 @@ class ServerMetrics:
     def watchers(self, count: int) -> None:
         """Set how many streams of changes are open."""
         self._watchers.set(count)
+
+    def receiver(self, name: str) -> None:
+        """Start the series of a receiver at zero."""
+        for outcome in NoticeOutcome:
+            self._notices.labels(name, outcome.value)
+
+    def notices(self, receiver: str, outcome: NoticeOutcome, count: int = 1) -> None:
+        """Count notices to `receiver`, a name of the settings."""
+        self._notices.labels(receiver, outcome.value).inc(count)
 
     def waiting(self, seconds: float) -> None:
         """Set how long the oldest entry that waits for a decision has waited."""

@@ -13,6 +13,7 @@ import msgspec
 
 from escalation.model import EVIDENCE_KINDS, Evidence, Incident, Recommendation, evidence_kind
 from escalation.server.desk import HostState
+from escalation.server.notices import Notice
 from escalation.server.store import StoreCorrupt
 
 T = TypeVar("T")
@@ -64,6 +65,11 @@ def load_recommendation(text: str) -> Recommendation:
 def load_host(text: str) -> HostState:
     """Read a host's state back."""
     return _load(text, HostState, "a host")
+
+
+def load_notice(text: str) -> Notice:
+    """Read a notice back."""
+    return _load(text, Notice, "a notice")
 
 
 def _load(text: str, kind: type[T], what: str) -> T:

@@ -23,6 +23,7 @@ from escalation.server.coverage import Watch
 from escalation.server.desk import AuditEntry, Entry, HostState, Unavailable
 from escalation.server.feed import Feed
 from escalation.server.metrics import ServerMetrics
+from escalation.server.notice_watch import Routing, telling
 from escalation.server.store import Delivery, Ledger, Store, StoreError
 
 T = TypeVar("T")
@@ -56,13 +57,17 @@ class Service:
         grace_s: float = 60.0,
         tick_s: float = 1.0,
         keep_reports_s: float | None = None,
+        routing: Routing | None = None,
     ) -> None:
         """Serve from `store`; a host that was known before gets `grace_s` to be heard again after a start.
+
+        What changes is written to the outbox for whom `routing` names (None: nobody is told).
 
         Reports older than `keep_reports_s` are deleted (None: never); what they said is kept.
         """
         self._metrics = metrics
         self._keep_reports_s = keep_reports_s
+        self._routing = routing
         self._store = store
         self._time = Timekeeper(clock=clock)
         self._policy = policy
@@ -114,7 +119,7 @@ class Service:
         # It is heard when it speaks, however long the commit takes: a stalled disk makes no host silent.
         self._watch.heard(delivery.agent_id, self._time.steady_s())
         work = partial(triage.receive, delivery=delivery, policy=self._policy, now_ns=self._time.now_ns())
-        committed = await self._store.submit(work, cost_bytes=cost_bytes)
+        committed = await self._store.submit(self._telling(work), cost_bytes=cost_bytes)
         committed.add_done_callback(partial(self._committed, delivery))
         return committed
 
@@ -165,7 +170,7 @@ class Service:
             now_ns=self._time.now_ns(),
             trusted_ns=self._time.trusted_ns(),
         )
-        self._touch(await self._store.write(work))
+        self._touch(await self._store.write(self._telling(work)))
         if self._keep_reports_s is not None and self.ticks % _FORGET_EACH == 0:
             before_ns = self._time.trusted_ns() - int(self._keep_reports_s * 1e9)
             await self._store.write(partial(_forget_reports, before_ns=before_ns))
@@ -267,10 +272,16 @@ class Service:
         """Yield each entry as it changes, from now on."""
         return self._feed.watch()
 
+    def _telling(self, work: Callable[[Ledger], T]) -> Callable[[Ledger], T]:
+        """Return `work` with the notices of what it changes, when somebody is to be told anything."""
+        if self._routing is None:
+            return work
+        return telling(work, routing=self._routing, now_ns=self._time.now_ns())
+
     async def _decide(self, decision: Callable[..., triage.Decided]) -> Entry:
         work = partial(decision, policy=self._policy, now_ns=self._time.now_ns())
         try:
-            decided = await self._store.write(work)
+            decided = await self._store.write(self._telling(work))
         except StoreError as error:
             raise Unavailable(f"the decision was not kept: {error}") from error
         self._touch(decided.changed)

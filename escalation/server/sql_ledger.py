@@ -26,6 +26,7 @@ from escalation.model import (
 from escalation.server import rows
 from escalation.server.desk import AuditEntry, HostState
 from escalation.server.incidents import Case, Clearing, Key, key_of
+from escalation.server.sql_notices import SqlNotices
 from escalation.server.store import Added, Delivery, ReportRow, StoreCorrupt
 
 _CACHED: Final = 4096
@@ -93,6 +94,7 @@ class SqlLedger:
     def __init__(self, *, database: Database) -> None:
         """Start with nothing cached."""
         self.database = database
+        self.notices = SqlNotices(database=database)
         self._boots: dict[tuple[AgentId, BootId], _Boot] = {}
         self._hosts: dict[AgentId, HostState | None] = {}
         self._cases: dict[tuple[AgentId, CaseId], Case | None] = {}

@@ -31,6 +31,7 @@ from escalation.model import (
 )
 from escalation.server.desk import AuditEntry, HostState
 from escalation.server.incidents import Case, Key
+from escalation.server.notice_ledger import NoticeLedger
 
 T = TypeVar("T")
 
@@ -83,6 +84,10 @@ class Added:
 
 class Ledger(Protocol):
     """What one transaction can read and write."""
+
+    @property
+    def notices(self) -> NoticeLedger:
+        """Return the outbox, in the same transaction."""
 
     def add_reports(self, delivery: Delivery, *, received_ns: int) -> Added:
         """Keep the reports that are not kept yet."""

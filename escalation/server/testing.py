@@ -41,6 +41,7 @@ from escalation.model import (
 from escalation.server.approvals import Policy
 from escalation.server.desk import AuditEntry, Entry, HostState
 from escalation.server.incidents import Case, Key, key_of
+from escalation.server.notice_watch import Routing
 from escalation.server.service import Service
 from escalation.server.store import (
     NOTHING_ELSEWHERE,
@@ -50,6 +51,7 @@ from escalation.server.store import (
     Ledger,
     StoreUnavailable,
 )
+from escalation.server.testing_notices import MemoryNotices
 
 T = TypeVar("T")
 
@@ -97,6 +99,7 @@ class MemoryLedger:
         self._recommendations: dict[RecommendationId, Recommendation] = {}
         self._hosts: dict[AgentId, HostState] = {}
         self._audit: list[AuditEntry] = []
+        self.notices = MemoryNotices()
 
     def copy(self) -> MemoryLedger:
         """Return a ledger that holds the same and changes by itself."""
@@ -107,6 +110,7 @@ class MemoryLedger:
         twin._recommendations = dict(self._recommendations)
         twin._hosts = dict(self._hosts)
         twin._audit = list(self._audit)
+        twin.notices = self.notices.copy()
         return twin
 
     def add_reports(self, delivery: Delivery, *, received_ns: int) -> Added:  # noqa: ARG002 - nothing expires here
@@ -307,11 +311,11 @@ def heartbeat(**fields: object) -> Heartbeat:
 class FakeDesk:
     """The desk over a ledger in memory: tests say what hosts report and how time passes."""
 
-    def __init__(self, *, policy: Policy | None = None) -> None:
+    def __init__(self, *, policy: Policy | None = None, routing: Routing | None = None) -> None:
         """Start with no host heard, at START_NS."""
         self.clock = ManualClock()
         self.store = MemoryStore()
-        self.service = Service(store=self.store, clock=self.clock, policy=policy or Policy())
+        self.service = Service(store=self.store, clock=self.clock, policy=policy or Policy(), routing=routing)
         self._sequence = 0
 
     async def report(self, body: Body, *, host: str = "spark-1", boot: str = "boot-1") -> None:

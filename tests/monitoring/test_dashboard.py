@@ -48,6 +48,7 @@ def pages() -> str:
     registry.register(AgentCollector(snapshot=lambda: snapshot))
     server = ServerMetrics()
     server.http_request(route="/", method="GET", status=200, seconds=0.1)
+    server.receiver("pager")
     server.certificate("orchestrator", lambda: 1.0)
     return generate_latest(registry).decode() + server.text().decode()
 

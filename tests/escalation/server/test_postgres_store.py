@@ -413,7 +413,8 @@ async def test_refuses_what_it_was_not_made_for(shared: Database, cluster: postg
                 if version:
                     with pytest.raises(StoreTooNew, match="version 7, and this program knows"):
                         PostgresStore(info=_info(shared), settings=_SETTINGS)
-            connection.execute("UPDATE orchestrator SET version = 1")
+            newest = len(postgres_migration.migrations())
+            connection.execute("UPDATE orchestrator SET version = %s", (newest,))
         await running.write(lambda ledger: ledger.last_audit())
         assert running.ready()
     theirs = cluster.create("theirs")

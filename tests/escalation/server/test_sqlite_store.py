@@ -80,7 +80,7 @@ def test_refuses_a_newer_database(tmp_path: Path) -> None:
     database = sqlite3.connect(path)
     database.execute("PRAGMA user_version = 7")
     database.close()
-    with pytest.raises(StoreTooNew, match="version 7, and this program knows 2 at most"):
+    with pytest.raises(StoreTooNew, match="version 7, and this program knows 3 at most"):
         SqliteStore(path=path)
 
 
