@@ -10,10 +10,11 @@ import msgspec
 from escalation.server.notice_routes import Route, Router
 from escalation.server.notices import Event
 from escalation.server.notifiers.alertmanager import AlertmanagerSettings
+from escalation.server.notifiers.apprise import AppriseSettings
 from escalation.server.notifiers.receiver import Receiver, checked_url
 from escalation.server.notifiers.webhook import WebhookSettings
 
-KINDS: Final = ("alertmanager", "webhook")
+KINDS: Final = ("alertmanager", "apprise", "webhook")
 """The kinds of receiver: each a table of `[notify]`, and a module beside this one."""
 
 
@@ -44,6 +45,7 @@ class NotifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     give_up_after_s: Annotated[float, msgspec.Meta(ge=60, le=7 * 86_400)] = 86_400.0
     per_minute: Annotated[int, msgspec.Meta(ge=1, le=600)] = 10
     alertmanager: Annotated[tuple[AlertmanagerSettings, ...], msgspec.Meta(max_length=16)] = ()
+    apprise: Annotated[tuple[AppriseSettings, ...], msgspec.Meta(max_length=16)] = ()
     webhook: Annotated[tuple[WebhookSettings, ...], msgspec.Meta(max_length=16)] = ()
     route: Annotated[tuple[Route, ...], msgspec.Meta(max_length=64)] = ()
 
