@@ -26,7 +26,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
     "routes": lambda given: routes.table(routes.measure(pairs=given.pairs)),
     "observer": lambda _: observer.table(observer.measure()),
     "judging": lambda _: judging.table(judging.measure()),
-    "ingest": lambda given: ingest.table(ingest.measure(runs=given.runs)),
+    "ingest": lambda given: ingest.table(ingest.measure(runs=given.runs, store=given.store)),
     "quiet": lambda given: quiet.table(quiet.measure(minutes=given.minutes)),
     "soak": lambda given: soak.table(soak.measure(minutes=given.minutes, disabled=given.disabled)),
 }
@@ -47,6 +47,9 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=100, help="events for each latency (default 100)")
     parser.add_argument("--seconds", type=float, default=300, help="how long idle is watched (default 300)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each shape of ingest (default 3)")
+    parser.add_argument(
+        "--store", choices=("sqlite", "postgres"), default="sqlite", help="what ingest is measured on"
+    )
     parser.add_argument("--corpus", type=Path, help="where a copy of the NAB repository is, for nab")
     parser.add_argument("--minutes", type=float, default=30, help="how long soak and quiet run (default 30)")
     parser.add_argument(

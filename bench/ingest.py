@@ -1,6 +1,9 @@
 """Durable ingest: reports a second that the orchestrator commits and acknowledges, and its memory.
 
-One real orchestrator on SQLite, pinned to one processor, and one client process on the other. Each agent is
+One real orchestrator on SQLite, pinned to one processor, and one client process on the other. On PostgreSQL
+one or more orchestrators share a database of a server of our own (fsync on), all of which run where they
+like; the agents are spread over them, CPU is the orchestrators' own, and memory that of the largest. Each
+agent is
 one mTLS stream with its own certificate and sends reports of about 1 KB that were serialised before the clock
 starts. "Batched" is 500 reports a message, "singly" one; a window of messages may be un-acked. The clock
 stops at the last acknowledgement, and every acknowledgement is given after the commit.
@@ -9,17 +12,20 @@ stops at the last acknowledgement, and every acknowledgement is given after the 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
 from bench.paired import Spread
-from bench.rig import Orchestrator, cpu_s, orchestrator, resident_bytes
+from bench.rig import Orchestrator, Unavailable, cpu_s, orchestrator, resident_bytes
+from dev import postgres
 from escalation.model import (
     AgentId,
     BootId,
@@ -68,38 +74,57 @@ class Row:
     """What one shape gave over some runs: reports/s, server CPU us a report, server's peak memory in MB."""
 
     shape: Shape
+    servers: int
     rate: Spread
     cpu_us: Spread
     resident_mb: Spread
     report_bytes: int
 
 
-def measure(*, runs: int, shapes: tuple[Shape, ...] = SHAPES) -> list[Row]:
-    """Measure every shape `runs` times, each on a fresh database."""
-    rows = []
-    for shape in shapes:
-        rates, costs, sizes, report_bytes = [], [], [], 0
-        for _ in range(runs):
-            messages = [_messages(f"bench-{agent}", shape) for agent in range(shape.agents)]
-            report_bytes = len(messages[0][0]) // shape.batch
-            with orchestrator(agents=[f"bench-{agent}" for agent in range(shape.agents)], cpu=0) as server:
-                rate, cost, resident = asyncio.run(_drive(server, messages, shape))
-            rates.append(rate)
-            costs.append(cost)
-            sizes.append(resident)
-        rows.append(Row(shape, Spread.of(rates), Spread.of(costs), Spread.of(sizes), report_bytes))
-    return rows
+def measure(*, runs: int, store: str = "sqlite", shapes: tuple[Shape, ...] = SHAPES) -> list[Row]:
+    """Measure every shape `runs` times, each on a fresh database of `store` (sqlite or postgres)."""
+    if store == "sqlite":
+        return [_measured(shape, 1, runs, lambda: "") for shape in shapes]
+    if postgres.programs() is None:
+        raise Unavailable("PostgreSQL is not here (dev/setup.sh tests)")
+    numbers = itertools.count(1)
+    with postgres.cluster(fsync=True, parent=Path("/var/tmp")) as cluster:
+        return [
+            _measured(shape, servers, runs, lambda: cluster.create(f"bench_{next(numbers)}"))
+            for shape in shapes
+            for servers in (1, 2)
+            if servers <= shape.agents
+        ]
+
+
+def _measured(shape: Shape, servers: int, runs: int, database: Callable[[], str]) -> Row:
+    rates, costs, sizes, report_bytes = [], [], [], 0
+    names = [f"bench-{agent}" for agent in range(shape.agents)]
+    for _ in range(runs):
+        messages = [_messages(name, shape) for name in names]
+        report_bytes = len(messages[0][0]) // shape.batch
+        where = database()
+        with ExitStack() as stack:
+            started = [
+                stack.enter_context(orchestrator(agents=names, cpu=None if where else 0, postgres=where))
+                for _ in range(servers)
+            ]
+            rate, cost, resident = asyncio.run(_drive(started, messages, shape))
+        rates.append(rate)
+        costs.append(cost)
+        sizes.append(resident)
+    return Row(shape, servers, Spread.of(rates), Spread.of(costs), Spread.of(sizes), report_bytes)
 
 
 def table(rows: list[Row]) -> str:
     """Render the rows as Markdown."""
     lines = [
-        "| shape | bytes a report | reports/s, median [min-max] | server CPU us a report | peak RSS MB |",
-        "|---|---|---|---|---|",
+        "| shape | orchestrators | bytes a report | reports/s, median [min-max] | CPU us a report | RSS MB |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows:
         rate = f"{row.rate.median:,.0f} [{row.rate.low:,.0f}-{row.rate.high:,.0f}]"
-        cells = (row.shape, row.report_bytes, rate, row.cpu_us, row.resident_mb)
+        cells = (row.shape, row.servers, row.report_bytes, rate, row.cpu_us, row.resident_mb)
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
@@ -160,24 +185,27 @@ def _report(agent: AgentId, boot: BootId, sequence: int) -> Report:
 
 
 async def _drive(
-    server: Orchestrator, messages: list[list[bytes]], shape: Shape
+    servers: Sequence[Orchestrator], messages: list[list[bytes]], shape: Shape
 ) -> tuple[float, float, float]:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     stop, peak = threading.Event(), [0]
 
     def watch() -> None:
         while not stop.wait(0.05):
-            peak[0] = max(peak[0], resident_bytes(server.pid))
+            peak[0] = max(peak[0], *(resident_bytes(server.pid) for server in servers))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        before, started = cpu_s(server.pid), time.monotonic()
+        before, started = sum(cpu_s(server.pid) for server in servers), time.monotonic()
         await asyncio.gather(
-            *(_agent(server, number, batches, shape) for number, batches in enumerate(messages))
+            *(
+                _agent(servers[number % len(servers)], number, batches, shape)
+                for number, batches in enumerate(messages)
+            )
         )
         wall = time.monotonic() - started
-        cost = cpu_s(server.pid) - before
+        cost = sum(cpu_s(server.pid) for server in servers) - before
     finally:
         stop.set()
         watcher.join()

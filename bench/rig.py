@@ -59,8 +59,13 @@ class Agent:
 
 
 @contextmanager
-def orchestrator(*, agents: Sequence[str], cpu: int | None = None) -> Iterator[Orchestrator]:
-    """Run an orchestrator on a fresh database, with certificates for `agents`, pinned to `cpu`."""
+def orchestrator(
+    *, agents: Sequence[str], cpu: int | None = None, postgres: str = ""
+) -> Iterator[Orchestrator]:
+    """Run an orchestrator with certificates for `agents`, pinned to `cpu`.
+
+    Its database is a fresh file, or the PostgreSQL database of that connection string.
+    """
     with ExitStack() as stack:
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="nanobot-bench-", dir="/var/tmp"))
@@ -77,7 +82,7 @@ def orchestrator(*, agents: Sequence[str], cpu: int | None = None) -> Iterator[O
             f'[grpc]\nlisten = "127.0.0.1:{grpc_port}"\nclients_ca = "{folder}/ca.crt"\n'
             f'certificate = "{folder}/orchestrator.crt"\nkey = "{folder}/orchestrator.key"\n'
             f'reports_per_s = 1e6\n[http]\nlisten = "127.0.0.1:{web_port}"\n'
-            f'[store]\npath = "{folder}/bench.db"\n'
+            f'[store]\npath = "{folder}/bench.db"\n{f"postgres = {postgres!r}" if postgres else ""}\n'
             f'[[person]]\nname = "bench"\nrole = "operator"\n'
             f'token_sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}"\n'
         )

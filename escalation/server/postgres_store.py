@@ -66,6 +66,11 @@ _END: Final = (
     "ON CONFLICT (writer) DO UPDATE SET number = excluded.number, written_at = now()) "
     "UPDATE orchestrator SET number = %s"
 )
+_CHANGED: Final = (
+    "SELECT true, agent_id FROM hosts WHERE changed > %(since)s "
+    "UNION ALL SELECT false, id FROM incidents WHERE changed > %(since)s "
+    "UNION ALL SELECT false, incident_id FROM recommendations WHERE changed > %(since)s LIMIT %(limit)s"
+)
 _LAST_OF_WRITER: Final = "SELECT number FROM writers WHERE writer = %s"
 
 _log = structlog.get_logger("nanobot.orchestrator")
@@ -244,9 +249,25 @@ class PostgresStore:
             # It was migrated under us: nothing here knows how to write to it.
             postgres_migration.check_version(version, self._newest, self._name)
         if number != self._known:
-            link.ledger.forget()
+            self._forget_changed(link)
             self._known = number
         return int(number)
+
+    def _forget_changed(self, link: Link) -> None:
+        """Drop from the cache what others wrote since it was right."""
+        if self._known < 0:
+            link.ledger.forget()
+            return
+        found = link.connection.execute(
+            _CHANGED, {"since": self._known, "limit": _CHANGES_AT_ONCE + 1}
+        ).fetchall()
+        if len(found) > _CHANGES_AT_ONCE:
+            link.ledger.forget()
+            return
+        link.ledger.forget_changed(
+            hosts={each for is_host, each in found if is_host},
+            incidents={each for is_host, each in found if not is_host},
+        )
 
     def _finish(self, link: Link, number: int | None) -> None:
         """Commit; raise _Again when it was not kept, StoreUnavailable when nobody can tell."""

@@ -2,12 +2,13 @@
 
 What a busy transaction touches again and again (hosts, open incidents, their cases, the highest number of
 each boot) is held in memory and written once, when the transaction ends or a query has to see it. The cache
-is only right while nobody else writes: who lets others write between two transactions calls `forget`.
+is only right while nobody else writes: who lets others write between two transactions calls `forget`, or
+`forget_changed` with what they wrote to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -160,6 +161,30 @@ class SqlLedger:
             held.clear()
         self._last_audit = None
         self.database.forget()
+
+    def forget_changed(self, *, hosts: AbstractSet[str], incidents: AbstractSet[str]) -> None:
+        """Drop what somebody else may have changed, who wrote to these hosts and incidents only.
+
+        A case is written with its incident, a boot with its host. What was looked up and not there is dropped
+        too: it may be there now.
+        """
+        self._boots = {key: boot for key, boot in self._boots.items() if key[0] not in hosts}
+        self._hosts = {
+            key: host for key, host in self._hosts.items() if host is not None and key not in hosts
+        }
+        self._cases = {
+            key: case
+            for key, case in self._cases.items()
+            if case is not None and key[0] not in hosts and case.incident_id not in incidents
+        }
+        self._incidents = {key: each for key, each in self._incidents.items() if key not in incidents}
+        self._open = {
+            key: each for key, each in self._open.items() if each is not None and each not in incidents
+        }
+        self._recommendations = {
+            key: each for key, each in self._recommendations.items() if key not in incidents and each
+        }
+        self._last_audit = None
 
     def trim(self) -> None:
         """Drop what is held when it has grown too large; to be called between transactions."""
