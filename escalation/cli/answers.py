@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from escalation.server.notice_desk import ReceiverStatus
 from escalation.view import AuditView, EntryView, HostView, IncidentView
 
 
@@ -35,3 +36,10 @@ class AuditAnswer:
     """`GET /api/v1/audit`."""
 
     entries: tuple[AuditView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiversAnswer:
+    """`GET /api/v1/notify`."""
+
+    receivers: tuple[ReceiverStatus, ...]

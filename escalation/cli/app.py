@@ -13,6 +13,7 @@ from escalation.cli.audit import audit
 from escalation.cli.decisions import approve, command, done, queue, reject, show
 from escalation.cli.errors import CtlError, ExitCode
 from escalation.cli.fleet import hosts, incidents, watch
+from escalation.cli.notify import notify
 from escalation.cli.pki import pki
 from escalation.cli.session import Session
 from escalation.cli.token import token
@@ -77,6 +78,7 @@ for _command in (
     done,
     hosts,
     incidents,
+    notify,
     pki,
     queue,
     reject,

@@ -19,6 +19,7 @@ import click
 from escalation.cli.text import STYLES, on_terminal, severity_words, wants_colour
 from escalation.inert import guarded
 from escalation.quantities import duration
+from escalation.server.notice_desk import ReceiverStatus
 from escalation.view import EntryView, HostView, IncidentView, SubjectView
 from escalation.wording import marked
 
@@ -123,6 +124,24 @@ def hosts_table(hosts: Sequence[HostView], *, now: datetime | None = None) -> Ta
         rows=tuple(rows),
         styles=tuple(styles),
         empty="No host was heard yet.",
+    )
+
+
+def receiver_table(receivers: Sequence[ReceiverStatus]) -> Table:
+    """Return receivers of notifications, one a row."""
+    return Table(
+        headings=("RECEIVER", "KIND", "NOW", "WAITING", "SENT", "FOLDED", "GIVEN UP"),
+        rows=tuple(
+            (
+                each.name,
+                each.kind,
+                f"✕ {each.error}" if each.error else "✓ works",
+                *map(str, (each.waiting, each.sent, each.folded, each.given_up)),
+            )
+            for each in receivers
+        ),
+        styles=tuple("high" if each.error else "heading" for each in receivers),
+        empty="Nobody is told anything: the settings have no receiver.",
     )
 
 

@@ -103,6 +103,7 @@ async def run(config: Config, *, clock: Clock, supervisor: Supervisor, stop: asy
             ready=service.ready,
             clock=clock,
             hosts=frozenset(config.http.hosts),
+            notices=notifier,
         )
         await parts.enter_async_context(_people(config, application, stop))
         supervisor.notify("READY=1")

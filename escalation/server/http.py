@@ -38,6 +38,7 @@ from escalation.server.desk import (
 )
 from escalation.server.gate import HEADERS, Exchange, Gate, problem
 from escalation.server.metrics import CONTENT_TYPE, ServerMetrics
+from escalation.server.notice_desk import NoReceivers, NoticeDesk
 from escalation.view import (
     NOT_FINISHED,
     action_view,
@@ -105,9 +106,10 @@ def build(
     ready: Callable[[], bool],
     clock: Clock,
     hosts: frozenset[str] = frozenset(),
+    notices: NoticeDesk | None = None,
 ) -> Starlette:
     """Return the application; `hosts` are the names besides loopback that it may be called by."""
-    surface = Surface(desk=desk, metrics=metrics, ready=ready, clock=clock)
+    surface = Surface(desk=desk, metrics=metrics, ready=ready, clock=clock, notices=notices or NoReceivers())
     return Starlette(
         routes=[Route(rule.path, _checked(rule), methods=[rule.method]) for rule in surface.rules],
         middleware=[Middleware(Gate, persons=persons, hosts=hosts, metrics=metrics, clock=clock)],
@@ -123,10 +125,17 @@ class Surface:
     """Every route and its handler."""
 
     def __init__(
-        self, *, desk: Desk, metrics: ServerMetrics, ready: Callable[[], bool], clock: Clock
+        self,
+        *,
+        desk: Desk,
+        metrics: ServerMetrics,
+        ready: Callable[[], bool],
+        clock: Clock,
+        notices: NoticeDesk,
     ) -> None:
-        """Answer from `desk`."""
+        """Answer from `desk`, and from `notices` about who is told what."""
         self._desk = desk
+        self._notices = notices
         self._metrics = metrics
         self._ready = ready
         self._pages = pages.Pages(clock=clock)
@@ -138,6 +147,8 @@ class Surface:
             Rule("GET", "/api/v1/audit/head", Role.VIEWER, self._audit_head),
             Rule("GET", "/api/v1/hosts", Role.VIEWER, self._hosts),
             Rule("GET", "/api/v1/incidents", Role.VIEWER, self._incidents),
+            Rule("GET", "/api/v1/notify", Role.VIEWER, self._receivers),
+            Rule("POST", "/api/v1/notify/{id}/test", Role.OPERATOR, self._test_receiver),
             Rule("GET", "/api/v1/queue", Role.VIEWER, self._queue),
             Rule("GET", "/api/v1/queue/{id}", Role.VIEWER, self._entry),
             Rule("POST", "/api/v1/queue/{id}/approve", Role.OPERATOR, self._approve),
@@ -198,6 +209,14 @@ class Surface:
 
     async def _hosts(self, _request: Request) -> Response:
         return _json({"hosts": [host_view(host) for host in await self._desk.hosts()]})
+
+    async def _receivers(self, _request: Request) -> Response:
+        return _json({"receivers": await self._notices.receivers()})
+
+    async def _test_receiver(self, request: Request) -> Response:
+        await _body(request, _Done)
+        notice_id = await self._notices.test(request.path_params["id"], person=_person(request))
+        return _json({"id": notice_id})
 
     async def _audit(self, request: Request) -> Response:
         after = _number(request, "after", default=0, most=2**62)

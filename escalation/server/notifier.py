@@ -24,6 +24,7 @@ from escalation.server import notices, triage
 from escalation.server.clock import Clock, Timekeeper
 from escalation.server.desk import NotFound, Refused, Unavailable
 from escalation.server.metrics import NoticeOutcome, ServerMetrics
+from escalation.server.notice_desk import ReceiverStatus
 from escalation.server.notice_watch import Routing, tell
 from escalation.server.notices import Event, Happening, Notice, NoticeId, NoticeState
 from escalation.server.notifiers.receiver import NotifyError, Receiver, Rejected, Unreachable
@@ -263,7 +264,10 @@ class Notifier:
                 kind=type(lane.receiver).__name__.lower(),
                 error=lane.error,
                 failures=lane.failures,
-                counts={state: counts.get((name, state), 0) for state in NoticeState},
+                waiting=counts.get((name, NoticeState.WAITING), 0),
+                sent=counts.get((name, NoticeState.SENT), 0),
+                folded=counts.get((name, NoticeState.FOLDED), 0),
+                given_up=counts.get((name, NoticeState.GIVEN_UP), 0),
             )
             for name, lane in sorted(self._lanes.items())
         ]
@@ -277,17 +281,6 @@ class Notifier:
             return await self._store.write(partial(_test, receiver=name, person=person, now_ns=now_ns))
         except StoreError as error:
             raise Unavailable(f"the test was not kept: {error}") from error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReceiverStatus:
-    """How a receiver is: `error` is why the newest attempt failed, empty when it did not."""
-
-    name: str
-    kind: str
-    error: str
-    failures: int
-    counts: dict[NoticeState, int]
 
 
 def parcels_of(due: Sequence[Notice], *, allowance: int, batch: int) -> list[Parcel]:

@@ -17,7 +17,10 @@ import uvicorn
 from escalation.server.access import Person, Role
 from escalation.server.http import build
 from escalation.server.metrics import ServerMetrics
+from escalation.server.notifier import Notifier
+from escalation.server.notifiers.registry import NotifySettings
 from escalation.server.testing import FakeDesk
+from tests.escalation.server.notifiers.told import Mailbox
 
 T = TypeVar("T")
 
@@ -48,7 +51,16 @@ def served() -> Iterator[Served]:
         )
         for role in Role
     ]
-    app = build(desk=desk, persons=persons, metrics=metrics, ready=lambda: True, clock=desk.clock)
+    notifier = Notifier(
+        store=desk.store,
+        clock=desk.clock,
+        settings=NotifySettings(),
+        receivers=(Mailbox(),),
+        metrics=metrics,
+    )
+    app = build(
+        desk=desk, persons=persons, metrics=metrics, ready=lambda: True, clock=desk.clock, notices=notifier
+    )
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, ws="none")
     server = uvicorn.Server(config)

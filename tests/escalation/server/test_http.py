@@ -36,7 +36,10 @@ from escalation.model import (
 from escalation.server.access import FailedLogins, Person, Role
 from escalation.server.http import MAX_BODY_BYTES, build
 from escalation.server.metrics import ServerMetrics
+from escalation.server.notifier import Notifier
+from escalation.server.notifiers.registry import NotifySettings
 from escalation.server.testing import FakeDesk, ManualClock, case_report, heartbeat
+from tests.escalation.server.notifiers.told import Mailbox
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e\u200b\n'\"&"
 ROLES = {"scraper": Role.SCRAPER, "viewer": Role.VIEWER, "operator": Role.OPERATOR}
@@ -49,6 +52,8 @@ TABLE = {
     ("GET", "/api/v1/audit/head"): ("viewer", 200),
     ("GET", "/api/v1/hosts"): ("viewer", 200),
     ("GET", "/api/v1/incidents"): ("viewer", 200),
+    ("GET", "/api/v1/notify"): ("viewer", 200),
+    ("POST", "/api/v1/notify/{id}/test"): ("operator", 404),
     ("GET", "/api/v1/queue"): ("viewer", 200),
     ("GET", "/api/v1/queue/{id}"): ("viewer", 200),
     ("POST", "/api/v1/queue/{id}/approve"): ("operator", 400),
@@ -563,3 +568,35 @@ async def test_a_drill_is_marked_on_every_page_and_in_the_api(house: House) -> N
     await house.desk.cleared(drill=True)
     await house.desk.opened(case_id="case-2")
     assert "DRILL" not in (await house.get("/")).text
+
+
+async def test_receivers_are_shown_and_tested_in_the_name_of_the_person(house: House) -> None:
+    """Who asks for a test stands in the audit log; a second one comes too soon."""
+    notifier = Notifier(
+        store=house.desk.store,
+        clock=house.clock,
+        settings=NotifySettings(),
+        receivers=(Mailbox(),),
+        metrics=house.metrics,
+    )
+    app = build(
+        desk=house.desk,
+        persons=[person("operator")],
+        metrics=house.metrics,
+        ready=lambda: True,
+        clock=house.clock,
+        notices=notifier,
+    )
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(
+        transport=transport, base_url="http://127.0.0.1:9737", headers=bearer("operator")
+    ) as client:
+        tested = await client.post("/api/v1/notify/pager/test", json={})
+        assert tested.status_code == 200
+        again = await client.post("/api/v1/notify/pager/test", json={})
+        assert (again.status_code, again.json()["error"]["code"]) == (409, "refused")
+        assert (await client.get("/api/v1/notify/pager/test")).status_code == 405
+        (receiver,) = (await client.get("/api/v1/notify")).json()["receivers"]
+    assert (receiver["name"], receiver["waiting"], receiver["error"]) == ("pager", 1, "")
+    newest = (await house.desk.audit(after=0, limit=9))[-1]
+    assert (newest.actor, newest.verb, newest.detail) == ("operator", "notice.tested", tested.json()["id"])

@@ -103,7 +103,7 @@ async def test_it_is_given_up_after_the_declared_time() -> None:
     assert entry.detail.endswith(": it answers 503")
     assert post.counted("given_up") == 1
     (status,) = await post.notifier.receivers()
-    assert (status.error, status.counts[NoticeState.GIVEN_UP]) == ("it answers 503", 1)
+    assert (status.error, status.given_up, status.waiting) == ("it answers 503", 1, 0)
 
 
 async def test_what_a_receiver_rejects_is_not_sent_again() -> None:
