@@ -36,7 +36,9 @@ from probes.observation import (
     Origin,
     RequestsInFlight,
     SensorName,
+    ServerGauge,
     ServerKind,
+    ServerMetrics,
 )
 
 JOURNAL: Final = SensorName("host.logs")
@@ -57,9 +59,18 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     silent_s: Annotated[float, Meta(gt=0)] = 30.0
     together_s: Annotated[float, Meta(gt=0)] = 150.0
     flight_fresh_s: Annotated[float, Meta(gt=0)] = 20.0
+    metrics_fresh_s: Annotated[float, Meta(gt=0)] = 45.0
     good_min: Annotated[int, Meta(ge=1)] = 2
     clear_hold_s: Annotated[float, Meta(ge=0)] = 30.0
     gone_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Flat:
+    """The server's own numbers: requests run, and not one token more than at the look before."""
+
+    at: Instant
+    running: int
 
 
 @dataclass(slots=True)
@@ -69,6 +80,8 @@ class _Port:
     flight: RequestsInFlight | None = None
     good: int = 0
     answered_at: Instant | None = None
+    tokens: float | None = None
+    flat: _Flat | None = None
 
 
 @dataclass(slots=True)
@@ -88,7 +101,7 @@ class DistributedRank:
         FaultNote(
             fault_class=_FAULT,
             severity=(Severity.CRITICAL,),
-            sensors=(JOURNAL, FILES, SENSOR),
+            sensors=(JOURNAL, FILES, SENSOR, SensorName("host.server_metrics")),
             opens="The engine logs that a rank does not take its messages or does not answer "
             "(`vllm.broadcast_blocked`, `vllm.rpc_timeout`, `trtllm.hang`) within `together_s` of requests "
             "that are under way, with not one byte for `silent_s`. The orchestrator makes the same of two "
@@ -133,6 +146,8 @@ class DistributedRank:
                 return [found for port in self._ports for found in self._judged(port, observation.at)]
             case LogLine(pattern=pattern) if pattern == _FLAT:
                 self._log.flat.append(observation)
+            case ServerMetrics() if observation.server in _ENGINES:
+                self._told_numbers(observation)
             case Gap() if observation.sensor == SENSOR:
                 if observation.lost or isinstance(observation.coverage, Blind):
                     self._ports.clear()
@@ -161,6 +176,15 @@ class DistributedRank:
         port = self._port(told.facts.name.port)
         port.answered_at = told.at
         port.good = port.good + 1 if _is_good(told.facts) else 0
+
+    def _told_numbers(self, told: ServerMetrics) -> None:
+        gauges = {each.gauge: each.value for each in told.gauges}
+        tokens = gauges.get(ServerGauge.GENERATED_TOKENS)
+        running = gauges.get(ServerGauge.REQUESTS_RUNNING, 0.0)
+        port = self._port(told.port)
+        stands_still = tokens is not None and tokens == port.tokens and running >= 1
+        port.flat = _Flat(told.at, int(running)) if stands_still else None
+        port.tokens = tokens
 
     def _judged(self, number: int, at: Instant) -> Sequence[Finding]:
         port = self._ports[number]
@@ -209,6 +233,9 @@ class DistributedRank:
             reasons.append(
                 Reason(ReasonCode.TOKEN_COUNTERS_FLAT, count=running, window_s=self._config.together_s)
             )
+        numbers = self._ports[facts.name.port].flat
+        if numbers is not None and flight.at.since_s(numbers.at) <= self._config.metrics_fresh_s:
+            reasons.append(Reason(ReasonCode.METRICS_AGREE, count=numbers.running))
         return present(
             _FAULT,
             subject,

@@ -303,7 +303,9 @@ def _node(address: str) -> Subject:
 
 def _address(told: LogLine) -> str | None:
     number = told.number("address")
-    return None if number is None else str(ipaddress.IPv4Address(int(number)))
+    if number is None or not 0 <= number < 1 << 32:
+        return None
+    return str(ipaddress.IPv4Address(int(number)))
 
 
 def _is_rays(origin: Origin) -> bool:

@@ -29,7 +29,8 @@ from escalation.model import (
     SubjectKind,
 )
 from probes.http.facts import Ending
-from probes.observation import ServerKind
+from probes.observation import SensorName, ServerGauge, ServerKind, ServerMetrics
+from probes.observed.server_metrics import GaugeRead
 
 FAULT = FaultClass.DISTRIBUTED_RANK_STALL
 ROUTE = Subject(SubjectKind.ROUTE, "8000/chat_completions qwen3-32b")
@@ -69,6 +70,38 @@ def test_the_engines_own_numbers_are_a_third_layer(detector: DistributedRank) ->
     (found,) = present(detector, flat, log_line(60, BLOCKED), in_flight(61, oldest_s=60))
     assert found.reasons[-1].code is ReasonCode.TOKEN_COUNTERS_FLAT
     assert found.reasons[-1].count == 2
+
+
+def _numbers(seconds: float, tokens: float, running: float, *, port: int = 8000) -> ServerMetrics:
+    return ServerMetrics(
+        sensor=SensorName("host.server_metrics"),
+        at=at(seconds),
+        server=ServerKind.VLLM,
+        port=port,
+        gauges=(
+            GaugeRead(ServerGauge.GENERATED_TOKENS, tokens),
+            GaugeRead(ServerGauge.REQUESTS_RUNNING, running),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "agree"),
+    [
+        ([_numbers(30, 900, 2), _numbers(45, 900, 2)], True),
+        ([_numbers(30, 900, 2), _numbers(45, 950, 2)], False),
+        ([_numbers(30, 900, 0), _numbers(45, 900, 0)], False),
+        ([_numbers(30, 900, 2, port=8001), _numbers(45, 900, 2, port=8001)], False),
+        ([_numbers(45, 900, 2)], False),
+        ([_numbers(1, 900, 2), _numbers(10, 900, 2)], False),
+    ],
+)
+def test_numbers_of_the_server_may_agree(
+    detector: DistributedRank, numbers: list[ServerMetrics], agree: bool
+) -> None:
+    """Scraped from that port a moment ago: requests run, and the count of tokens stands still."""
+    (found,) = present(detector, *numbers, log_line(60, BLOCKED), in_flight(61, oldest_s=60))
+    assert (ReasonCode.METRICS_AGREE in {reason.code for reason in found.reasons}) is agree
 
 
 def test_one_stall_is_counted_once(detector: DistributedRank) -> None:

@@ -265,3 +265,11 @@ def test_any_address_is_a_subject(detector: DistributedWorker, number: float) ->
     """The first and the last of all addresses."""
     (found,) = present(detector, log_line(1, "ray.node_dead", address=number))
     assert found.subject is not None
+    assert found.subject.kind is SubjectKind.PEER
+
+
+@pytest.mark.parametrize("number", [-1.0, float(2**32), float("nan"), float("inf")])
+def test_a_number_that_is_no_address_is_the_hosts(detector: DistributedWorker, number: float) -> None:
+    """A recording may hold what no log does."""
+    (found,) = present(detector, log_line(1, "ray.node_dead", address=number))
+    assert found.subject == THIS
