@@ -113,6 +113,10 @@ class Notifier:
 
     # One lane -----------------------------------------------------------------------------------------
 
+    async def turn(self, name: str) -> int:
+        """Deliver to one receiver if this process leads; of several, one tells."""
+        return await self.deliver(name) if await self._store.leads() else 0
+
     async def deliver(self, name: str) -> int:
         """Hand over what is due for one receiver, as far as its rate allows; return how many messages."""
         lane = self._lanes[name]
@@ -220,8 +224,7 @@ class Notifier:
     async def _deliver_forever(self, name: str) -> None:
         while True:
             try:
-                if await self._store.leads():
-                    await self.deliver(name)
+                await self.turn(name)
             except StoreError as error:
                 _log.warning("outbox_not_read", receiver=name, error=str(error))
             await asyncio.sleep(_POLL_S)

@@ -16,15 +16,19 @@ from pathlib import Path
 
 import pytest
 
-from escalation.model import IncidentId, Severity
+from escalation.model import AgentId, BootId, IncidentId, Report, Severity
+from escalation.server.approvals import Policy
 from escalation.server.desk import NotFound, Refused
 from escalation.server.metrics import ServerMetrics
 from escalation.server.notices import Event, NoticeState
 from escalation.server.notifier import Notifier, parcels_of
 from escalation.server.notifiers.receiver import Receiver, Rejected, Unreachable
 from escalation.server.notifiers.registry import NotifySettings
-from escalation.server.testing import FakeDesk, case_report
+from escalation.server.service import Service
+from escalation.server.store import Delivery
+from escalation.server.testing import FakeDesk, ManualClock, case_report
 from escalation.wire import codec
+from tests.escalation.server.databases import Database
 from tests.escalation.server.notifiers.told import Listening, Mailbox, listening
 from tests.escalation.server.site import Site, escalate, wired
 from tests.escalation.server.test_notices import notice, routing
@@ -207,6 +211,41 @@ async def test_a_test_is_audited_and_not_repeated_at_will() -> None:
     ]
     post.desk.clock.advance(61)
     await post.notifier.test("pager", person="ada")
+
+
+@pytest.mark.postgres
+async def test_of_several_orchestrators_one_tells(shared: Database) -> None:
+    """Each may see what happens; the one that leads delivers, and when it is gone, the next goes on."""
+    clock, boxes = ManualClock(), (Mailbox(), Mailbox())
+    stores = shared.open(), shared.open()
+    notifiers = [
+        Notifier(store=store, clock=clock, settings=SETTINGS, receivers=(box,), metrics=ServerMetrics())
+        for store, box in zip(stores, boxes, strict=True)
+    ]
+    services = [Service(store=store, clock=clock, policy=Policy(), routing=routing()) for store in stores]
+    for number, service in enumerate(services, start=1):
+        body = case_report(case_id=f"case-{number}", drill=number == 2)
+        report = Report(
+            agent_id=AgentId("spark-1"),
+            boot_id=BootId("boot-1"),
+            sequence=number,
+            created_ns=clock.wall_ns(),
+            body=body,
+        )
+        row = (number, report.created_ns, b"")
+        await service.receive(Delivery(report.agent_id, report.boot_id, (row,), (report,)))
+    for _ in range(2):
+        await asyncio.gather(*(each.turn("pager") for each in notifiers))
+    assert sorted(len(box.sent) for box in boxes) == [0, 2]
+    leader = int(bool(boxes[1].sent))
+    await notifiers[1 - leader].test("pager", person="ada")
+    await stores[leader].close()
+    async with asyncio.timeout(30):  # the server notices in its own time that a connection is gone
+        while not await stores[1 - leader].leads():
+            pass
+    assert await notifiers[1 - leader].turn("pager") == 1
+    assert [each.event for each in boxes[1 - leader].sent] == [Event.TEST]
+    await stores[1 - leader].close()
 
 
 # The whole orchestrator, killed ---------------------------------------------------------------------------

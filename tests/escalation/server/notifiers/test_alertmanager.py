@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from escalation.model import CasePhase
 from escalation.server import notices
 from escalation.server.notices import Event, rfc3339
 from escalation.server.notifiers.alertmanager import AlertmanagerSettings, alert
-from tests.escalation.server.site import free_port
+from escalation.server.testing import case_report
+from escalation.wire import codec
+from tests.escalation.server.conftest import running
+from tests.escalation.server.site import Site, escalate, free_port, wired
 from tests.escalation.server.test_notices import notice
 from tests.monitoring.programs import found
 
@@ -119,3 +124,28 @@ async def test_a_real_alertmanager_lists_and_resolves(alertmanager: str) -> None
     await receiver.send([over], now_ns=time.time_ns())
     assert [each["labels"]["incident"] for each in listed(alertmanager)] == ["drill-1"]
     await receiver.close()
+
+
+@pytest.mark.root
+async def test_an_incident_is_listed_and_resolved_from_end_to_end(site: Site, alertmanager: str) -> None:
+    """What an agent reports is an alert; what it reports as cleared is none any more."""
+    with site.config_file.open("a") as file:
+        file.write(
+            f'[notify]\nurl = "{URL}"\n[[notify.alertmanager]]\nname = "am"\nurl = "{alertmanager}"\n'
+            '[[notify.route]]\nreceivers = ["am"]\n'
+        )
+    async with running(site), site.channel(site.authority.agent("spark-1")) as channel:
+        await escalate(channel, codec.join([wired(case_report(), 1)]))
+        await until(lambda: len(listed(alertmanager)) == 1)
+        (one,) = listed(alertmanager)
+        assert one["labels"]["fault_class"] == "gpu.access_revoked"
+        assert one["generatorURL"] == f"{URL}/q/{one['labels']['incident']}"
+        await escalate(channel, codec.join([wired(case_report(CasePhase.CLEARED), 2)]))
+        await until(lambda: listed(alertmanager) == [])
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for what other processes bring about; the deadline is there for failures alone."""
+    async with asyncio.timeout(30):
+        while not await asyncio.to_thread(holds):  # noqa: ASYNC110 - nothing here tells when it is so
+            await asyncio.sleep(0.05)
