@@ -1,7 +1,8 @@
 """Which cgroup each declared scope is now: a unit that restarts is another cgroup of the same path.
 
 A path that is known is asked for with one stat. A unit whose path is not known is first looked for where
-services are by default, and then in the whole hierarchy, seldom.
+services are by default, and then in the whole hierarchy, seldom and in small steps: one of the callers is the
+agent's event loop.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from probes.origin import CgroupId
 from probes.scopes import ScopeRule
 
 _SEARCH_S = 15.0
+_STEP = 48
 _FOLDERS_MAX = 4096
 
 
@@ -29,6 +31,8 @@ class ScopeCgroups:
         self._monotonic = monotonic
         self._paths: dict[str, str] = {}
         self._searched_s: float | None = None
+        self._ahead: list[str] = []
+        self._searched = 0
 
     def __repr__(self) -> str:
         return f"ScopeCgroups({len(self._paths)} of {len(self._rules)} found)"
@@ -45,7 +49,7 @@ class ScopeCgroups:
                 found[rule.name] = CgroupId(inode)
             elif rule.unit:
                 missing.append(rule)
-        if missing and self._may_search():
+        if missing:
             units = self._search({rule.unit for rule in missing})
             for rule in missing:
                 if rule.unit in units:
@@ -69,28 +73,26 @@ class ScopeCgroups:
         self._paths[rule.name] = path
         return inode
 
-    def _may_search(self) -> bool:
-        at_s = self._monotonic()
-        if self._searched_s is not None and at_s - self._searched_s < _SEARCH_S:
-            return False
-        self._searched_s = at_s
-        return True
-
     def _search(self, units: set[str]) -> dict[str, tuple[str, int]]:
+        """Go on with a walk of the hierarchy, or begin one if the last began long enough ago."""
+        root, at_s = self._root or "", self._monotonic()
+        if not self._ahead:
+            if self._searched_s is not None and at_s - self._searched_s < _SEARCH_S:
+                return {}
+            self._searched_s, self._ahead, self._searched = at_s, [root], 0
         found: dict[str, tuple[str, int]] = {}
-        root = self._root or ""
-        waiting = [root]
-        for _ in range(_FOLDERS_MAX):
-            if not waiting or len(found) == len(units):
+        for _ in range(_STEP):
+            if not self._ahead:
                 break
             try:
-                with os.scandir(waiting.pop()) as entries:
-                    for entry in entries:
-                        if not entry.is_dir(follow_symlinks=False):
-                            continue
-                        waiting.append(entry.path)
-                        if entry.name in units and entry.name not in found:
-                            found[entry.name] = (entry.path[len(root) :], entry.inode())
+                with os.scandir(self._ahead.pop()) as entries:
+                    folders = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
             except OSError:
                 continue  # removed while we looked
+            for entry in folders:
+                self._searched += 1
+                if self._searched <= _FOLDERS_MAX:
+                    self._ahead.append(entry.path)
+                if entry.name in units:
+                    found.setdefault(entry.name, (entry.path[len(root) :], entry.inode()))
         return found
