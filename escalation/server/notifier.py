@@ -9,6 +9,7 @@ and that is in the audit log.
 from __future__ import annotations
 
 import asyncio
+import traceback
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -221,12 +222,25 @@ class Notifier:
             with attempt:
                 await self._store.write(work)
 
+    async def guarded_turn(self, name: str) -> None:
+        """Take a turn; whatever goes wrong in it is counted, logged once, and no other lane's."""
+        lane = self._lanes[name]
+        try:
+            await self.turn(name)
+        except StoreError as error:
+            _log.warning("outbox_not_read", receiver=name, error=str(error))
+        except Exception as error:  # noqa: BLE001 - who cannot be told must not take the desk from all others
+            if not lane.error:
+                # Where, and not with what: a traceback's values may be addresses and secrets.
+                where = [
+                    f"{each.filename}:{each.lineno}" for each in traceback.extract_tb(error.__traceback__)
+                ]
+                _log.error("receiver_defect", receiver=name, error=type(error).__name__, where=where)
+            self._failed(lane, type(error).__name__)
+
     async def _deliver_forever(self, name: str) -> None:
         while True:
-            try:
-                await self.turn(name)
-            except StoreError as error:
-                _log.warning("outbox_not_read", receiver=name, error=str(error))
+            await self.guarded_turn(name)
             await asyncio.sleep(_POLL_S)
 
     # What time does -----------------------------------------------------------------------------------

@@ -138,6 +138,15 @@ def test_getting_worse_is_told_once_for_each_severity() -> None:
     assert notices.of_incident(after, after) is None
 
 
+def test_what_turns_out_to_be_no_drill_is_told_anew() -> None:
+    """Those who are not told of drills hear of it now; the others hear that it is real."""
+    drill, real = incident(drill=True), incident()
+    assert notices.of_incident(drill, real) == Happening(Event.OPENED, real, "no drill")
+    first = notices.of(Happening(Event.OPENED, drill), receiver="pager", now_ns=1, due_ns=1)
+    again = notices.of(Happening(Event.OPENED, real, "no drill"), receiver="pager", now_ns=1, due_ns=1)
+    assert first.id != again.id
+
+
 def test_a_consequence_is_told_when_it_comes_to_stand_alone() -> None:
     """While something else explains it, that is told."""
     alone = incident()

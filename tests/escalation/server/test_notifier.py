@@ -20,6 +20,7 @@ from escalation.model import AgentId, BootId, IncidentId, Report, Severity
 from escalation.server.approvals import Policy
 from escalation.server.desk import NotFound, Refused
 from escalation.server.metrics import ServerMetrics
+from escalation.server.notice_routes import Route
 from escalation.server.notices import Event, NoticeState
 from escalation.server.notifier import Notifier, parcels_of
 from escalation.server.notifiers.receiver import Receiver, Rejected, Unreachable
@@ -211,6 +212,29 @@ async def test_a_test_is_audited_and_not_repeated_at_will() -> None:
     ]
     post.desk.clock.advance(61)
     await post.notifier.test("pager", person="ada")
+
+
+async def test_a_defect_of_one_lane_stops_no_other() -> None:
+    """It is counted and tried again; the desk and the other receivers go on."""
+
+    class Broken(Mailbox):
+        @property
+        def batch(self) -> int:
+            raise ZeroDivisionError
+
+        @batch.setter
+        def batch(self, _: int) -> None:
+            pass
+
+    broken, box = Broken(name="broken"), Mailbox()
+    post = Post(broken, box)
+    post.desk = FakeDesk(routing=routing(Route(receivers=("broken", "pager"))))
+    post.notifier._store = post.desk.store
+    await post.desk.opened()
+    for name in ("broken", "pager"):
+        await post.notifier.guarded_turn(name)
+    assert [each.error for each in await post.notifier.receivers()] == ["ZeroDivisionError", ""]
+    assert len(box.sent) == 1
 
 
 @pytest.mark.postgres
