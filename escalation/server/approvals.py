@@ -354,6 +354,8 @@ def _stated(reason: str) -> str:
     stated = reason.strip()
     if not stated:
         raise Refused("a decision needs a reason")
+    if "\0" in stated:
+        raise Refused("the reason holds a character that not every database can keep (NUL)")
     if len(stated) > REASON_LIMIT:
         raise Refused(f"the reason is longer than {REASON_LIMIT} characters")
     return stated

@@ -105,6 +105,9 @@ class PostgresDatabase:
 
     def execute(self, statement: str, values: Sequence[Any] = (), /) -> psycopg.Cursor[tuple[Any, ...]]:
         """Run one statement."""
+        if statement.startswith("SELECT") and any(isinstance(each, str) and "\0" in each for each in values):
+            # No text here can hold it, so nothing can be found by it; the server would refuse the question.
+            values = tuple(each.replace("\0", "\ufffe") if isinstance(each, str) else each for each in values)
         return self._connection.execute(self._translated(statement), values)
 
     def execute_each(self, statement: str, rows: Iterable[Sequence[Any]], /) -> None:

@@ -145,10 +145,10 @@ class PostgresStore:
         return await self._queue.read(work)
 
     async def leads(self) -> bool:
-        """Return whether this process holds the lead; it is held for as long as the writing connection."""
-        leading = self._leading
-        if leading is not None and leading is self._writer:
-            return True
+        """Return whether this process holds the lead; it is held for as long as the writing connection.
+
+        Asked of the database each time: whoever stood still for long may have lost it and not know.
+        """
         return await self.write(self._try_to_lead)
 
     async def elsewhere(self) -> Elsewhere:
@@ -351,6 +351,8 @@ class PostgresStore:
 
     def _try_to_lead(self, _: Ledger) -> bool:
         link = self._writing()
+        if self._leading is link:
+            return True  # this transaction was begun on the connection that holds it
         got = bool(_first(link.connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCKS, LEAD))))
         if got:
             self._leading = link

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,8 @@ from tests.escalation.server.databases import Database
 pytestmark = pytest.mark.postgres
 
 _SETTINGS = PostgresSettings()
+_IMPATIENT = PostgresSettings(idle_s=0.1)
+"""Shorter than a configuration may say: what takes a minute there takes a moment here."""
 
 
 def _info(database: Database) -> str:
@@ -204,6 +207,60 @@ async def test_one_process_leads_and_the_next_takes_over(shared: Database) -> No
         assert not await second.leads()
         await first.close()
         assert await second.leads()
+
+
+async def test_one_that_stands_still_in_its_turn_holds_nobody_up(shared: Database) -> None:
+    """The server ends its transaction, the other writes, and it runs its work again after that."""
+    other_wrote = threading.Event()
+    runs: list[int] = []
+
+    def stand_still(ledger: Ledger) -> None:
+        runs.append(1)
+        other_wrote.wait(10)
+        triage.note(ledger, actor="first", verb="x", object_id="y", detail="z", now_ns=1)
+
+    def write(ledger: Ledger) -> None:
+        triage.note(ledger, actor="second", verb="x", object_id="y", detail="z", now_ns=1)
+
+    first = PostgresStore(info=_info(shared), settings=_IMPATIENT)
+    second = PostgresStore(info=_info(shared), settings=_SETTINGS)
+    try:
+        standing = await first.submit(stand_still)
+        await asyncio.to_thread(_until, lambda: bool(runs))
+        await second.write(write)
+        other_wrote.set()
+        await standing
+        chain = await second.read(lambda ledger: ledger.audit(after=0, limit=9))
+        assert [each.actor for each in chain] == ["second", "first"]
+        assert audit.verify(chain) is None
+        assert len(runs) == 2
+    finally:
+        await first.close()
+        await second.close()
+
+
+async def test_a_leader_that_stands_still_is_followed_by_another(shared: Database) -> None:
+    """Its connection is ended for being idle; when it wakes, it learns that it does not lead any more."""
+    first = PostgresStore(info=_info(shared), settings=_IMPATIENT)
+    second = PostgresStore(info=_info(shared), settings=_SETTINGS)
+    try:
+        assert await first.leads()
+        deadline_s = time.monotonic() + 10
+        while not await second.leads():
+            assert time.monotonic() < deadline_s
+            await asyncio.sleep(0.01)
+        assert not await first.leads()
+        assert await second.leads()
+    finally:
+        await first.close()
+        await second.close()
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
 
 
 async def test_a_host_heard_by_another_process_is_not_silent(shared: Database) -> None:

@@ -12,7 +12,7 @@ import pytest
 from escalation.model import AgentId, BootId, CasePhase, Report, State
 from escalation.server import audit
 from escalation.server.approvals import Policy
-from escalation.server.desk import Expired, NotFound
+from escalation.server.desk import Expired, NotFound, Refused
 from escalation.server.service import Service
 from escalation.server.store import Added, Delivery, Ledger, StoreError, StoreUnavailable
 from escalation.server.stores import OpenStore
@@ -185,6 +185,22 @@ async def test_a_decision_that_is_refused_leaves_no_trace(store: OpenStore) -> N
         )
     assert await service.audit(after=0, limit=100) == before
     assert (await service.entry(entry.recommendation.id)).recommendation.state is State.PROPOSED
+
+
+async def test_what_no_text_can_hold_is_not_found(store: OpenStore) -> None:
+    """An id with a NUL in it, as a stranger may ask for, is nobody's; a reason with one is refused."""
+    service = Service(store=store, clock=ManualClock(), policy=Policy())
+    with pytest.raises(NotFound):
+        await service.entry("a\0b")
+    report = Report(agent_id=_HOST, boot_id=_BOOT, sequence=1, created_ns=START_NS, body=case_report())
+    await service.receive(Delivery(_HOST, _BOOT, ((1, START_NS, b""),), (report,)))
+    (entry,) = await service.queue(None)
+    with pytest.raises(Refused):
+        await service.reject(entry.recommendation.id, person="ada", reason="a\0b")
+    await service.reject(entry.recommendation.id, person="ada", reason="zażółć 🜲")
+    (entry,) = await service.queue(None)
+    assert entry.recommendation.decision_reason == "zażółć 🜲"
+    assert audit.verify(await service.audit(after=0, limit=100)) is None
 
 
 def _add(delivery: Delivery, ledger: Ledger) -> Added:
