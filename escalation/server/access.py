@@ -1,4 +1,4 @@
-"""Who may ask: named persons with tokens, three roles, and a limit on failed attempts.
+"""Who may ask: named persons with tokens, four roles, and a limit on failed attempts.
 
 Tokens are 32 random bytes, so they are stored as a plain SHA-256 (a slow hash protects guessable secrets,
 and would let anybody burn our processor). The limit on failed attempts therefore is no defence against
@@ -29,6 +29,7 @@ class Role(enum.StrEnum):
     SCRAPER = "scraper"
     VIEWER = "viewer"
     OPERATOR = "operator"
+    ADMIN = "admin"
 
     def may(self, needed: Role) -> bool:
         """Return whether this role includes `needed`."""

@@ -125,7 +125,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"person {twice[0]} is there twice")
-        operators = {person.name for person in self.person if person.role is Role.OPERATOR}
+        operators = {person.name for person in self.person if person.role.may(Role.OPERATOR)}
         for kind, approvers in self.approvals.approvers.items():
             strangers = sorted(set(approvers) - operators)
             if strangers:

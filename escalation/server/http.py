@@ -8,10 +8,8 @@ with a JSON body, and needs the role operator.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Final, Protocol, TypeVar
+from typing import Annotated, Final
 
 import msgspec
 from starlette.applications import Starlette
@@ -36,7 +34,17 @@ from escalation.server.desk import (
     Superseded,
     Unavailable,
 )
-from escalation.server.gate import HEADERS, Exchange, Gate, problem
+from escalation.server.gate import HEADERS, Gate, problem
+from escalation.server.handlers import (
+    Nothing,
+    Rule,
+    ascii_json,
+    body_of,
+    exchange_of,
+    json_answer,
+    number_of,
+    person_of,
+)
 from escalation.server.metrics import CONTENT_TYPE, ServerMetrics
 from escalation.server.notice_desk import NoReceivers, NoticeDesk
 from escalation.view import (
@@ -48,9 +56,6 @@ from escalation.view import (
     incident_view,
 )
 
-T = TypeVar("T")
-
-MAX_BODY_BYTES: Final = 64 * 1024
 MAX_WATCHERS: Final = 64
 KEEP_ALIVE_S: Final = 15.0
 
@@ -58,7 +63,6 @@ _DEFAULT_LIMIT: Final = 200
 _MAX_LIMIT: Final = 1000
 _PAGE_LIMIT: Final = 100
 _PAGES: Final = frozenset({"/", "/hosts", "/q/{id}"})
-_NOT_ASCII: Final = re.compile(r"[^\x20-\x7e]")
 
 
 class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -77,27 +81,6 @@ class _Reject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, msgspec.Meta(pattern=r"\S", max_length=2000)]
 
 
-class _Done(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    pass
-
-
-class Handler(Protocol):
-    """What answers one route."""
-
-    async def __call__(self, request: Request, /) -> Response:
-        """Answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One route: who may use it (None: anybody, without credentials) and what answers."""
-
-    method: str
-    path: str
-    role: Role | None
-    handler: Handler
-
-
 def build(
     *,
     desk: Desk,
@@ -107,11 +90,15 @@ def build(
     clock: Clock,
     hosts: frozenset[str] = frozenset(),
     notices: NoticeDesk | None = None,
+    more: Sequence[Rule] = (),
 ) -> Starlette:
-    """Return the application; `hosts` are the names besides loopback that it may be called by."""
+    """Return the application; `hosts` are the names besides loopback that it may be called by.
+
+    `more` are the routes of other desks, which stand beside those of `desk`.
+    """
     surface = Surface(desk=desk, metrics=metrics, ready=ready, clock=clock, notices=notices or NoReceivers())
     return Starlette(
-        routes=[Route(rule.path, _checked(rule), methods=[rule.method]) for rule in surface.rules],
+        routes=[Route(rule.path, _checked(rule), methods=[rule.method]) for rule in (*surface.rules, *more)],
         middleware=[Middleware(Gate, persons=persons, hosts=hosts, metrics=metrics, clock=clock)],
         exception_handlers={
             DeskError: surface.desk_error,
@@ -174,55 +161,62 @@ class Surface:
 
     async def _queue(self, request: Request) -> Response:
         entries = await self._desk.queue(_states(request))
-        limit = _number(request, "limit", default=_DEFAULT_LIMIT, most=_MAX_LIMIT)
-        return _json({"entries": [entry_view(entry) for entry in entries[:limit]], "total": len(entries)})
+        limit = number_of(request, "limit", default=_DEFAULT_LIMIT, most=_MAX_LIMIT)
+        return json_answer(
+            {"entries": [entry_view(entry) for entry in entries[:limit]], "total": len(entries)}
+        )
 
     async def _entry(self, request: Request) -> Response:
-        return _json(entry_view(await self._desk.entry(request.path_params["id"])))
+        return json_answer(entry_view(await self._desk.entry(request.path_params["id"])))
 
     async def _approve(self, request: Request) -> Response:
-        asked = await _body(request, _Approve)
+        asked = await body_of(request, _Approve)
         entry = await self._desk.entry(request.path_params["id"])
         if refusal := action_view(entry.recommendation.advice.action, drill=entry.incident.drill).refusal:
             raise Refused(f"it cannot be approved: {refusal}")
         decided = await self._desk.approve(
-            entry.recommendation.id, person=_person(request), reason=asked.reason.strip(), digest=asked.digest
+            entry.recommendation.id,
+            person=person_of(request),
+            reason=asked.reason.strip(),
+            digest=asked.digest,
         )
-        return _json(entry_view(decided))
+        return json_answer(entry_view(decided))
 
     async def _reject(self, request: Request) -> Response:
-        asked = await _body(request, _Reject)
+        asked = await body_of(request, _Reject)
         decided = await self._desk.reject(
-            request.path_params["id"], person=_person(request), reason=asked.reason.strip()
+            request.path_params["id"], person=person_of(request), reason=asked.reason.strip()
         )
-        return _json(entry_view(decided))
+        return json_answer(entry_view(decided))
 
     async def _done(self, request: Request) -> Response:
-        await _body(request, _Done)
-        return _json(entry_view(await self._desk.done(request.path_params["id"], person=_person(request))))
+        await body_of(request, Nothing)
+        return json_answer(
+            entry_view(await self._desk.done(request.path_params["id"], person=person_of(request)))
+        )
 
     async def _incidents(self, request: Request) -> Response:
         incidents = await self._desk.incidents()
-        limit = _number(request, "limit", default=_DEFAULT_LIMIT, most=_MAX_LIMIT)
+        limit = number_of(request, "limit", default=_DEFAULT_LIMIT, most=_MAX_LIMIT)
         views = [incident_view(incident) for incident in incidents[:limit]]
-        return _json({"incidents": views, "total": len(incidents)})
+        return json_answer({"incidents": views, "total": len(incidents)})
 
     async def _hosts(self, _request: Request) -> Response:
-        return _json({"hosts": [host_view(host) for host in await self._desk.hosts()]})
+        return json_answer({"hosts": [host_view(host) for host in await self._desk.hosts()]})
 
     async def _receivers(self, _request: Request) -> Response:
-        return _json({"receivers": await self._notices.receivers()})
+        return json_answer({"receivers": await self._notices.receivers()})
 
     async def _test_receiver(self, request: Request) -> Response:
-        await _body(request, _Done)
-        notice_id = await self._notices.test(request.path_params["id"], person=_person(request))
-        return _json({"id": notice_id})
+        await body_of(request, Nothing)
+        notice_id = await self._notices.test(request.path_params["id"], person=person_of(request))
+        return json_answer({"id": notice_id})
 
     async def _audit(self, request: Request) -> Response:
-        after = _number(request, "after", default=0, most=2**62)
-        limit = _number(request, "limit", default=1000, most=_MAX_LIMIT)
+        after = number_of(request, "after", default=0, most=2**62)
+        limit = number_of(request, "limit", default=1000, most=_MAX_LIMIT)
         entries = await self._desk.audit(after=after, limit=limit)
-        return _json({"entries": [audit_view(entry) for entry in entries]})
+        return json_answer({"entries": [audit_view(entry) for entry in entries]})
 
     async def _audit_head(self, _request: Request) -> Response:
         """Answer with the newest link; where it was last time is remembered, so the walk is short."""
@@ -231,13 +225,13 @@ class Surface:
         while page := await self._desk.audit(after=after, limit=1000):
             newest = page[-1]
             after = self._head = newest.number
-        return _json({"head": None if newest is None else audit_view(newest)})
+        return json_answer({"head": None if newest is None else audit_view(newest)})
 
     async def _watch(self, request: Request) -> Response:
         if self._watchers >= MAX_WATCHERS:
             raise Unavailable(f"{MAX_WATCHERS} streams of changes are open already")
         changes = self._desk.changes()
-        _exchange(request).streams = True
+        exchange_of(request).streams = True
         return StreamingResponse(self._events(changes), media_type="text/event-stream")
 
     async def _events(self, changes: AsyncIterator[Entry]) -> AsyncIterator[bytes]:
@@ -255,7 +249,7 @@ class Surface:
                     entry = following.result()
                 except (StopAsyncIteration, DeskError):
                     return  # the stream ends; who watches reads the queue again and reconnects
-                yield b"event: queue\ndata: " + _ascii(entry_view(entry)) + b"\n\n"
+                yield b"event: queue\ndata: " + ascii_json(entry_view(entry)) + b"\n\n"
                 following = asyncio.ensure_future(anext(changes))
         finally:
             following.cancel()
@@ -307,21 +301,23 @@ class Surface:
         answer = self._problem(
             request, 500, "failed", "the orchestrator failed here; its log has the details"
         )
-        answer.headers.update(HEADERS | {"X-Request-Id": _exchange(request).request_id})  # sent past the gate
+        answer.headers.update(
+            HEADERS | {"X-Request-Id": exchange_of(request).request_id}
+        )  # sent past the gate
         return answer
 
     def _problem(
         self, request: Request, status: int, code: str, message: str, headers: dict[str, str] | None = None
     ) -> Response:
         """Return an error as a page to a browser's page, as JSON to everything else."""
-        if request.method == "GET" and _exchange(request).route in _PAGES:
+        if request.method == "GET" and exchange_of(request).route in _PAGES:
             return self._pages.problem(status, message)
         return problem(status, code, message, headers)
 
 
 def _checked(rule: Rule) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        exchange = _exchange(request)
+        exchange = exchange_of(request)
         exchange.route = rule.path
         if rule.role is not None:
             person = exchange.person
@@ -330,18 +326,6 @@ def _checked(rule: Rule) -> Callable[[Request], Awaitable[Response]]:
         return await rule.handler(request)
 
     return endpoint
-
-
-def _exchange(request: Request) -> Exchange:
-    exchange = request.scope["nanobot"]
-    assert isinstance(exchange, Exchange)
-    return exchange
-
-
-def _person(request: Request) -> str:
-    person = _exchange(request).person
-    assert person is not None
-    return person.name
 
 
 def _states(request: Request) -> frozenset[State] | None:
@@ -355,52 +339,3 @@ def _states(request: Request) -> frozenset[State] | None:
     except ValueError:
         known = ", ".join(state.value for state in State)
         raise HTTPException(400, f"state is one of all, {known}") from None
-
-
-def _number(request: Request, name: str, *, default: int, most: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= most):
-        raise HTTPException(400, f"{name} is a number from 0 to {most}")
-    return int(text)
-
-
-async def _body(request: Request, kind: type[T]) -> T:
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise HTTPException(415, "the body is application/json")
-    try:
-        return msgspec.json.decode(await _limited(request), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise HTTPException(400, f"the body cannot be read: {error}") from error
-
-
-async def _limited(request: Request) -> bytes:
-    """Return the body, read no further than the limit.
-
-    Not Starlette's own limit: that one answers before the gate, so a stranger would hear something else than
-    that credentials are needed.
-    """
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY_BYTES:
-            raise HTTPException(413, f"the body is longer than {MAX_BODY_BYTES} bytes")
-    return bytes(body)
-
-
-def _json(value: object) -> Response:
-    return Response(_ascii(value), media_type="application/json")
-
-
-def _ascii(value: object) -> bytes:
-    """Return JSON in printable ASCII, so that no terminal can be made to act by what it prints of it."""
-    encoded = msgspec.json.encode(value)
-    if encoded.isascii() and b"\x7f" not in encoded:
-        return encoded
-    return _NOT_ASCII.sub(_json_escape, encoded.decode()).encode()
-
-
-def _json_escape(found: re.Match[str]) -> str:
-    units = found[0].encode("utf-16-be")
-    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))

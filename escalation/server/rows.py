@@ -14,6 +14,7 @@ import msgspec
 from escalation.model import EVIDENCE_KINDS, Evidence, Incident, Recommendation, evidence_kind
 from escalation.server.desk import HostState
 from escalation.server.notices import Notice
+from escalation.server.records import Kind
 from escalation.server.store import StoreCorrupt
 
 T = TypeVar("T")
@@ -70,6 +71,11 @@ def load_host(text: str) -> HostState:
 def load_notice(text: str) -> Notice:
     """Read a notice back."""
     return _load(text, Notice, "a notice")
+
+
+def load_record(text: str, kind: Kind[T]) -> T:
+    """Read a record of `kind` back."""
+    return _load(text, kind.type, f"a record of kind {kind.name}")
 
 
 def _load(text: str, kind: type[T], what: str) -> T:

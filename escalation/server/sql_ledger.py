@@ -28,6 +28,7 @@ from escalation.server import rows
 from escalation.server.desk import AuditEntry, HostState
 from escalation.server.incidents import Case, Clearing, Key, key_of
 from escalation.server.sql_notices import SqlNotices
+from escalation.server.sql_records import SqlRecords
 from escalation.server.store import Added, Delivery, ReportRow, StoreCorrupt
 
 _CACHED: Final = 4096
@@ -96,6 +97,7 @@ class SqlLedger:
         """Start with nothing cached."""
         self.database = database
         self.notices = SqlNotices(database=database)
+        self.records = SqlRecords(database=database)
         self._boots: dict[tuple[AgentId, BootId], _Boot] = {}
         self._hosts: dict[AgentId, HostState | None] = {}
         self._cases: dict[tuple[AgentId, CaseId], Case | None] = {}
@@ -160,6 +162,7 @@ class SqlLedger:
         ):
             held.clear()
         self._last_audit = None
+        self.records.forget()
         self.database.forget()
 
     def forget_changed(self, *, hosts: AbstractSet[str], incidents: AbstractSet[str]) -> None:
@@ -185,12 +188,14 @@ class SqlLedger:
             key: each for key, each in self._recommendations.items() if key not in incidents and each
         }
         self._last_audit = None
+        self.records.forget()
 
     def trim(self) -> None:
         """Drop what is held when it has grown too large; to be called between transactions."""
         held = (self._boots, self._hosts, self._cases, self._incidents, self._open, self._recommendations)
         if any(len(each) > _CACHED for each in held):
             self.forget()
+        self.records.trim(_CACHED)
 
     # Reports ------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from escalation.model import (
 from escalation.server.desk import AuditEntry, HostState
 from escalation.server.incidents import Case, Key
 from escalation.server.notice_ledger import NoticeLedger
+from escalation.server.records import Records
 
 T = TypeVar("T")
 
@@ -88,6 +89,10 @@ class Ledger(Protocol):
     @property
     def notices(self) -> NoticeLedger:
         """Return the outbox, in the same transaction."""
+
+    @property
+    def records(self) -> Records:
+        """Return what people and the orchestrator noted beside it, in the same transaction."""
 
     def add_reports(self, delivery: Delivery, *, received_ns: int) -> Added:
         """Keep the reports that are not kept yet."""

@@ -52,6 +52,7 @@ from escalation.server.store import (
     StoreUnavailable,
 )
 from escalation.server.testing_notices import MemoryNotices
+from escalation.server.testing_records import MemoryRecords
 
 T = TypeVar("T")
 
@@ -100,6 +101,7 @@ class MemoryLedger:
         self._hosts: dict[AgentId, HostState] = {}
         self._audit: list[AuditEntry] = []
         self.notices = MemoryNotices()
+        self.records = MemoryRecords()
 
     def copy(self) -> MemoryLedger:
         """Return a ledger that holds the same and changes by itself."""
@@ -111,6 +113,7 @@ class MemoryLedger:
         twin._hosts = dict(self._hosts)
         twin._audit = list(self._audit)
         twin.notices = self.notices.copy()
+        twin.records = self.records.copy()
         return twin
 
     def add_reports(self, delivery: Delivery, *, received_ns: int) -> Added:  # noqa: ARG002 - nothing expires here

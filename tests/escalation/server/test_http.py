@@ -34,7 +34,8 @@ from escalation.model import (
     SubjectKind,
 )
 from escalation.server.access import FailedLogins, Person, Role
-from escalation.server.http import MAX_BODY_BYTES, build
+from escalation.server.handlers import MAX_BODY_BYTES
+from escalation.server.http import build
 from escalation.server.metrics import ServerMetrics
 from escalation.server.notifier import Notifier
 from escalation.server.notifiers.registry import NotifySettings

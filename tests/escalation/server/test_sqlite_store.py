@@ -78,9 +78,9 @@ def test_refuses_a_newer_database(tmp_path: Path) -> None:
     asyncio.run(_open_and_close(path))
     assert path.stat().st_mode & 0o777 == 0o600
     database = sqlite3.connect(path)
-    database.execute("PRAGMA user_version = 7")
+    database.execute("PRAGMA user_version = 700")
     database.close()
-    with pytest.raises(StoreTooNew, match="version 7, and this program knows 3 at most"):
+    with pytest.raises(StoreTooNew, match=r"version 700, and this program knows [0-9]+ at most"):
         SqliteStore(path=path)
 
 
