@@ -15,7 +15,7 @@ from escalation.cli.errors import CtlError, ExitCode
 from escalation.cli.fleet import hosts, incidents, watch
 from escalation.cli.notify import notify
 from escalation.cli.pki import pki
-from escalation.cli.session import Session
+from escalation.cli.session import JSON, TIMEOUT_S, Session, print_json
 from escalation.cli.token import token
 from escalation.inert import guarded
 
@@ -37,6 +37,15 @@ def _print_version(context: click.Context, _option: click.Parameter, asked: bool
     help="Your token; only you may be able to read it.",
 )
 @click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.001),
+    default=TIMEOUT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the orchestrator may take for one answer.",
+)
+@click.option("--no-input", is_flag=True, help="Never ask: a command that would ask refuses instead.")
+@click.option(
     "--version",
     is_flag=True,
     expose_value=False,
@@ -45,7 +54,9 @@ def _print_version(context: click.Context, _option: click.Parameter, asked: bool
     help="Print the version and exit.",
 )
 @click.pass_context
-def nanobotctl(context: click.Context, *, url: str | None, token_file: Path | None) -> None:
+def nanobotctl(
+    context: click.Context, *, url: str | None, token_file: Path | None, timeout: float, no_input: bool
+) -> None:
     """See what the fleet's agents recommend, and decide.
 
     The connection comes from --url and --token-file, or from ctl.toml: the file named by NANOBOT_CTL_CONFIG,
@@ -55,7 +66,23 @@ def nanobotctl(context: click.Context, *, url: str | None, token_file: Path | No
     Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not authenticated, 5 refused by policy, 6 expired or
     superseded, 7 still pending.
     """
-    context.obj = Session(url=url, token_file=token_file)
+    context.obj = Session(url=url, token_file=token_file, timeout_s=timeout, no_input=no_input)
+
+
+@click.command()
+@JSON
+def version(*, as_json: bool) -> None:
+    """Print the version of this program, and with --json of what it runs on too."""
+    import json  # noqa: PLC0415
+    import platform  # noqa: PLC0415
+    from importlib.metadata import version as version_of  # noqa: PLC0415
+
+    ours = version_of("host-nanobot")
+    if not as_json:
+        click.echo(f"nanobotctl {ours}")
+        return
+    about = {"version": ours, "python": platform.python_version(), "system": platform.system().lower()}
+    print_json(json.dumps(about, separators=(",", ":")).encode())
 
 
 @click.command()
@@ -84,6 +111,7 @@ for _command in (
     reject,
     show,
     token,
+    version,
     watch,
 ):
     nanobotctl.add_command(_command)

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Final
 import click
 
 from escalation.cli.errors import CtlError, ExitCode
-from escalation.cli.session import JSON, Session, print_json, read
+from escalation.cli.session import JSON, Session, print_each, print_json, read
 
 if TYPE_CHECKING:
     from escalation.cli.client import Client
@@ -33,14 +33,14 @@ def list_entries(session: Session, *, after: int, as_json: bool) -> None:
     from escalation.inert import shown  # noqa: PLC0415
 
     with session.client() as client:
+        if as_json:
+            print_each(_line(entry) for entry in _entries(client, after=after))
+            return
         for entry in _entries(client, after=after):
-            if as_json:
-                print_json(_line(entry))
-            else:
-                click.echo(
-                    f"{entry.number:>6}  {entry.at}  {shown(entry.actor)}  {shown(entry.verb)}  "
-                    f"{shown(entry.object_id)}  {shown(entry.detail)}".rstrip()
-                )
+            click.echo(
+                f"{entry.number:>6}  {entry.at}  {shown(entry.actor)}  {shown(entry.verb)}  "
+                f"{shown(entry.object_id)}  {shown(entry.detail)}".rstrip()
+            )
 
 
 @audit.command()

@@ -14,8 +14,8 @@ import httpx2
 
 from escalation.cli.connection import Connection
 from escalation.cli.errors import CtlError, ExitCode, from_api
+from escalation.cli.session import TIMEOUT_S
 
-_TIMEOUT_S: Final = 20.0
 _SHORTEST_PREFIX: Final = 4
 _STREAM_SILENCE_S: Final = 40.0
 """The orchestrator speaks at least each 15 seconds; a stream that is silent for longer is dead."""
@@ -24,14 +24,15 @@ _STREAM_SILENCE_S: Final = 40.0
 class Client:
     """One connection; a context manager."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Talk to `connection`; nothing is sent before the first call."""
+    def __init__(self, connection: Connection, *, timeout_s: float = TIMEOUT_S) -> None:
+        """Talk to `connection`; nothing is sent before the first call, and each waits `timeout_s` at most."""
+        self._timeout_s = timeout_s
         self._url = connection.url
         self._http = httpx2.Client(
             base_url=connection.url,
             headers={"Authorization": f"Bearer {connection.token}", "Accept": "application/json"},
             verify=_trust(connection),
-            timeout=_TIMEOUT_S,
+            timeout=timeout_s,
             trust_env=False,  # a proxy of the environment would see the token
         )
 
@@ -76,7 +77,7 @@ class Client:
         """Yield an iterator over entries as they change, each as its JSON."""
         with self._mapped():
             stream = self._http.stream(
-                "GET", "/api/v1/watch", timeout=httpx2.Timeout(_TIMEOUT_S, read=_STREAM_SILENCE_S)
+                "GET", "/api/v1/watch", timeout=httpx2.Timeout(self._timeout_s, read=_STREAM_SILENCE_S)
             )
             with stream as response:
                 if response.status_code != 200:
@@ -107,6 +108,11 @@ class Client:
             raise CtlError(
                 f"no orchestrator answers at {self._url}: {error}",
                 advice="is nanobot-orchestrator running, and is this its address?",
+            ) from error
+        except httpx2.TimeoutException as error:
+            raise CtlError(
+                f"the orchestrator at {self._url} did not answer within {self._timeout_s:g} seconds",
+                advice="--timeout waits longer; whether a decision was kept, `nanobotctl show` tells",
             ) from error
         except (httpx2.TransportError, httpx2.InvalidURL) as error:
             raise CtlError(

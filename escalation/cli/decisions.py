@@ -123,7 +123,7 @@ def approve(
                 advice="read what stands there now, then decide on that",
             )
         asked = sys.stdin.isatty() and not (yes or digest)
-        if asked and not click.confirm("Approve exactly this action?", err=True):
+        if asked and not session.agrees("Approve exactly this action?", instead="give --digest, or --yes"):
             raise CtlError("not approved: you said no")
         body = client.post(f"/api/v1/queue/{entry.id}/approve", {"reason": reason, "digest": entry.digest})
     approved = _entry(body)

@@ -6,15 +6,17 @@ fast, and `--json` prints what the orchestrator sent without building views.
 
 from __future__ import annotations
 
+import enum
 import json
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from escalation.cli.errors import CtlError
+from escalation.cli.errors import CtlError, ExitCode
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,6 +24,20 @@ if TYPE_CHECKING:
     from escalation.cli.client import Client
 
 T = TypeVar("T")
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+TIMEOUT_S: Final = 20.0
+"""How long the orchestrator may take for one answer, unless --timeout says otherwise."""
+
+_META: Final = "nanobotctl.output"
+
+
+class Output(enum.StrEnum):
+    """How a command prints what it found."""
+
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +46,23 @@ class Session:
 
     url: str | None
     token_file: Path | None
+    timeout_s: float = TIMEOUT_S
+    no_input: bool = False
 
     def client(self) -> Client:
         """Return a client for the configured orchestrator."""
         from escalation.cli.client import Client  # noqa: PLC0415 - 50 ms that usage errors do not pay
         from escalation.cli.connection import find  # noqa: PLC0415
 
-        return Client(find(url=self.url, token_file=self.token_file))
+        return Client(find(url=self.url, token_file=self.token_file), timeout_s=self.timeout_s)
+
+    def agrees(self, question: str, *, instead: str) -> bool:
+        """Ask on standard error and return whether the person said yes; refuse to ask under --no-input."""
+        if self.no_input:
+            raise CtlError(
+                f"--no-input was given, and this would ask: {question}", code=ExitCode.USAGE, advice=instead
+            )
+        return click.confirm(question, err=True)
 
 
 def read(body: bytes, kind: type[T]) -> T:
@@ -68,11 +94,63 @@ def print_list(body: bytes, name: str) -> None:
     """Print the list `name` of an answer, alone; say on stderr when there is more of it."""
     answer = json.loads(body)
     rows = answer[name]
-    click.echo(json.dumps(rows, separators=(",", ":")))
+    if _asked() is Output.JSONL:
+        for row in rows:
+            click.echo(json.dumps(row, separators=(",", ":")))
+    else:
+        click.echo(json.dumps(rows, separators=(",", ":")))
     total = answer.get("total", len(rows))
     if total > len(rows):
         click.echo(f"{len(rows)} of {total} shown; --limit shows more", err=True)
 
 
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-"""The flag that every command which prints something has."""
+def print_each(rows: Iterable[bytes]) -> None:
+    """Print JSON objects as they come: one a line, or with `-o json` as one array."""
+    if _asked() is not Output.JSON:
+        for row in rows:
+            print_json(row)
+        return
+    before = "["
+    for row in rows:
+        click.echo(before + row.decode("ascii", errors="backslashreplace"), nl=False)
+        before = ",\n"
+    click.echo("[]" if before == "[" else "]")
+
+
+def _asked() -> Output | None:
+    """Return what `-o` named for the command that runs, None without it."""
+    asked = click.get_current_context().meta.get(_META)
+    return asked if isinstance(asked, Output) else None
+
+
+def _remember(context: click.Context, _option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.meta[_META] = Output(value)
+
+
+def _wanted(context: click.Context, _option: click.Parameter, flag: bool) -> bool:  # noqa: FBT001
+    """Return whether JSON is wanted, by the flag or by `-o`."""
+    asked = context.meta.get(_META)
+    if flag and asked is Output.TABLE:
+        raise click.UsageError("--json and -o table say two things", context)
+    return flag or asked in {Output.JSON, Output.JSONL}
+
+
+def _with_output(command: Decorated) -> Decorated:
+    output = click.option(
+        "-o",
+        "--output",
+        type=click.Choice([each.value for each in Output]),
+        expose_value=False,
+        is_eager=True,  # read before --json, which asks what it said
+        callback=_remember,
+        help="How to print it: a table, JSON, or JSON lines.",
+    )
+    flag = click.option(
+        "--json", "as_json", is_flag=True, callback=_wanted, help="Print JSON instead of text."
+    )
+    return flag(output(command))
+
+
+JSON = _with_output
+"""What every command takes that prints something: `--json`, and `-o` for the same and JSON lines."""
