@@ -43,15 +43,23 @@ def wire() -> dict[Path, bytes]:
 
 
 def pages() -> dict[Path, bytes]:
-    """Return the reference pages: commands, faults, log patterns, route shapes, settings, the wire."""
+    """Return the reference pages: the API, commands, faults, log patterns, routes, settings, the wire."""
     # Imported when the wire's modules are written: the product does not import beside a model that is newer.
-    from dev import commands, fault_classes, log_patterns, route_confusion, wire_page  # noqa: PLC0415
+    from dev import (  # noqa: PLC0415
+        api_description,
+        commands,
+        fault_classes,
+        log_patterns,
+        route_confusion,
+        wire_page,
+    )
 
     return {
         ROOT / "docs/reference/agent-settings.md": fault_classes.agent_settings().encode(),
         ROOT / "docs/reference/fault-classes.md": fault_classes.fault_classes().encode(),
         ROOT / "docs/reference/log-patterns.md": log_patterns.page().encode(),
         ROOT / "docs/reference/nanobotctl.md": commands.page().encode(),
+        ROOT / "docs/reference/openapi.json": api_description.page().encode(),
         ROOT / "docs/reference/route-confusion.md": route_confusion.page().encode(),
         ROOT / "docs/reference/wire.md": wire_page.page().encode(),
     }

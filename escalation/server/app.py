@@ -25,9 +25,11 @@ from escalation.server.config import Config, address_of
 from escalation.server.identity import Identities, IdentityRequired
 from escalation.server.ingest import Ingest
 from escalation.server.metrics import ServerMetrics
+from escalation.server.notice_desk import NoticeDesk
 from escalation.server.notifier import Notifier
 from escalation.server.notifiers.receiver import Receiver
 from escalation.server.service import Service
+from escalation.server.store import Store
 from escalation.server.stores import open_store
 from escalation.server.supervision import Supervisor
 from escalation.wire import credentials
@@ -96,16 +98,10 @@ async def run(config: Config, *, clock: Clock, supervisor: Supervisor, stop: asy
         metrics.certificate("authority", certificates.authority)
         metrics.certificate("orchestrator", certificates.orchestrator)
         await parts.enter_async_context(_agents(config, service, metrics, certificates))
-        application = http.build(
-            desk=service,
-            persons=config.person,
-            metrics=metrics,
-            ready=service.ready,
-            clock=clock,
-            hosts=frozenset(config.http.hosts),
-            notices=notifier,
+        answering = application(
+            config, store=store, service=service, notices=notifier, metrics=metrics, clock=clock
         )
-        await parts.enter_async_context(_people(config, application, stop))
+        await parts.enter_async_context(_people(config, answering, stop))
         supervisor.notify("READY=1")
         _log.info("orchestrator_ready", grpc=config.grpc.listen, http=config.http.listen)
         await stop.wait()
@@ -113,6 +109,31 @@ async def run(config: Config, *, clock: Clock, supervisor: Supervisor, stop: asy
         _log.info("orchestrator_stopping")
         if ticking.done():
             ticking.result()
+
+
+def application(
+    config: Config,
+    *,
+    store: Store,  # noqa: ARG001 - for the desks that stand beside the service
+    service: Service,
+    notices: NoticeDesk,
+    metrics: ServerMetrics,
+    clock: Clock,
+) -> Starlette:
+    """Return everything that people and their tools may ask; a desk that runs no task is made here.
+
+    The API's description is generated from this, over a ledger in memory: nothing is read or written here.
+    """
+    return http.build(
+        desk=service,
+        persons=config.person,
+        metrics=metrics,
+        ready=service.ready,
+        clock=clock,
+        hosts=frozenset(config.http.hosts),
+        notices=notices,
+        more=(),
+    )
 
 
 def _receivers(config: Config) -> tuple[Receiver, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -21,6 +21,11 @@ T = TypeVar("T")
 
 MAX_BODY_BYTES: Final = 64 * 1024
 
+JSON: Final = "application/json"
+HTML: Final = "text/html"
+TEXT: Final = "text/plain"
+EVENTS: Final = "text/event-stream"
+
 _NOT_ASCII: Final = re.compile(r"[^\x20-\x7e]")
 
 
@@ -32,13 +37,31 @@ class Handler(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Query:
+    """A parameter of a query: its name, the type that its text stands for, and what it means."""
+
+    name: str
+    type: Any
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
-    """One route: who may use it (None: anybody, without credentials) and what answers."""
+    """One route: who may use it (None: anybody, without credentials) and what answers.
+
+    The rest is what openapi.py describes it by: `says` is a sentence, `body` what a POST's body is read as,
+    `answer` the type of a JSON answer, and `media` the type of another one.
+    """
 
     method: str
     path: str
     role: Role | None
     handler: Handler
+    says: str = ""
+    body: type | None = None
+    answer: Any = None
+    query: tuple[Query, ...] = ()
+    media: str = JSON
 
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,7 +94,7 @@ def number_of(request: Request, name: str, *, default: int, most: int) -> int:
 
 async def body_of(request: Request, kind: type[T]) -> T:
     """Return the body, read as JSON of this kind; raise HTTPException that says what is wrong with it."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
         raise HTTPException(415, "the body is application/json")
     try:
         return msgspec.json.decode(await _limited(request), type=kind)
@@ -95,7 +118,7 @@ async def _limited(request: Request) -> bytes:
 
 def json_answer(value: object) -> Response:
     """Return `value` as JSON."""
-    return Response(ascii_json(value), media_type="application/json")
+    return Response(ascii_json(value), media_type=JSON)
 
 
 def ascii_json(value: object) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from starlette.applications import Starlette
@@ -19,8 +19,18 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from escalation.listings import (
+    AuditHead,
+    AuditList,
+    HostList,
+    IncidentList,
+    Me,
+    QueuedTest,
+    QueueList,
+    ReceiverList,
+)
 from escalation.model import State
-from escalation.server import pages
+from escalation.server import openapi, pages
 from escalation.server.access import Person, Role
 from escalation.server.clock import Clock
 from escalation.server.desk import (
@@ -36,7 +46,11 @@ from escalation.server.desk import (
 )
 from escalation.server.gate import HEADERS, Gate, problem
 from escalation.server.handlers import (
+    EVENTS,
+    HTML,
+    TEXT,
     Nothing,
+    Query,
     Rule,
     ascii_json,
     body_of,
@@ -49,6 +63,7 @@ from escalation.server.metrics import CONTENT_TYPE, ServerMetrics
 from escalation.server.notice_desk import NoReceivers, NoticeDesk
 from escalation.view import (
     NOT_FINISHED,
+    EntryView,
     action_view,
     audit_view,
     entry_view,
@@ -61,8 +76,20 @@ KEEP_ALIVE_S: Final = 15.0
 
 _DEFAULT_LIMIT: Final = 200
 _MAX_LIMIT: Final = 1000
+_AUDIT_AT_ONCE: Final = 1000
+_MAX_AFTER: Final = 2**62
 _PAGE_LIMIT: Final = 100
 _PAGES: Final = frozenset({"/", "/hosts", "/q/{id}"})
+
+_Limit = Annotated[int, msgspec.Meta(ge=0, le=_MAX_LIMIT)]
+_LIMIT: Final = Query("limit", _Limit, f"At most so many; {_DEFAULT_LIMIT} unless said.")
+_AUDIT_LIMIT: Final = Query("limit", _Limit, f"At most so many; {_AUDIT_AT_ONCE} unless said.")
+_AFTER: Final = Query("after", Annotated[int, msgspec.Meta(ge=0, le=_MAX_AFTER)], "Links numbered above it.")
+_STATE: Final = Query(
+    "state",
+    Literal[("", "all", *(state.value for state in State))],
+    f"Entries in this state; without it {', '.join(sorted(NOT_FINISHED))}.",
+)
 
 
 class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -97,8 +124,9 @@ def build(
     `more` are the routes of other desks, which stand beside those of `desk`.
     """
     surface = Surface(desk=desk, metrics=metrics, ready=ready, clock=clock, notices=notices or NoReceivers())
+    rules = openapi.with_description((*surface.rules, *more))
     return Starlette(
-        routes=[Route(rule.path, _checked(rule), methods=[rule.method]) for rule in (*surface.rules, *more)],
+        routes=[Route(rule.path, _checked(rule), methods=[rule.method]) for rule in rules],
         middleware=[Middleware(Gate, persons=persons, hosts=hosts, metrics=metrics, clock=clock)],
         exception_handlers={
             DeskError: surface.desk_error,
@@ -129,25 +157,117 @@ class Surface:
         self._head = 0
         self._watchers = 0
         self.rules: tuple[Rule, ...] = (
-            Rule("GET", "/", Role.VIEWER, self._page_queue),
-            Rule("GET", "/api/v1/audit", Role.VIEWER, self._audit),
-            Rule("GET", "/api/v1/audit/head", Role.VIEWER, self._audit_head),
-            Rule("GET", "/api/v1/hosts", Role.VIEWER, self._hosts),
-            Rule("GET", "/api/v1/incidents", Role.VIEWER, self._incidents),
-            Rule("GET", "/api/v1/notify", Role.VIEWER, self._receivers),
-            Rule("POST", "/api/v1/notify/{id}/test", Role.OPERATOR, self._test_receiver),
-            Rule("GET", "/api/v1/queue", Role.VIEWER, self._queue),
-            Rule("GET", "/api/v1/queue/{id}", Role.VIEWER, self._entry),
-            Rule("POST", "/api/v1/queue/{id}/approve", Role.OPERATOR, self._approve),
-            Rule("POST", "/api/v1/queue/{id}/done", Role.OPERATOR, self._done),
-            Rule("POST", "/api/v1/queue/{id}/reject", Role.OPERATOR, self._reject),
-            Rule("GET", "/api/v1/watch", Role.VIEWER, self._watch),
-            Rule("GET", "/hosts", Role.VIEWER, self._page_hosts),
-            Rule("GET", "/livez", None, self._livez),
-            Rule("GET", "/metrics", Role.SCRAPER, self._metrics_text),
-            Rule("GET", "/q/{id}", Role.VIEWER, self._page_entry),
-            Rule("GET", "/readyz", None, self._readyz),
-            Rule("GET", "/static/style.css", Role.VIEWER, self._style),
+            Rule("GET", "/", Role.VIEWER, self._page_queue, media=HTML),
+            Rule(
+                "GET",
+                "/api/v1/audit",
+                Role.VIEWER,
+                self._audit,
+                "Links of the audit chain, in order.",
+                answer=AuditList,
+                query=(_AFTER, _AUDIT_LIMIT),
+            ),
+            Rule(
+                "GET",
+                "/api/v1/audit/head",
+                Role.VIEWER,
+                self._audit_head,
+                "The newest link of the audit chain.",
+                answer=AuditHead,
+            ),
+            Rule(
+                "GET",
+                "/api/v1/hosts",
+                Role.VIEWER,
+                self._hosts,
+                "Hosts: last heard, coverage, losses.",
+                answer=HostList,
+            ),
+            Rule(
+                "GET",
+                "/api/v1/incidents",
+                Role.VIEWER,
+                self._incidents,
+                "Incidents, open ones first, newest first.",
+                answer=IncidentList,
+                query=(_LIMIT,),
+            ),
+            Rule("GET", "/api/v1/me", Role.SCRAPER, self._me, "Who asks, and what they may.", answer=Me),
+            Rule(
+                "GET",
+                "/api/v1/notify",
+                Role.VIEWER,
+                self._receivers,
+                "Receivers of notifications, and how they are.",
+                answer=ReceiverList,
+            ),
+            Rule(
+                "POST",
+                "/api/v1/notify/{id}/test",
+                Role.OPERATOR,
+                self._test_receiver,
+                "Send a test to the receiver of this name.",
+                body=Nothing,
+                answer=QueuedTest,
+            ),
+            Rule(
+                "GET",
+                "/api/v1/queue",
+                Role.VIEWER,
+                self._queue,
+                "Entries of the queue, worst first, then oldest first.",
+                answer=QueueList,
+                query=(_STATE, _LIMIT),
+            ),
+            Rule(
+                "GET",
+                "/api/v1/queue/{id}",
+                Role.VIEWER,
+                self._entry,
+                "One entry, by its id or by its incident's.",
+                answer=EntryView,
+            ),
+            Rule(
+                "POST",
+                "/api/v1/queue/{id}/approve",
+                Role.OPERATOR,
+                self._approve,
+                "Approve exactly what the digest names.",
+                body=_Approve,
+                answer=EntryView,
+            ),
+            Rule(
+                "POST",
+                "/api/v1/queue/{id}/done",
+                Role.OPERATOR,
+                self._done,
+                "Say that what was approved is carried out.",
+                body=Nothing,
+                answer=EntryView,
+            ),
+            Rule(
+                "POST",
+                "/api/v1/queue/{id}/reject",
+                Role.OPERATOR,
+                self._reject,
+                "Reject it, with a reason.",
+                body=_Reject,
+                answer=EntryView,
+            ),
+            Rule(
+                "GET",
+                "/api/v1/watch",
+                Role.VIEWER,
+                self._watch,
+                "Server-sent events: `queue` with an entry for each change.",
+                media=EVENTS,
+            ),
+            Rule("GET", "/hosts", Role.VIEWER, self._page_hosts, media=HTML),
+            Rule("GET", "/livez", None, self._livez, "Whether the process lives.", media=TEXT),
+            Rule("GET", "/metrics", Role.SCRAPER, self._metrics_text, "Prometheus text.", media=TEXT),
+            Rule("GET", "/q/{id}", Role.VIEWER, self._page_entry, media=HTML),
+            Rule("GET", "/readyz", None, self._readyz, "Whether it takes reports and decisions.", media=TEXT),
+            Rule("GET", "/static/style.css", Role.VIEWER, self._style, media="text/css"),
         )
 
     async def _livez(self, _request: Request) -> Response:
@@ -162,9 +282,7 @@ class Surface:
     async def _queue(self, request: Request) -> Response:
         entries = await self._desk.queue(_states(request))
         limit = number_of(request, "limit", default=_DEFAULT_LIMIT, most=_MAX_LIMIT)
-        return json_answer(
-            {"entries": [entry_view(entry) for entry in entries[:limit]], "total": len(entries)}
-        )
+        return json_answer(QueueList(tuple(map(entry_view, entries[:limit])), len(entries)))
 
     async def _entry(self, request: Request) -> Response:
         return json_answer(entry_view(await self._desk.entry(request.path_params["id"])))
@@ -198,34 +316,38 @@ class Surface:
     async def _incidents(self, request: Request) -> Response:
         incidents = await self._desk.incidents()
         limit = number_of(request, "limit", default=_DEFAULT_LIMIT, most=_MAX_LIMIT)
-        views = [incident_view(incident) for incident in incidents[:limit]]
-        return json_answer({"incidents": views, "total": len(incidents)})
+        return json_answer(IncidentList(tuple(map(incident_view, incidents[:limit])), len(incidents)))
 
     async def _hosts(self, _request: Request) -> Response:
-        return json_answer({"hosts": [host_view(host) for host in await self._desk.hosts()]})
+        return json_answer(HostList(tuple(map(host_view, await self._desk.hosts()))))
+
+    async def _me(self, request: Request) -> Response:
+        person = exchange_of(request).person
+        assert person is not None
+        return json_answer(Me(person.name, person.role.value, person.role.may(Role.OPERATOR)))
 
     async def _receivers(self, _request: Request) -> Response:
-        return json_answer({"receivers": await self._notices.receivers()})
+        return json_answer(ReceiverList(tuple(await self._notices.receivers())))
 
     async def _test_receiver(self, request: Request) -> Response:
         await body_of(request, Nothing)
         notice_id = await self._notices.test(request.path_params["id"], person=person_of(request))
-        return json_answer({"id": notice_id})
+        return json_answer(QueuedTest(notice_id))
 
     async def _audit(self, request: Request) -> Response:
-        after = number_of(request, "after", default=0, most=2**62)
-        limit = number_of(request, "limit", default=1000, most=_MAX_LIMIT)
+        after = number_of(request, "after", default=0, most=_MAX_AFTER)
+        limit = number_of(request, "limit", default=_AUDIT_AT_ONCE, most=_MAX_LIMIT)
         entries = await self._desk.audit(after=after, limit=limit)
-        return json_answer({"entries": [audit_view(entry) for entry in entries]})
+        return json_answer(AuditList(tuple(map(audit_view, entries))))
 
     async def _audit_head(self, _request: Request) -> Response:
         """Answer with the newest link; where it was last time is remembered, so the walk is short."""
         after = max(0, self._head - 1)
         newest = None
-        while page := await self._desk.audit(after=after, limit=1000):
+        while page := await self._desk.audit(after=after, limit=_AUDIT_AT_ONCE):
             newest = page[-1]
             after = self._head = newest.number
-        return json_answer({"head": None if newest is None else audit_view(newest)})
+        return json_answer(AuditHead(None if newest is None else audit_view(newest)))
 
     async def _watch(self, request: Request) -> Response:
         if self._watchers >= MAX_WATCHERS:
