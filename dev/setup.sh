@@ -15,6 +15,8 @@ esac
 if grep -qs '^ID=ubuntu' /etc/os-release; then packages=("${packages[@]/linux-headers-a*64/linux-headers-generic}"); fi
 
 if [ -n "$for_tests" ]; then packages+=(nodejs golang-go systemd-journal-remote); fi
+# Ubuntu's chromium is a snap, which no test can drive.
+if [ -n "$for_tests" ] && ! grep -qs '^ID=ubuntu' /etc/os-release; then packages+=(chromium fonts-dejavu-core); fi
 
 missing=()
 if command -v dpkg-query >/dev/null; then
@@ -63,7 +65,7 @@ fi
 stamp=$(cat pyproject.toml dev/constraints.txt | sha256sum | cut -d' ' -f1)
 if [ "$(cat .venv/.stamp-routes 2>/dev/null)" != "$stamp" ]; then
   echo "setup: clients for the tests"
-  .venv/bin/python -m pip install -q --disable-pip-version-check -c dev/constraints.txt -e ".[routes]"
+  .venv/bin/python -m pip install -q --disable-pip-version-check -c dev/constraints.txt -e ".[routes,pages]"
   echo "$stamp" > .venv/.stamp-routes
 fi
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -54,12 +55,20 @@ def _no_postgres() -> str | None:
     return None if postgres.programs() is not None else "needs PostgreSQL's server (dev/setup.sh tests)"
 
 
+@cache
+def _no_chromium() -> str | None:
+    if not Path("/usr/bin/chromium").exists():
+        return "needs a browser (package chromium)"
+    return None if importlib.util.find_spec("playwright") else "needs playwright (dev/setup.sh tests)"
+
+
 _NEEDS = {
     "root": _no_root,
     "ebpf": _no_ebpf,
     "gpu": _no_gpu,
     "systemd": _no_systemd,
     "postgres": _no_postgres,
+    "chromium": _no_chromium,
 }
 
 
