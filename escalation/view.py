@@ -253,12 +253,13 @@ def entry_view(entry: Entry) -> EntryView:
         finished_at=_moment_or_none(recommendation.finished_ns),
         cured_before=CuredBefore(entry.cured, entry.tried),
         explained_by=_shown_or_none(incident.explained_by),
-        explains=tuple(_consequence(each) for each in entry.explains),
+        explains=tuple(consequence_view(each) for each in entry.explains),
         drill=incident.drill,
     )
 
 
-def _consequence(incident: Incident) -> ConsequenceView:
+def consequence_view(incident: Incident) -> ConsequenceView:
+    """Return an incident in the few words in which another one names it."""
     return ConsequenceView(
         incident_id=shown(incident.id),
         host=shown(incident.agent_id),

@@ -23,6 +23,8 @@ from escalation.server.certificates import Certificates
 from escalation.server.clock import Clock
 from escalation.server.config import Config, address_of
 from escalation.server.identity import Identities, IdentityRequired
+from escalation.server.incident_desk import StoredIncidents
+from escalation.server.incident_routes import IncidentRoutes
 from escalation.server.ingest import Ingest
 from escalation.server.metrics import ServerMetrics
 from escalation.server.notice_desk import NoticeDesk
@@ -114,7 +116,7 @@ async def run(config: Config, *, clock: Clock, supervisor: Supervisor, stop: asy
 def application(
     config: Config,
     *,
-    store: Store,  # noqa: ARG001 - for the desks that stand beside the service
+    store: Store,
     service: Service,
     notices: NoticeDesk,
     metrics: ServerMetrics,
@@ -132,7 +134,7 @@ def application(
         clock=clock,
         hosts=frozenset(config.http.hosts),
         notices=notices,
-        more=(),
+        more=IncidentRoutes(desk=StoredIncidents(store=store)).rules,
     )
 
 

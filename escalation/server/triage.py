@@ -25,7 +25,17 @@ from escalation.model import (
     State,
     UnknownBody,
 )
-from escalation.server import approvals, audit, binding, causes, coverage, host_causes, incidents
+from escalation.server import (
+    approvals,
+    audit,
+    binding,
+    causes,
+    coverage,
+    host_causes,
+    incidents,
+    moments,
+    timeline,
+)
 from escalation.server.desk import Entry, NotFound
 from escalation.server.playbook.registry import advise
 from escalation.server.relations import Relations
@@ -285,6 +295,15 @@ class _Work:
             self.note("incident.is_no_drill", incident.id, "")
         if folding.closed:
             self.note("incident.cleared", incident.id, "")
+        for moment in moments.of_incident(
+            known,
+            incident,
+            opened=folding.opened,
+            closed=folding.closed,
+            actor=self._actor,
+            now_ns=self._now_ns,
+        ):
+            timeline.add(self._ledger, incident.id, moment)
 
     def relate(self, incident: Incident, *, repeats: bool = False) -> None:
         """Find out anew what has one cause among the open incidents of the same model and host.
@@ -308,9 +327,21 @@ class _Work:
             self._ledger.put_incident(changed)
             verb = "incident.stands_alone" if explained_by is None else "incident.explained"
             self.note(verb, each.id, "" if explained_by is None else f"by {explained_by}")
+            self._note_cause(each, changed)
             self.follow(changed)
             if each.fault_class in causes.RELATED and (model := causes.model_of(each)):
                 waiting += relations.open_of_model(model)  # a router elsewhere may show the same
+
+    def _note_cause(self, before: Incident, after: Incident) -> None:
+        """Put it on the timelines of a consequence, of the cause that it had and of the one that it has."""
+        ledger, actor, now_ns = self._ledger, self._actor, self._now_ns
+        had = None if before.explained_by is None else ledger.incident(before.explained_by)
+        has = None if after.explained_by is None else ledger.incident(after.explained_by)
+        timeline.add(ledger, after.id, moments.of_cause(has, actor=actor, now_ns=now_ns))
+        for cause, joined in ((had, False), (has, True)):
+            if cause is not None:
+                moment = moments.of_consequence(after, joined=joined, actor=actor, now_ns=now_ns)
+                timeline.add(ledger, cause.id, moment)
 
     def _related(self, incident: Incident, *, repeats: bool) -> list[Incident]:
         """Return what `incident` may explain or be explained by, after hosts agreed or no longer do."""
@@ -391,6 +422,9 @@ class _Work:
         if verb is not None:
             reason = f" reason={after.decision_reason}" if verb in _DECISIONS else ""
             self.note(verb, after.id, f"digest={after.digest}{reason}")
+        moment = moments.of_recommendation(before, after, actor=self._actor, now_ns=self._now_ns)
+        if moment is not None:
+            timeline.add(self._ledger, incident.id, moment)
 
 
 _DECISIONS: Final = frozenset(

@@ -36,6 +36,8 @@ from escalation.model import (
 from escalation.server.access import FailedLogins, Person, Role
 from escalation.server.handlers import MAX_BODY_BYTES
 from escalation.server.http import build
+from escalation.server.incident_desk import StoredIncidents
+from escalation.server.incident_routes import IncidentRoutes
 from escalation.server.metrics import ServerMetrics
 from escalation.server.notifier import Notifier
 from escalation.server.notifiers.registry import NotifySettings
@@ -53,6 +55,7 @@ TABLE = {
     ("GET", "/api/v1/audit/head"): ("viewer", 200),
     ("GET", "/api/v1/hosts"): ("viewer", 200),
     ("GET", "/api/v1/incidents"): ("viewer", 200),
+    ("GET", "/api/v1/incidents/{id}"): ("viewer", 200),
     ("GET", "/api/v1/me"): ("scraper", 200),
     ("GET", "/api/v1/notify"): ("viewer", 200),
     ("GET", "/api/v1/openapi.json"): ("viewer", 200),
@@ -115,6 +118,7 @@ async def built() -> AsyncIterator[House]:
         ready=lambda: ready[0],
         clock=desk.clock,
         hosts=frozenset({"queue.example"}),
+        more=IncidentRoutes(desk=StoredIncidents(store=desk.store)).rules,
     )
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:9737") as client:

@@ -1,0 +1,32 @@
+"""The routes that answer about one incident; all of them only read."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from escalation.incident_view import AccountView, account_view
+from escalation.server.access import Role
+from escalation.server.handlers import Rule, json_answer
+from escalation.server.incident_desk import IncidentDesk
+
+
+class IncidentRoutes:
+    """Translates between HTTP and the incident desk."""
+
+    def __init__(self, *, desk: IncidentDesk) -> None:
+        """Answer from `desk`."""
+        self._desk = desk
+        self.rules: tuple[Rule, ...] = (
+            Rule(
+                "GET",
+                "/api/v1/incidents/{id}",
+                Role.VIEWER,
+                self._incident,
+                "All of one incident, by its id or that of one of its recommendations.",
+                answer=AccountView,
+            ),
+        )
+
+    async def _incident(self, request: Request) -> Response:
+        return json_answer(account_view(await self._desk.account(request.path_params["id"])))
