@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
+from escalation.attention_view import NO_ATTENTION, AttentionView, attention_view
 from escalation.evidence_wording import fact
 from escalation.inert import harmless, shown
 from escalation.model import (
@@ -25,6 +25,7 @@ from escalation.model import (
     Subject,
     evidence_kind,
 )
+from escalation.moments import moment as moment  # noqa: PLC0414 -- other views take it from here
 from escalation.quantities import LABEL_LIMIT
 from escalation.reason_wording import sentence
 from escalation.server.desk import AuditEntry, Entry, HostState
@@ -41,9 +42,6 @@ Scalar = str | int | float | bool | None
 
 NOT_FINISHED: Final = frozenset({State.PROPOSED, State.APPROVED, State.DONE})
 """The states in which an entry still asks something of somebody."""
-
-_NS_PER_S: Final = 1_000_000_000
-_YEAR_10000_NS: Final = 253_402_300_800 * _NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +130,7 @@ class EntryView:
     explained_by: str | None = None
     explains: tuple[ConsequenceView, ...] = ()
     drill: bool = False
+    attention: AttentionView = NO_ATTENTION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,14 +203,6 @@ class AuditView:
     digest: str
 
 
-def moment(at_ns: int) -> str:
-    """Return Unix nanoseconds as RFC 3339 UTC with milliseconds; times outside the calendar are said so."""
-    if not 0 <= at_ns < _YEAR_10000_NS:
-        return "0000-00-00T00:00:00Z"
-    whole = datetime.fromtimestamp(at_ns // _NS_PER_S, UTC)
-    return f"{whole:%Y-%m-%dT%H:%M:%S}.{at_ns % _NS_PER_S // 1_000_000:03d}Z"
-
-
 def entry_view(entry: Entry) -> EntryView:
     """Return what a person sees of a queue entry."""
     recommendation, incident = entry.recommendation, entry.incident
@@ -255,6 +246,7 @@ def entry_view(entry: Entry) -> EntryView:
         explained_by=_shown_or_none(incident.explained_by),
         explains=tuple(consequence_view(each) for each in entry.explains),
         drill=incident.drill,
+        attention=attention_view(entry.attention),
     )
 
 

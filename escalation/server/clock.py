@@ -8,7 +8,10 @@ jump can make something expire too soon, and never keep it alive or prove it cur
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import Final, Protocol
+
+SLACK_NS: Final = 60_000_000_000
+"""How far a clock may be set back (time synchronisation) before what it started counts as over."""
 
 
 class Clock(Protocol):
@@ -31,6 +34,14 @@ class SystemClock:
     def steady_s(self) -> float:
         """Return seconds since the machine started, standing still while it sleeps."""
         return time.monotonic()
+
+
+def is_over(*, started_ns: int, ends_ns: int, now_ns: int) -> bool:
+    """Return whether what began and ends at these times is over: its end is there, or the clock went back.
+
+    Neither a jump forward nor one back can keep anything alive.
+    """
+    return now_ns >= ends_ns or now_ns < started_ns - SLACK_NS
 
 
 class Timekeeper:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from escalation.model import AgentId, Incident, Loss, Recommendation, SensorCoverage, State
+from escalation.server.attention import NOTHING, Attention
 
 
 class DeskError(Exception):
@@ -49,7 +50,8 @@ class FellBehind(DeskError):
 class Entry:
     """One row of the queue: a recommendation, its incident, and how often this remedy cured before.
 
-    `explains` are the open incidents that are only consequences of this one.
+    `explains` are the open incidents that are only consequences of this one; `attention` is what people do
+    about it besides deciding.
     """
 
     recommendation: Recommendation
@@ -57,6 +59,7 @@ class Entry:
     cured: int
     tried: int
     explains: tuple[Incident, ...] = ()
+    attention: Attention = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
