@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
 
 from agent.config import AgentSettings
 from agent.detectors.registry import DETECTORS
+from escalation.model import FaultClass
+from escalation.wording import headline
 
 _HEAD = """# Fault classes
 
@@ -50,6 +53,28 @@ def fault_classes() -> str:
         parts.append(f"Settings, `[detectors.{kind.NAME}]`:\n\n{_table(kind.SETTINGS())}\n")
     parts.append(_BY_THE_ORCHESTRATOR)
     return "\n".join(parts)
+
+
+def for_assistants() -> str:
+    """Return what escalation/assistant/fault_classes.json holds: every class, and how it is found."""
+    found: dict[str, list[dict[str, Any]]] = {fault_class.value: [] for fault_class in FaultClass}
+    for kind in DETECTORS:
+        for note in kind.FAULTS:
+            found[note.fault_class.value].append(
+                {
+                    "detector": kind.NAME,
+                    "severity": [value.value for value in note.severity],
+                    "sensors": list(note.sensors),
+                    "opens": note.opens,
+                    "quiet": note.quiet,
+                    "clears": note.clears,
+                }
+            )
+    whole = [
+        {"fault_class": name, "headline": headline(FaultClass(name)), "found": ways}
+        for name, ways in sorted(found.items())
+    ]
+    return json.dumps(whole, indent=1) + "\n"
 
 
 def agent_settings() -> str:

@@ -57,6 +57,7 @@ def pages() -> dict[Path, bytes]:
     return {
         ROOT / "docs/reference/agent-settings.md": fault_classes.agent_settings().encode(),
         ROOT / "docs/reference/fault-classes.md": fault_classes.fault_classes().encode(),
+        ROOT / "escalation/assistant/fault_classes.json": fault_classes.for_assistants().encode(),
         ROOT / "docs/reference/log-patterns.md": log_patterns.page().encode(),
         ROOT / "docs/reference/nanobotctl.md": commands.page().encode(),
         ROOT / "docs/reference/openapi.json": api_description.page().encode(),

@@ -49,7 +49,7 @@ for candidate in /usr/bin/python3 python3 python3.13 python3.12 python3.11; do
 done
 [ -n "$python" ] || { echo "setup: Python 3.11 or later with venv is needed (Debian: python3-venv)" >&2; exit 1; }
 
-extras="agent,orchestrator,notify,postgres,dev"
+extras="agent,orchestrator,mcp,notify,postgres,dev"
 if pkg-config --exists libsystemd 2>/dev/null; then extras="$extras,systemd"; fi
 stamp=$(cat pyproject.toml dev/constraints.txt dev/setup.sh 2>/dev/null | sha256sum | cut -d' ' -f1)-$extras
 if [ "$(cat .venv/.stamp 2>/dev/null)" != "$stamp" ]; then

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -12,7 +11,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from escalation.cli.connection import Connection
+from escalation.cli.connection import Connection, trust
 from escalation.cli.errors import CtlError, ExitCode, from_api
 from escalation.cli.session import TIMEOUT_S
 
@@ -31,7 +30,7 @@ class Client:
         self._http = httpx2.Client(
             base_url=connection.url,
             headers={"Authorization": f"Bearer {connection.token}", "Accept": "application/json"},
-            verify=_trust(connection),
+            verify=trust(connection),
             timeout=timeout_s,
             trust_env=False,  # a proxy of the environment would see the token
         )
@@ -131,13 +130,3 @@ class Client:
             f"{self._url} answered {response.status_code} in words that are not the orchestrator's",
             advice="is this the address of nanobot-orchestrator?",
         )
-
-
-def _trust(connection: Connection) -> ssl.SSLContext:
-    """Return whom to trust over https; over http nothing is loaded, which saves a third of the start."""
-    if connection.url.startswith("http:"):
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        return ssl.create_default_context(cafile=str(connection.ca_file) if connection.ca_file else None)
-    except (OSError, ssl.SSLError) as error:
-        raise CtlError(f"CA file {connection.ca_file} cannot be used: {error}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import ssl
 import stat
 import sys
 from collections.abc import Mapping
@@ -116,6 +117,16 @@ def read_token(path: Path) -> str:
     if not token or not token.isprintable() or " " in token:
         raise CtlError(f"token file {path} does not hold one token on one line", code=unusable)
     return token
+
+
+def trust(connection: Connection) -> ssl.SSLContext:
+    """Return whom to trust over https; over http nothing is loaded, which saves a third of the start."""
+    if connection.url.startswith("http:"):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        return ssl.create_default_context(cafile=str(connection.ca_file) if connection.ca_file else None)
+    except (OSError, ssl.SSLError) as error:
+        raise CtlError(f"CA file {connection.ca_file} cannot be used: {error}") from error
 
 
 def _check_url(url: str, *, plain_http: bool) -> None:

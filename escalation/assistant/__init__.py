@@ -1,0 +1,1 @@
+"""What an assistant may read of the orchestrator, over the Model Context Protocol; it decides nothing."""
