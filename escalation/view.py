@@ -29,6 +29,16 @@ from escalation.moments import moment as moment  # noqa: PLC0414 -- other views 
 from escalation.quantities import LABEL_LIMIT
 from escalation.reason_wording import sentence
 from escalation.server.desk import AuditEntry, Entry, HostState
+from escalation.weighing_view import (
+    AlternativeView,
+    HistoryView,
+    PreconditionView,
+    PriceView,
+    alternative_views,
+    history_view,
+    precondition_views,
+    price_view,
+)
 from escalation.wording import (
     coverage_words,
     headline,
@@ -131,6 +141,10 @@ class EntryView:
     explains: tuple[ConsequenceView, ...] = ()
     drill: bool = False
     attention: AttentionView = NO_ATTENTION
+    alternatives: tuple[AlternativeView, ...] = ()
+    preconditions: tuple[PreconditionView, ...] = ()
+    price: PriceView | None = None
+    history: HistoryView | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +261,10 @@ def entry_view(entry: Entry) -> EntryView:
         explains=tuple(consequence_view(each) for each in entry.explains),
         drill=incident.drill,
         attention=attention_view(entry.attention),
+        alternatives=alternative_views(advice.alternatives),
+        preconditions=precondition_views(entry.preconditions),
+        price=None if entry.price is None else price_view(entry.price),
+        history=None if entry.history is None else history_view(entry.history),
     )
 
 

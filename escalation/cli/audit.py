@@ -121,8 +121,8 @@ def _line(entry: AuditView) -> bytes:
 
 def _exact(entry: AuditView) -> AuditEntry:
     """Return the link that the digest covers; `at` is only for readers, so it is compared with `at_ns`."""
+    from escalation.moments import moment  # noqa: PLC0415
     from escalation.server.desk import AuditEntry  # noqa: PLC0415
-    from escalation.view import moment  # noqa: PLC0415
 
     if entry.at != moment(entry.at_ns):
         raise CtlError(

@@ -16,6 +16,7 @@ from escalation.inert import guarded
 from escalation.model import ActionKind, Severity
 from escalation.quantities import times
 from escalation.view import EntryView
+from escalation.weighing_view import result_symbol
 from escalation.wording import action_headline, severity_symbol
 
 Paint = Callable[[str, str], str]
@@ -83,19 +84,20 @@ def entry_text(entry: EntryView, *, paint: Paint = plain, width: int | None = No
         if values:
             lines += _block(label, values, paint, width)
     lines += _action(entry, paint, width)
-    cured = entry.cured_before
-    history = f"cured {cured.cured} of {cured.tried} times" if cured.tried else "never tried"
     for label, values in (
-        ("Costs", [entry.risk]),
+        ("Costs", [entry.risk, *_price(entry)]),
+        ("Checked", _preconditions(entry)),
         ("Not fixed", [entry.will_not_fix]),
         ("Verified", [entry.verify]),
-        ("Before", [history]),
+        ("Or", _alternatives(entry)),
+        ("Before", _before(entry)),
         ("History", _history(entry)),
         ("Id", [entry.id]),
         ("Incident", [entry.incident_id]),
         ("Digest", [entry.digest]),
     ):
-        lines += _block(label, values, paint, width)
+        if values:
+            lines += _block(label, values, paint, width)
     if advice := _next_step(entry):
         lines += ["", *advice]
     return "\n".join(lines) + "\n"
@@ -111,6 +113,32 @@ def _consequences(entry: EntryView) -> list[str]:
     return [
         f"{each.host}  {each.subject.kind} {each.subject.name}  {each.fault_class}: {each.headline}"
         for each in entry.explains
+    ]
+
+
+def _price(entry: EntryView) -> list[str]:
+    return [] if entry.price is None else [f"Now: {'; '.join(entry.price.words)}."]
+
+
+def _preconditions(entry: EntryView) -> list[str]:
+    return [f"{result_symbol(each.result)} {each.title}: {each.words}" for each in entry.preconditions]
+
+
+def _alternatives(entry: EntryView) -> list[str]:
+    return [
+        f"{each.title}: {each.words} Costs: {each.costs} Not first: {each.why_not}"
+        for each in entry.alternatives
+    ]
+
+
+def _before(entry: EntryView) -> list[str]:
+    if entry.history is None:
+        cured = entry.cured_before
+        return [f"cured {cured.cured} of {cured.tried} times" if cured.tried else "never tried"]
+    return [entry.history.words] + [
+        f"{each.at} {'cured' if each.cured else 'did not cure'} {each.target} on {each.host}"
+        f"{', approved by ' + ' and '.join(each.approved_by) if each.approved_by else ''}"
+        for each in entry.history.last
     ]
 
 

@@ -115,3 +115,15 @@ from escalation.model.storage_evidence import (
     MountRole as MountRole,
     StorageEvidence as StorageEvidence,
 )
+from escalation.model.weighing import (
+    Alternative as Alternative,
+    Check as Check,
+    Condition as Condition,
+    History as History,
+    Measured as Measured,
+    Past as Past,
+    Price as Price,
+    Result as Result,
+    Tally as Tally,
+    Way as Way,
+)

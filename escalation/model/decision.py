@@ -17,6 +17,7 @@ from escalation.model.names import (
     Subject,
 )
 from escalation.model.reasons import Reason
+from escalation.model.weighing import Alternative
 
 
 class ActionKind(enum.StrEnum):
@@ -54,13 +55,14 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What a remedy says about an incident: the action, its price, its limits and its proof."""
+    """What a remedy says about an incident: the action, its price, its limits, its proof, and other ways."""
 
     action: Action
     summary: str
     risk: str
     will_not_fix: str
     verification: Verification
+    alternatives: tuple[Alternative, ...] = ()
 
 
 class State(enum.StrEnum):

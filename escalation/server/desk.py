@@ -14,7 +14,17 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from escalation.model import AgentId, Incident, Loss, Recommendation, SensorCoverage, State
+from escalation.model import (
+    AgentId,
+    Check,
+    History,
+    Incident,
+    Loss,
+    Price,
+    Recommendation,
+    SensorCoverage,
+    State,
+)
 from escalation.server.attention import NOTHING, Attention
 
 
@@ -51,7 +61,8 @@ class Entry:
     """One row of the queue: a recommendation, its incident, and how often this remedy cured before.
 
     `explains` are the open incidents that are only consequences of this one; `attention` is what people do
-    about it besides deciding.
+    about it besides deciding. `preconditions` are what has to hold for the action, as the newest facts say;
+    `price` is what it interrupts; `history` how it went before.
     """
 
     recommendation: Recommendation
@@ -60,6 +71,9 @@ class Entry:
     tried: int
     explains: tuple[Incident, ...] = ()
     attention: Attention = NOTHING
+    preconditions: tuple[Check, ...] = ()
+    price: Price | None = None
+    history: History | None = None
 
 
 @dataclass(frozen=True, slots=True)

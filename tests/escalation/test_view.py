@@ -21,9 +21,10 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
+from escalation.moments import moment
 from escalation.server.desk import HostState
 from escalation.testing import A_MOMENT_NS, an_entry
-from escalation.view import EntryView, entry_view, evidence_view, host_view, incident_view, moment
+from escalation.view import EntryView, entry_view, evidence_view, host_view, incident_view
 
 CONTRACT = (
     "id incident_id host fault_class severity subject summary first_seen last_seen count state action risk "

@@ -59,6 +59,7 @@ from escalation.server.playbook import (
     uvm_lost,
     worker_lost,
 )
+from escalation.server.playbook.alternatives import with_alternatives
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,5 +127,5 @@ _BY_FAULT_CLASS: Final = {remedy.fault_class: remedy for remedy in REMEDIES}
 
 
 def advise(incident: Incident) -> Advice:
-    """Return what the playbook says about `incident`."""
-    return _BY_FAULT_CLASS[incident.fault_class].advise(incident)
+    """Return what the playbook says about `incident`, with every other way."""
+    return with_alternatives(incident, _BY_FAULT_CLASS[incident.fault_class].advise(incident))
