@@ -29,6 +29,7 @@ from agent.delivery import Delivery, Link
 from agent.descriptors import Reception, keep, restore
 from agent.detector import Detector, Surroundings
 from agent.detectors.registry import DETECTORS
+from agent.host_changes import HostChanges
 from agent.judge import Judge, hysteresis_of
 from agent.loop import WorkLoop
 from agent.memory import trimmer
@@ -120,6 +121,7 @@ class Agent:
             heartbeat=self._heartbeat,
             committed=self._delivery.wake,
             lived=self._lived,
+            changes=HostChanges(host=agent_id),
             seen=self._seen,
         )
 

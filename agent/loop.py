@@ -20,6 +20,7 @@ import structlog
 from agent.backlog import Backlog
 from agent.case_notes import KEY_PREFIX
 from agent.cases import Changes
+from agent.host_changes import HostChanges
 from agent.judge import Judge
 from agent.pipeline import Pipeline
 from agent.sensing import Sensing
@@ -58,6 +59,7 @@ class WorkLoop:
         heartbeat: Callable[[], Heartbeat],
         committed: Callable[[], None],
         lived: Callable[[], None],
+        changes: HostChanges,
         seen: Callable[[Sequence[Observation]], None] = lambda _: None,
     ) -> None:
         """`seen` is shown every observation before it is judged."""
@@ -73,6 +75,7 @@ class WorkLoop:
         self._committed = committed
         self._lived = lived
         self._seen = seen
+        self._changes = changes
         self._lost: Counter[tuple[LossKind, str]] = Counter()
         self._turned_away = 0
         self._boot_id: BootId | None = None
@@ -197,6 +200,7 @@ class WorkLoop:
                 else:
                     self._next_beat_ns = 0
         self._seen(observations)
+        self._changes.take(observations)
         self._keep(self._judge.observe(observations, now))
 
     def _tick(self, now: Instant) -> None:
@@ -211,6 +215,7 @@ class WorkLoop:
         turned_away = self._judge.book.turned_away
         self._lost[LossKind.PIPELINE_FULL, "agent.cases"] += turned_away - self._turned_away
         self._turned_away = turned_away
+        self._lost[LossKind.PIPELINE_FULL, "agent.changes"] += self._changes.take_forgotten()
         if self._lost.total() and now.boot_ns >= self._next_loss_ns:
             self._next_loss_ns = now.boot_ns + _LOSS_EVERY_NS
             for (kind, sensor), count in self._lost.items():
@@ -285,7 +290,20 @@ class WorkLoop:
         except OutboxError as error:
             # Counted by the spooling; the next heartbeat says all that this one would have.
             log.debug("heartbeat_not_written", error=str(error))
+        await self._tell_changes(now)
         self._lived()
+
+    async def _tell_changes(self, now: Instant) -> None:
+        """Say what was changed on the host; what the disk does not take is said with the next heartbeat."""
+        due = self._changes.due(now)
+        if not due:
+            return
+        try:
+            self._written(await self._spooling.append(due, now_ns=now.unix_ns, notes={}))
+        except OutboxError as error:
+            log.debug("changes_not_written", error=str(error))
+        else:
+            self._changes.told(due, now)
 
     def _feed(self, now: Instant) -> None:
         if self._supervisor.watchdog_s is not None and now.boot_ns >= self._next_feed_ns:

@@ -27,6 +27,8 @@ from escalation.model import (
     FlightEvidence,
     GpuEvidence,
     Heartbeat,
+    HostChange,
+    HostChangeKind,
     Incarnation,
     ListenerEvidence,
     Loss,
@@ -159,6 +161,9 @@ BODIES: tuple[Body, ...] = (
         interval_s=15.0,
     ),
     Loss(LossKind.RING_FULL, "kernel.device_open", 23, exact=True),
+    HostChange(
+        HostChangeKind.STARTED, Subject(SubjectKind.UNIT, "vllm.service"), 1_700_000_000_000_000_000, 3
+    ),
     *(
         CaseReport(
             phase=CasePhase.UPDATED,

@@ -5,8 +5,8 @@ Reports are numbered as `numbering.py` says, and the file is opened as `spool.py
 Not piled up: of heartbeats, and of the UPDATED reports of one case, only the newest waits. Both are
 cumulative, so the newest says all; the numbers of the others are never sent.
 
-When it fills up, room is kept for what matters more: UPDATED may fill three quarters, OPENED and CLEARED
-fifteen sixteenths, a Loss and the one heartbeat everything.
+When it fills up, room is kept for what matters more: changes of the host may fill half, UPDATED three
+quarters, OPENED and CLEARED fifteen sixteenths, a Loss and the one heartbeat everything.
 
 One thread owns an Outbox. Clock: none; `now_ns` comes from the caller and orders nothing. The module is long
 because all its transactions keep one account (numbers, bytes, what may be replaced) that must not be split.
@@ -31,6 +31,7 @@ from escalation.model import (
     CasePhase,
     CaseReport,
     Heartbeat,
+    HostChange,
     Loss,
     LossKind,
     Report,
@@ -466,7 +467,7 @@ def _replaces(body: Body) -> str | None:
             return "heartbeat"
         case CaseReport(phase=CasePhase.UPDATED, case_id=case_id):
             return f"case:{case_id}"
-        case CaseReport() | Loss():
+        case CaseReport() | HostChange() | Loss():
             return None
         case _:
             assert_never(body)
@@ -479,6 +480,8 @@ def _sixteenths(body: Body) -> int:
             return 15
         case CaseReport():
             return 12
+        case HostChange():
+            return 8
         case Heartbeat() | Loss():
             return 16
         case _:

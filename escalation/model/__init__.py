@@ -83,6 +83,8 @@ from escalation.model.report import (
     CasePhase as CasePhase,
     CaseReport as CaseReport,
     Heartbeat as Heartbeat,
+    HostChange as HostChange,
+    HostChangeKind as HostChangeKind,
     Loss as Loss,
     LossKind as LossKind,
     Report as Report,

@@ -90,7 +90,28 @@ class Loss:
     exact: bool
 
 
-Body = CaseReport | Heartbeat | Loss
+class HostChangeKind(enum.StrEnum):
+    """What was changed on a host. STARTED and ENDED are of services and containers."""
+
+    UNKNOWN = "unknown"
+    MANAGER_RELOADED = "manager_reloaded"
+    SUSPENDED = "suspended"
+    STARTED = "started"
+    ENDED = "ended"
+    DRIVER_CHANGED = "driver_changed"
+
+
+@dataclass(frozen=True, slots=True)
+class HostChange:
+    """Something that is no fault, and may be why there is one: the last of `count` times was at `at_ns`."""
+
+    kind: HostChangeKind
+    subject: Subject
+    at_ns: int
+    count: int = 1
+
+
+Body = CaseReport | Heartbeat | Loss | HostChange
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from escalation.model import (
     CaseReport,
     FaultClass,
     Heartbeat,
+    HostChange,
+    HostChangeKind,
     Incarnation,
     Loss,
     LossKind,
@@ -46,6 +48,7 @@ _REASON: Final = Names(ReasonCode, pb.ReasonCode)
 _BLIND: Final = Names(BlindReason, pb.BlindReason)
 _PHASE: Final = Names(CasePhase, pb.CasePhase)
 _LOSS: Final = Names(LossKind, pb.LossKind)
+_CHANGE: Final = Names(HostChangeKind, pb.HostChangeKind)
 
 
 def case_message(case: CaseReport) -> pb.CaseReport:
@@ -167,6 +170,26 @@ def loss(message: pb.Loss) -> Loss:
         text("Loss.sensor", message.sensor),
         bounded("Loss.count", message.count),
         message.exact,
+    )
+
+
+def host_change_message(change: HostChange) -> pb.HostChange:
+    """Return `change` as a message."""
+    return pb.HostChange(
+        kind=_CHANGE.number(change.kind),
+        subject=_subject_message(change.subject),
+        at_ns=fit_u64(change.at_ns),
+        count=fit_u64(change.count),
+    )
+
+
+def host_change(message: pb.HostChange) -> HostChange:
+    """Return the change that `message` tells of; raise WireError."""
+    return HostChange(
+        _CHANGE.member(message.kind),
+        _subject(message.subject),
+        bounded("HostChange.at_ns", message.at_ns),
+        bounded("HostChange.count", message.count),
     )
 
 

@@ -28,6 +28,7 @@ from escalation.model import (
     BootId,
     CaseReport,
     Heartbeat,
+    HostChange,
     Loss,
     Report,
     UnknownBody,
@@ -82,6 +83,8 @@ def encode(report: Report) -> bytes:
             message.heartbeat.CopyFrom(bodies.heartbeat_message(report.body))
         case Loss():
             message.loss.CopyFrom(bodies.loss_message(report.body))
+        case HostChange():
+            message.host_change.CopyFrom(bodies.host_change_message(report.body))
         case UnknownBody():
             pass
         case _:
@@ -101,6 +104,8 @@ def decode(payload: bytes) -> Report:
             body = bodies.heartbeat(message.heartbeat)
         case "loss":
             body = bodies.loss(message.loss)
+        case "host_change":
+            body = bodies.host_change(message.host_change)
         case _:
             body = UnknownBody(unknown_bytes(message))
     return Report(

@@ -502,6 +502,15 @@ class LossKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LOSS_KIND_SPOOL_FULL: _ClassVar[LossKind]
     LOSS_KIND_SPOOL_UNWRITABLE: _ClassVar[LossKind]
     LOSS_KIND_REPORT_REFUSED: _ClassVar[LossKind]
+
+class HostChangeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HOST_CHANGE_KIND_UNSPECIFIED: _ClassVar[HostChangeKind]
+    HOST_CHANGE_KIND_MANAGER_RELOADED: _ClassVar[HostChangeKind]
+    HOST_CHANGE_KIND_SUSPENDED: _ClassVar[HostChangeKind]
+    HOST_CHANGE_KIND_STARTED: _ClassVar[HostChangeKind]
+    HOST_CHANGE_KIND_ENDED: _ClassVar[HostChangeKind]
+    HOST_CHANGE_KIND_DRIVER_CHANGED: _ClassVar[HostChangeKind]
 FAULT_CLASS_UNSPECIFIED: FaultClass
 FAULT_CLASS_GPU_ACCESS_REVOKED: FaultClass
 FAULT_CLASS_GPU_NEVER_GRANTED: FaultClass
@@ -926,6 +935,12 @@ LOSS_KIND_SPOOL_QUARANTINED: LossKind
 LOSS_KIND_SPOOL_FULL: LossKind
 LOSS_KIND_SPOOL_UNWRITABLE: LossKind
 LOSS_KIND_REPORT_REFUSED: LossKind
+HOST_CHANGE_KIND_UNSPECIFIED: HostChangeKind
+HOST_CHANGE_KIND_MANAGER_RELOADED: HostChangeKind
+HOST_CHANGE_KIND_SUSPENDED: HostChangeKind
+HOST_CHANGE_KIND_STARTED: HostChangeKind
+HOST_CHANGE_KIND_ENDED: HostChangeKind
+HOST_CHANGE_KIND_DRIVER_CHANGED: HostChangeKind
 
 class ReportBatch(_message.Message):
     __slots__ = ("reports",)
@@ -1655,8 +1670,20 @@ class Loss(_message.Message):
     exact: bool
     def __init__(self, kind: _Optional[_Union[LossKind, str]] = ..., sensor: _Optional[str] = ..., count: _Optional[int] = ..., exact: _Optional[bool] = ...) -> None: ...
 
+class HostChange(_message.Message):
+    __slots__ = ("kind", "subject", "at_ns", "count")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    AT_NS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    kind: HostChangeKind
+    subject: Subject
+    at_ns: int
+    count: int
+    def __init__(self, kind: _Optional[_Union[HostChangeKind, str]] = ..., subject: _Optional[_Union[Subject, _Mapping]] = ..., at_ns: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
+
 class Report(_message.Message):
-    __slots__ = ("agent_id", "boot_id", "sequence", "created_ns", "case_report", "heartbeat", "loss")
+    __slots__ = ("agent_id", "boot_id", "sequence", "created_ns", "case_report", "heartbeat", "loss", "host_change")
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -1664,6 +1691,7 @@ class Report(_message.Message):
     CASE_REPORT_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
+    HOST_CHANGE_FIELD_NUMBER: _ClassVar[int]
     agent_id: str
     boot_id: str
     sequence: int
@@ -1671,4 +1699,5 @@ class Report(_message.Message):
     case_report: CaseReport
     heartbeat: Heartbeat
     loss: Loss
-    def __init__(self, agent_id: _Optional[str] = ..., boot_id: _Optional[str] = ..., sequence: _Optional[int] = ..., created_ns: _Optional[int] = ..., case_report: _Optional[_Union[CaseReport, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., loss: _Optional[_Union[Loss, _Mapping]] = ...) -> None: ...
+    host_change: HostChange
+    def __init__(self, agent_id: _Optional[str] = ..., boot_id: _Optional[str] = ..., sequence: _Optional[int] = ..., created_ns: _Optional[int] = ..., case_report: _Optional[_Union[CaseReport, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., loss: _Optional[_Union[Loss, _Mapping]] = ..., host_change: _Optional[_Union[HostChange, _Mapping]] = ...) -> None: ...

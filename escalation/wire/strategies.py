@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 
 from escalation.model import (
     AgentId,
+    Body,
     BootId,
     CaseReport,
     Evidence,
     FaultClass,
     Heartbeat,
+    HostChange,
     Loss,
     Report,
     UnknownEvidence,
@@ -72,9 +74,9 @@ def values(kind: type[Any]) -> st.SearchStrategy[Any]:
     return built.map(_canonical) if kind is CaseReport else built
 
 
-def bodies() -> st.SearchStrategy[CaseReport | Heartbeat | Loss]:
+def bodies() -> st.SearchStrategy[Body]:
     """Return any body that an agent can send."""
-    return st.one_of(values(CaseReport), values(Heartbeat), values(Loss))
+    return st.one_of(values(CaseReport), values(Heartbeat), values(Loss), values(HostChange))
 
 
 def reports() -> st.SearchStrategy[Report]:

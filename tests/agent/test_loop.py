@@ -10,6 +10,7 @@ from types import MappingProxyType
 from agent.backlog import CAPACITY
 from agent.cases import CaseBook
 from agent.detectors.registry import DETECTORS
+from agent.host_changes import HostChanges
 from agent.judge import Judge, hysteresis_of
 from agent.loop import WorkLoop
 from agent.pipeline import Pipeline
@@ -23,16 +24,30 @@ from agent.testing import (
     FlakySpool,
     ManualClock,
     ScriptedSensor,
+    at,
     builders,
     case_report,
     death,
     exchange,
     oom_kill,
     origin,
+    reloaded,
     seeing,
 )
 from agent.witness import Witness
-from escalation.model import CasePhase, CaseReport, FaultClass, Heartbeat, Loss, LossKind, Report
+from escalation.model import (
+    CasePhase,
+    CaseReport,
+    FaultClass,
+    Heartbeat,
+    HostChange,
+    HostChangeKind,
+    Loss,
+    LossKind,
+    Report,
+    Subject,
+    SubjectKind,
+)
 from escalation.outbox import Outbox
 from escalation.wire.codec import decode
 from probes.observation import SensorName, ServerKind
@@ -78,6 +93,7 @@ class Host:
             ),
             committed=lambda: None,
             lived=lambda: None,
+            changes=HostChanges(host=HOST),
         )
 
     def _open(self) -> Spool:
@@ -123,6 +139,23 @@ async def test_observation_becomes_a_committed_report(tmp_path: Path) -> None:
         assert isinstance(body, CaseReport)
         assert (body.phase, body.fault_class) == (CasePhase.OPENED, FaultClass.PROCESS_KILLED_BY_SIGNAL)
         assert "WATCHDOG=1" in host.supervisor.told
+
+
+async def test_a_change_of_the_host_goes_with_the_next_heartbeat(tmp_path: Path) -> None:
+    """A reload is on disk with the first heartbeat that the disk takes, once, and is no case."""
+    async with Host(tmp_path) as host:
+        await host.live(1)
+        host.sensor.says.append(reloaded(2))
+        await host.live(2)
+        assert await host.bodies() == []
+        host.disk.broken = True
+        await host.live(40)
+        assert await host.bodies() == []
+        host.disk.broken = False
+        await host.live(40)
+        assert await host.bodies() == [
+            HostChange(HostChangeKind.MANAGER_RELOADED, Subject(SubjectKind.HOST, HOST), at(2).unix_ns)
+        ]
 
 
 async def test_open_case_is_known_after_a_crash(tmp_path: Path) -> None:
