@@ -111,7 +111,7 @@ if ! compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null && ! compgen -G ".
 fi
 
 # Each in an environment of its own, so that what they need is nothing to the product's.
-for name in servers litellm llamacpp ray; do
+for name in servers litellm llamacpp ray schemathesis; do
   stamp=$(sha256sum dev/$name.txt | cut -d' ' -f1)
   [ "$(cat .venv/$name/.stamp 2>/dev/null)" != "$stamp" ] || continue
   echo "setup: $name for the tests, in .venv/$name"
