@@ -52,10 +52,11 @@ class Orchestrator:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A running, unprivileged agent that holds the sensors' descriptors."""
+    """A running, unprivileged agent that holds the sensors' descriptors, and its configuration."""
 
     pid: int
     metrics_url: str
+    config: Path
 
 
 @contextmanager
@@ -149,7 +150,7 @@ def watched(
             raise Unavailable(f"the loader ended with {done.returncode}: {done.stderr.strip()[-300:]}")
         metrics_url = f"http://127.0.0.1:{metrics}/metrics"
         _wait_until(lambda: _sees(metrics_url), process, log)
-        yield Agent(process.pid, metrics_url)
+        yield Agent(process.pid, metrics_url, config)
 
 
 def free_ports(count: int) -> tuple[int, ...]:
