@@ -1,6 +1,6 @@
 """Makes real faults on this machine and keeps what the sensors said of them, to be judged again ever after.
 
-python -m dev.record_incidents [NAME...]     as root; writes tests/recorded/incidents/NAME.jsonl
+python -m dev.record_incidents [NAME...]     as root; writes tests/recorded/replayed/NAME.jsonl
 
 Each fault is one of the product's own drills, or traffic of a model server that answers badly, watched by a real
 agent with the real programs. Of a recording only the sensors that the fault is about are kept: the rest is
@@ -23,7 +23,7 @@ from bench.rig import PROGRAMS, Agent, free_ports, watched
 from probes import recording
 from probes.observation import Gap, Observation
 
-FOLDER: Final = Path(__file__).resolve().parent.parent / "tests/recorded/incidents"
+FOLDER: Final = Path(__file__).resolve().parent.parent / "tests/recorded/replayed"
 _AGENT: Final = str(PROGRAMS / "nanobot-agent")
 _LONGEST_S: Final = 600
 _ROUTE_S: Final = 40

@@ -253,7 +253,10 @@ def test_every_fault_has_a_detector() -> None:
 
 
 async def test_records_what_its_sensors_say_when_it_is_asked(tmp_path: Path) -> None:
-    """A request and a signal begin a recording; it holds the sight, what was seen since, and ends in time."""
+    """A request and a signal begin a recording; it holds the sight, what was seen since, and ends in time.
+
+    The host's own sensors may say something in that time as well.
+    """
     async with Running(tmp_path) as running:
         request = {"name": "asked-1", "seconds": 0.3, "bytes_max": 1 << 20}
         (tmp_path / REQUEST).write_text(json.dumps(request))
@@ -262,7 +265,8 @@ async def test_records_what_its_sensors_say_when_it_is_asked(tmp_path: Path) -> 
         running.sensor.says.append(death(1, 11))
         await running.until((tmp_path / FOLDER / "asked-1.result").exists)
     told = list(recording.read((tmp_path / FOLDER / "asked-1.jsonl").read_text().splitlines()))
-    assert [type(seen) for seen in told] == [Gap, Gap, FatalSignal]
+    assert type(told[0]) is Gap
+    assert [type(seen) for seen in told if type(seen) is not Gap] == [FatalSignal]
 
 
 async def test_a_recording_ends_with_the_agent(tmp_path: Path) -> None:

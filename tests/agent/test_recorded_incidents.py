@@ -1,4 +1,4 @@
-"""Real faults, recorded once (`python -m dev.record_incidents`) and judged again: the same cases, told the same.
+"""Real faults, recorded once (`python -m dev.record_incidents`), judged again: the same cases, told the same.
 
 What is expected stands beside each recording as people would read it; NANOBOT_WRITE_GOLDEN=1 writes it anew.
 """
@@ -16,7 +16,7 @@ from agent.config import read
 from agent.recording_commands import replay
 from dev.record_incidents import INCIDENTS
 
-FOLDER = Path(__file__).parents[1] / "recorded" / "incidents"
+FOLDER = Path(__file__).parents[1] / "recorded" / "replayed"
 QUIET_S = 120.0
 
 
