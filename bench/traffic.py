@@ -1,6 +1,7 @@
 """Mixed traffic of every kind for as long as it is wanted: good and bad answers, cuts, cancels, strangers.
 
-python -m bench.traffic PORT SECONDS SEED [KIND...]   one process serves and asks; prints requests by kind
+python -m bench.traffic PORT SECONDS SEED [--slowly] [KIND...]   one process serves and asks; prints requests
+by kind; slowly is one model and some requests a second instead of forty and some hundred
 """
 
 from __future__ import annotations
@@ -34,8 +35,18 @@ _TOOLS: Final = '"tools":[{"type":"function","function":{"name":"f","parameters"
 class Traffic:
     """A server of its own and the clients that ask it."""
 
-    def __init__(self, *, port: int, seed: int, kinds: Sequence[str] = _KINDS) -> None:
+    def __init__(
+        self,
+        *,
+        port: int,
+        seed: int,
+        kinds: Sequence[str] = _KINDS,
+        pause_s: float = 0.02,
+        models: int = 40,
+    ) -> None:
         self._kinds = kinds
+        self._pause_s = pause_s
+        self._models = models
         self._port = port
         self._random = random.Random(seed)
         self.sent: Counter[str] = Counter()
@@ -53,7 +64,7 @@ class Traffic:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                 await self._ask(kind)
             self.sent[kind] += 1
-            await asyncio.sleep(self._random.random() * 0.02)
+            await asyncio.sleep(self._random.random() * self._pause_s)
 
     async def _ask(self, kind: str) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
@@ -78,7 +89,7 @@ class Traffic:
     def _request(self, writer: asyncio.StreamWriter, kind: str) -> None:
         size = 200_000 if kind == "large" else self._random.randrange(10, 3000)
         tools = _TOOLS if self._random.random() < 0.3 else ""
-        model = f"model-{self._random.randrange(40)}"
+        model = f"model-{self._random.randrange(self._models)}"
         body = (
             f'{{"messages":[{{"role":"user","content":"{"w " * (size // 2)}"}}],{tools}'
             f'"model":"{model}","stream":{"true" if kind in {"stream", "cut", "cancel"} else "false"}}}'
@@ -145,8 +156,16 @@ class Traffic:
 
 def main() -> int:
     """Run it and say what was sent."""
-    traffic = Traffic(port=int(sys.argv[1]), seed=int(sys.argv[3]), kinds=sys.argv[4:] or _KINDS)
-    asyncio.run(traffic.run(float(sys.argv[2])))
+    port, seconds, seed, *kinds = sys.argv[1:]
+    slowly = "--slowly" in kinds
+    traffic = Traffic(
+        port=int(port),
+        seed=int(seed),
+        kinds=[kind for kind in kinds if kind != "--slowly"] or _KINDS,
+        pause_s=2.0 if slowly else 0.02,
+        models=1 if slowly else 40,
+    )
+    asyncio.run(traffic.run(float(seconds)))
     print(json.dumps(traffic.sent), flush=True)
     return 0
 

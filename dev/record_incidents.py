@@ -2,9 +2,9 @@
 
 python -m dev.record_incidents [NAME...]     as root; writes tests/recorded/replayed/NAME.jsonl
 
-Each fault is one of the product's own drills, or traffic of a model server that answers badly, watched by a real
-agent with the real programs. Of a recording only the sensors that the fault is about are kept: the rest is
-about the machine that it was made on.
+Each fault is one of the product's own drills, or traffic of a model server that answers badly, watched by a
+real agent with the real programs. Of a recording only the sensors that the fault is about are kept: the rest
+is about the machine that it was made on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from probes.observation import Gap, Observation
 FOLDER: Final = Path(__file__).resolve().parent.parent / "tests/recorded/replayed"
 _AGENT: Final = str(PROGRAMS / "nanobot-agent")
 _LONGEST_S: Final = 600
-_ROUTE_S: Final = 40
+_ROUTE_S: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,16 @@ def _drill(fault: str) -> Callable[[Agent, int], None]:
 def _traffic(*kinds: str) -> Callable[[Agent, int], None]:
     def make(_: Agent, port: int) -> None:
         for each in (("whole", "stream"), kinds, ("whole", "stream")):
-            command = [sys.executable, "-m", "bench.traffic", str(port), str(_ROUTE_S / 3), "11", *each]
+            command = [
+                sys.executable,
+                "-m",
+                "bench.traffic",
+                str(port),
+                str(_ROUTE_S / 3),
+                "11",
+                "--slowly",
+                *each,
+            ]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     return make
@@ -63,9 +72,11 @@ INCIDENTS: Final = {
     "process.not_answering": Incident(
         _drill("process.not_answering"), frozenset({"host.drills", "host.processes"})
     ),
-    "route.broken_stream": Incident(_traffic("cut", "stream"), frozenset({"http.routes"})),
+    "route.broken_stream": Incident(_traffic("cut"), frozenset({"http.routes"})),
     "route.empty_completion": Incident(_traffic("empty", "whole"), frozenset({"http.routes"})),
-    "storage.full": Incident(_drill("storage.full"), frozenset({"host.drills", "host.storage"})),
+    "storage.full": Incident(
+        _drill("storage.full"), frozenset({"host.drills", "host.storage", "kernel.storage_error"})
+    ),
 }
 
 
