@@ -22,6 +22,8 @@ import msgspec
 
 from escalation.server.clock import Clock
 
+_NO_DIGEST: Final = "0" * 64
+
 
 class Role(enum.StrEnum):
     """What a person may do; each role includes those before it."""
@@ -38,11 +40,19 @@ class Role(enum.StrEnum):
 
 
 class Person(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One `[[person]]` of orchestrator.toml: the name in the audit log, a role, a token's SHA-256."""
+    """One `[[person]]` of orchestrator.toml: the name in the audit log, a role, and how they may log in.
+
+    A token's SHA-256 is for tools, and for the page as well; a password's hash is for the page. Without
+    either an invitation, the claim of a provider of identities (`oidc`) or a login of the tailnet
+    (`tailscale`, whose values that begin with `tag:` name machines) says who they are.
+    """
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")]
     role: Role
-    token_sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    token_sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")] | None = None
+    password_hash: Annotated[str, msgspec.Meta(max_length=512)] | None = None
+    oidc: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
+    tailscale: tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=256)], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,8 @@ def authenticate(credentials: Presented, persons: Sequence[Person]) -> Person | 
     digest = hashlib.sha256(credentials.token.encode(errors="surrogatepass")).hexdigest()
     found: Person | None = None
     for person in persons:
-        if hmac.compare_digest(digest, person.token_sha256) and credentials.name in {None, person.name}:
+        fits = hmac.compare_digest(digest, person.token_sha256 or _NO_DIGEST)
+        if fits and person.token_sha256 and credentials.name in {None, person.name}:
             found = person
     return found
 
@@ -106,3 +117,8 @@ class FailedLogins:
         if len(self._buckets) > self._ADDRESSES:
             self._buckets.popitem(last=False)
         return allowed
+
+    def forgive(self, address: str) -> None:
+        """Take back one failure that was counted before it was known to be none."""
+        if bucket := self._buckets.get(address):
+            self._buckets[address] = (min(self._BURST, bucket[0] + 1.0), bucket[1])

@@ -26,6 +26,9 @@ from escalation.server.identity import Identities, IdentityRequired
 from escalation.server.incident_desk import StoredIncidents
 from escalation.server.incident_routes import IncidentRoutes
 from escalation.server.ingest import Ingest
+from escalation.server.login.desk import LoginDesk
+from escalation.server.login.passwords import Passwords
+from escalation.server.login.routes import LoginRoutes
 from escalation.server.metrics import ServerMetrics
 from escalation.server.notice_desk import NoticeDesk
 from escalation.server.notifier import Notifier
@@ -121,11 +124,13 @@ def application(
     notices: NoticeDesk,
     metrics: ServerMetrics,
     clock: Clock,
+    login: LoginDesk | None = None,
 ) -> Starlette:
     """Return everything that people and their tools may ask; a desk that runs no task is made here.
 
     The API's description is generated from this, over a ledger in memory: nothing is read or written here.
     """
+    login = login or logins(config, store=store, metrics=metrics, clock=clock)
     return http.build(
         desk=service,
         persons=config.person,
@@ -134,7 +139,26 @@ def application(
         clock=clock,
         hosts=frozenset(config.http.hosts),
         notices=notices,
-        more=IncidentRoutes(desk=StoredIncidents(store=store)).rules,
+        more=(
+            *IncidentRoutes(desk=StoredIncidents(store=store)).rules,
+            *LoginRoutes(desk=login).rules,
+        ),
+        visitors=login,
+        public_url=config.http.origin,
+    )
+
+
+def logins(
+    config: Config, *, store: Store, metrics: ServerMetrics, clock: Clock, passwords: Passwords | None = None
+) -> LoginDesk:
+    """Return who knows the people of `config`; `passwords` are hashed as the default says unless given."""
+    return LoginDesk(
+        store=store,
+        clock=clock,
+        settings=config.login,
+        persons=config.person,
+        metrics=metrics,
+        passwords=passwords or Passwords(),
     )
 
 
@@ -217,6 +241,8 @@ async def _people(config: Config, application: Starlette, stop: asyncio.Event) -
             log_config=None,
             access_log=False,
             server_header=False,
+            # Who asks is at the socket's other end; a header can say anything.
+            proxy_headers=False,
             lifespan="off",
             timeout_graceful_shutdown=int(_DRAIN_S),
             limit_concurrency=256,

@@ -19,6 +19,8 @@ from escalation.server.access import Person, Role
 from escalation.server.approvals import Policy
 from escalation.server.http import HttpSettings
 from escalation.server.ingest import Limits
+from escalation.server.login import passwords
+from escalation.server.login.settings import LoginSettings
 from escalation.server.notifiers.registry import NotifySettings
 from escalation.server.postgres_settings import PostgresSettings
 from escalation.wire.credentials import Files
@@ -116,6 +118,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     approvals: ApprovalSettings = ApprovalSettings()
     hosts: HostSettings = HostSettings()
     notify: NotifySettings = NotifySettings()
+    login: LoginSettings = LoginSettings()
     person: tuple[Person, ...] = ()
 
     def __post_init__(self) -> None:
@@ -125,6 +128,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"person {twice[0]} is there twice")
+        for person in self.person:
+            if person.password_hash is not None:
+                try:
+                    passwords.check_hash(person.password_hash)
+                except ValueError as error:
+                    raise ValueError(f"person {person.name}: {error}") from error
         operators = {person.name for person in self.person if person.role.may(Role.OPERATOR)}
         for kind, approvers in self.approvals.approvers.items():
             strangers = sorted(set(approvers) - operators)

@@ -5,17 +5,20 @@ A module that adds routes gives a tuple of `Rule`; `http.build` puts them beside
 
 from __future__ import annotations
 
+import hmac
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from escalation.server.access import Role
-from escalation.server.gate import Exchange
+from escalation.server.gate import Exchange, own_path, problem
 
 T = TypeVar("T")
 
@@ -25,6 +28,9 @@ JSON: Final = "application/json"
 HTML: Final = "text/html"
 TEXT: Final = "text/plain"
 EVENTS: Final = "text/event-stream"
+FORM: Final = "application/x-www-form-urlencoded"
+
+_MAX_FIELDS: Final = 64
 
 _NOT_ASCII: Final = re.compile(r"[^\x20-\x7e]")
 
@@ -49,6 +55,7 @@ class Query:
 class Rule:
     """One route: who may use it (None: anybody, without credentials) and what answers.
 
+    With `fresh` the person must have shown lately who they are (`login.fresh_s`).
     The rest is what openapi.py describes it by: `says` is a sentence, `body` what a POST's body is read as,
     `answer` the type of a JSON answer, and `media` the type of another one.
     """
@@ -62,6 +69,7 @@ class Rule:
     answer: Any = None
     query: tuple[Query, ...] = ()
     media: str = JSON
+    fresh: bool = False
 
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,9 +100,63 @@ def number_of(request: Request, name: str, *, default: int, most: int) -> int:
     return int(text)
 
 
+async def form_of(request: Request) -> Mapping[str, str]:
+    """Return the fields of a form, the first of each name; raise HTTPException that says what is wrong.
+
+    What guards a session's forms read it already; then it is that reading.
+    """
+    exchange = exchange_of(request)
+    if exchange.form is None:
+        if _content_type(request) != FORM:
+            raise HTTPException(415, f"the body is {FORM}")
+        try:
+            fields = parse_qsl(
+                (await _limited(request)).decode(),
+                keep_blank_values=True,
+                max_num_fields=_MAX_FIELDS,
+                errors="strict",
+            )
+        except ValueError as error:
+            raise HTTPException(400, "the form cannot be read") from error
+        exchange.form = dict(reversed(fields))
+    return exchange.form
+
+
+async def refusal_of(request: Request, rule: Rule) -> str:
+    """Return why this request, which changes something, may not: it is not from a page of this session.
+
+    A session's form has its token in the field `csrf`, everything else in the header X-CSRF-Token. A form of
+    somebody without credentials must say that it is from a page of ours, as every browser does.
+    """
+    exchange = exchange_of(request)
+    if rule.role is None or exchange.session is None:
+        says_whence = "origin" in request.headers or "sec-fetch-site" in request.headers
+        if rule.role is None and _content_type(request) == FORM and not says_whence:
+            return "a form is sent by a browser, from a page of this host"
+        return ""
+    given = request.headers.get("x-csrf-token")
+    if given is None and _content_type(request) == FORM:
+        given = (await form_of(request)).get("csrf")
+    if given is None or not hmac.compare_digest(given.encode(), exchange.csrf.encode()):
+        return "this is not of the session that is logged in; read its page again"
+    return ""
+
+
+def stale(request: Request) -> Response:
+    """Send somebody who showed too long ago who they are to show it again, and then back."""
+    if _content_type(request) != FORM:
+        return problem(403, "not_fresh", "this needs that you showed lately who you are: log in again")
+    back = own_path(urlsplit(request.headers.get("referer", "")).path)
+    return RedirectResponse(f"/login/again?next={quote(back, safe='')}", 303)
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 async def body_of(request: Request, kind: type[T]) -> T:
     """Return the body, read as JSON of this kind; raise HTTPException that says what is wrong with it."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
+    if _content_type(request) != JSON:
         raise HTTPException(415, "the body is application/json")
     try:
         return msgspec.json.decode(await _limited(request), type=kind)

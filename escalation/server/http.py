@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from starlette.applications import Starlette
@@ -58,7 +59,10 @@ from escalation.server.handlers import (
     json_answer,
     number_of,
     person_of,
+    refusal_of,
+    stale,
 )
+from escalation.server.login.visits import Nobody, Visitors
 from escalation.server.metrics import CONTENT_TYPE, ServerMetrics
 from escalation.server.notice_desk import NoReceivers, NoticeDesk
 from escalation.view import (
@@ -93,10 +97,34 @@ _STATE: Final = Query(
 
 
 class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The `[http]` table of orchestrator.toml: where to listen, and by which names it may be called."""
+    """The `[http]` table of orchestrator.toml: where to listen, and by which names it may be called.
+
+    `public_url` is where people open the page. Passkeys and links for people are bound to it, and nothing
+    that a request says changes it.
+    """
 
     listen: str = "127.0.0.1:9737"
     hosts: tuple[str, ...] = ()
+    public_url: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a public address that is none, or by which cookies would travel in the clear."""
+        if not self.public_url:
+            return
+        parts = urlsplit(self.public_url)
+        local = parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1"}
+        whole = f"{parts.scheme}://{parts.netloc}"
+        if (
+            not parts.hostname
+            or self.public_url.rstrip("/") != whole
+            or not (parts.scheme == "https" or local)
+        ):
+            raise ValueError("http.public_url is https://NAME or http://localhost:PORT, without a path")
+
+    @property
+    def origin(self) -> str:
+        """Return the public address as a browser names it, empty when there is none."""
+        return self.public_url.rstrip("/").lower()
 
 
 class _Approve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,16 +146,30 @@ def build(
     hosts: frozenset[str] = frozenset(),
     notices: NoticeDesk | None = None,
     more: Sequence[Rule] = (),
+    visitors: Visitors | None = None,
+    public_url: str = "",
 ) -> Starlette:
     """Return the application; `hosts` are the names besides loopback that it may be called by.
 
-    `more` are the routes of other desks, which stand beside those of `desk`.
+    `more` are the routes of other desks, which stand beside those of `desk`; `visitors` know the cookies of
+    who logged in.
     """
     surface = Surface(desk=desk, metrics=metrics, ready=ready, clock=clock, notices=notices or NoReceivers())
     rules = openapi.with_description((*surface.rules, *more))
     return Starlette(
         routes=[Route(rule.path, _checked(rule), methods=[rule.method]) for rule in rules],
-        middleware=[Middleware(Gate, persons=persons, hosts=hosts, metrics=metrics, clock=clock)],
+        middleware=[
+            Middleware(
+                Gate,
+                persons=persons,
+                hosts=hosts,
+                metrics=metrics,
+                clock=clock,
+                visitors=visitors or Nobody(),
+                open_paths=frozenset(rule.path for rule in rules if rule.role is None),
+                public_url=public_url,
+            )
+        ],
         exception_handlers={
             DeskError: surface.desk_error,
             HTTPException: surface.http_error,
@@ -233,6 +275,7 @@ class Surface:
                 Role.OPERATOR,
                 self._approve,
                 "Approve exactly what the digest names.",
+                fresh=True,
                 body=_Approve,
                 answer=EntryView,
             ),
@@ -267,7 +310,7 @@ class Surface:
             Rule("GET", "/metrics", Role.SCRAPER, self._metrics_text, "Prometheus text.", media=TEXT),
             Rule("GET", "/q/{id}", Role.VIEWER, self._page_entry, media=HTML),
             Rule("GET", "/readyz", None, self._readyz, "Whether it takes reports and decisions.", media=TEXT),
-            Rule("GET", "/static/style.css", Role.VIEWER, self._style, media="text/css"),
+            Rule("GET", "/static/style.css", None, self._style, media="text/css"),
         )
 
     async def _livez(self, _request: Request) -> Response:
@@ -445,6 +488,11 @@ def _checked(rule: Rule) -> Callable[[Request], Awaitable[Response]]:
             person = exchange.person
             if person is None or not person.role.may(rule.role):
                 return problem(403, "forbidden", f"this needs the role {rule.role.value}")
+        if rule.method == "POST":
+            if refusal := await refusal_of(request, rule):
+                return problem(403, "forbidden", refusal)
+            if rule.fresh and not exchange.fresh:
+                return stale(request)
         return await rule.handler(request)
 
     return endpoint

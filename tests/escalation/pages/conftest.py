@@ -20,7 +20,13 @@ import pytest_asyncio
 import uvicorn
 
 from escalation.server.access import Person, Role
+from escalation.server.gate import cookie_name
 from escalation.server.http import build
+from escalation.server.login.desk import LoginDesk
+from escalation.server.login.passwords import Passwords
+from escalation.server.login.routes import LoginRoutes
+from escalation.server.login.sessions import Means
+from escalation.server.login.settings import LoginSettings
 from escalation.server.metrics import ServerMetrics
 from escalation.server.testing import FakeDesk
 
@@ -70,6 +76,7 @@ class Stage:
 
     browser: Any
     desk: FakeDesk
+    login: LoginDesk
     url: str
     stack: contextlib.AsyncExitStack
 
@@ -83,8 +90,12 @@ class Stage:
             color_scheme="dark" if dark else "light",
             reduced_motion="reduce",
             java_script_enabled=script,
-            http_credentials={"username": name, "password": token(name)},
         )
+        cookie, work = self.login.sessions.opening(
+            person=name, means=Means.PASSWORD, proven=True, before=None
+        )
+        await self.desk.store.write(work)
+        await context.add_cookies([{"name": cookie_name(secure=False), "value": cookie, "url": self.url}])
         self.stack.push_async_callback(context.close)
         context.set_default_timeout(10_000)
         return await context.new_page()
@@ -137,9 +148,24 @@ async def served(application: Any) -> AsyncIterator[str]:
 async def stage(browser: Any) -> AsyncIterator[Stage]:
     """An empty orchestrator over a real socket, and the browser to look at it."""
     desk = FakeDesk()
+    metrics = ServerMetrics()
+    login = LoginDesk(
+        store=desk.store,
+        clock=desk.clock,
+        settings=LoginSettings(),
+        persons=people(),
+        metrics=metrics,
+        passwords=Passwords(),
+    )
     application = build(
-        desk=desk, persons=people(), metrics=ServerMetrics(), ready=lambda: True, clock=desk.clock
+        desk=desk,
+        persons=people(),
+        metrics=metrics,
+        ready=lambda: True,
+        clock=desk.clock,
+        more=LoginRoutes(desk=login).rules,
+        visitors=login,
     )
     async with contextlib.AsyncExitStack() as stack:
         url = await stack.enter_async_context(served(application))
-        yield Stage(browser, desk, url, stack)
+        yield Stage(browser, desk, login, url, stack)

@@ -1,0 +1,51 @@
+"""The pages for logging in and for one's account.
+
+They stand on a frame of their own, without the queue's: who reads them may not be logged in yet.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.responses import HTMLResponse, Response
+
+from escalation.quantities import duration
+from escalation.server.clock import Timekeeper
+
+_NS: Final = 1_000_000_000
+
+
+class LoginPages:
+    """Renders them."""
+
+    def __init__(self, *, keeper: Timekeeper) -> None:
+        """Load the templates; `keeper` tells how long ago something was."""
+        self._keeper = keeper
+        self._environment = Environment(
+            loader=PackageLoader("escalation.server", "web/templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.filters["ago"] = self._ago
+        static = resources.files("escalation.server") / "web/static"
+        self._script = (static / "login.js").read_bytes()
+        self._style = (static / "login.css").read_bytes()
+
+    def show(self, template: str, *, status: int = 200, **values: object) -> Response:
+        """Return a page."""
+        return HTMLResponse(self._environment.get_template(template).render(**values), status_code=status)
+
+    def script(self) -> Response:
+        """Return what a browser runs for passkeys."""
+        return Response(self._script, media_type="text/javascript")
+
+    def style(self) -> Response:
+        """Return how these pages look beside the others."""
+        return Response(self._style, media_type="text/css")
+
+    def _ago(self, at_ns: int) -> str:
+        return f"{duration(max(0.0, (self._keeper.now_ns() - at_ns) / _NS))} ago"

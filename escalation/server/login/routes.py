@@ -1,0 +1,174 @@
+"""The routes of logging in: forms that work without JavaScript, and what the script asks for passkeys.
+
+After a login the browser is sent to a path of our own and nowhere else. A session is in a cookie alone, never
+in an address.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from escalation.server.access import Role
+from escalation.server.gate import LOGIN_PATH, cookie_name, own_path
+from escalation.server.handlers import HTML, TEXT, Rule, exchange_of, form_of, person_of
+from escalation.server.login.desk import LoginBusy, LoginDesk, LoginRefused, TooManyAttempts
+from escalation.server.login.pages import LoginPages
+from escalation.server.login.visits import SessionKey
+
+_SHORT: Final = 128
+
+
+class LoginRoutes:
+    """Every route of logging in, and its handler."""
+
+    def __init__(self, *, desk: LoginDesk) -> None:
+        """Answer from `desk`."""
+        self._desk = desk
+        self._pages = LoginPages(keeper=desk.keeper)
+        self.rules: tuple[Rule, ...] = (
+            Rule("GET", "/account", Role.VIEWER, self._account, media=HTML),
+            Rule("POST", "/account/sessions/end", Role.VIEWER, self._end_all, media=HTML),
+            Rule("POST", "/account/sessions/{id}/end", Role.VIEWER, self._end_one, media=HTML),
+            Rule("GET", "/login", None, self._login_page, media=HTML),
+            Rule("POST", "/login", None, self._login, media=HTML),
+            Rule("GET", "/login/again", Role.VIEWER, self._again_page, media=HTML),
+            Rule("POST", "/login/again", Role.VIEWER, self._again, media=HTML),
+            Rule("POST", "/logout", Role.SCRAPER, self._logout, media=HTML),
+            Rule("GET", "/static/login.css", None, self._style, media=TEXT),
+            Rule("GET", "/static/login.js", None, self._script, media=TEXT),
+        )
+
+    async def _login_page(self, request: Request) -> Response:
+        return self._login_form(request, back=own_path(request.query_params.get("next", "/")))
+
+    async def _login(self, request: Request) -> Response:
+        form = await form_of(request)
+        back = own_path(form.get("next", "/"))
+        try:
+            cookie = await self._desk.by_secret(
+                form.get("name", "").strip()[:_SHORT],
+                form.get("password", ""),
+                address=address_of(request),
+                before=exchange_of(request).session,
+            )
+        except LoginRefused as refused:
+            return self._login_form(request, back=back, refused=refused)
+        return self._entered(request, cookie, back)
+
+    async def _again_page(self, request: Request) -> Response:
+        return self._again_form(request, back=own_path(request.query_params.get("next", "/")))
+
+    async def _again(self, request: Request) -> Response:
+        form = await form_of(request)
+        back = own_path(form.get("next", "/"))
+        session = exchange_of(request).session
+        if session is None:
+            return RedirectResponse(back, 303)
+        try:
+            await self._desk.again_by_secret(
+                person_of(request), form.get("password", ""), address=address_of(request), session=session
+            )
+        except LoginRefused as refused:
+            return self._again_form(request, back=back, refused=refused)
+        return RedirectResponse(back, 303)
+
+    async def _logout(self, request: Request) -> Response:
+        session = exchange_of(request).session
+        if session is not None:
+            await self._desk.sessions.end(session, by=person_of(request), of=None)
+        answer = RedirectResponse(LOGIN_PATH, 303)
+        self._clear(request, answer)
+        return answer
+
+    async def _account(self, request: Request) -> Response:
+        exchange = exchange_of(request)
+        name = person_of(request)
+        return self._pages.show(
+            "account.html",
+            name=name,
+            role=exchange.person.role.value if exchange.person else "",
+            csrf=exchange.csrf,
+            fresh=exchange.fresh,
+            here=exchange.session,
+            sessions=list((await self._desk.sessions.of(name)).items()),
+        )
+
+    async def _end_one(self, request: Request) -> Response:
+        name = person_of(request)
+        key = SessionKey(request.path_params["id"])
+        await self._desk.sessions.end(key, by=name, of=name)
+        if key == exchange_of(request).session:
+            return await self._logout(request)
+        return RedirectResponse("/account", 303)
+
+    async def _end_all(self, request: Request) -> Response:
+        await self._desk.sessions.end_all(person_of(request), by=person_of(request))
+        answer = RedirectResponse(LOGIN_PATH, 303)
+        self._clear(request, answer)
+        return answer
+
+    async def _style(self, _request: Request) -> Response:
+        return self._pages.style()
+
+    async def _script(self, _request: Request) -> Response:
+        return self._pages.script()
+
+    def _entered(self, request: Request, cookie: str, back: str) -> Response:
+        secure = exchange_of(request).secure
+        answer = RedirectResponse(back, 303)
+        answer.set_cookie(
+            cookie_name(secure=secure),
+            cookie,
+            max_age=int(self._desk.settings.absolute_s),
+            path="/",
+            secure=secure,
+            httponly=True,
+            samesite="strict",
+        )
+        return answer
+
+    def _clear(self, request: Request, answer: Response) -> None:
+        secure = exchange_of(request).secure
+        answer.delete_cookie(
+            cookie_name(secure=secure), path="/", secure=secure, httponly=True, samesite="strict"
+        )
+
+    def _login_form(self, request: Request, *, back: str, refused: LoginRefused | None = None) -> Response:
+        return self._form(request, "login.html", back=back, refused=refused)
+
+    def _again_form(self, request: Request, *, back: str, refused: LoginRefused | None = None) -> Response:
+        return self._form(request, "again.html", back=back, refused=refused)
+
+    def _form(
+        self, request: Request, template: str, *, back: str, refused: LoginRefused | None, **more: object
+    ) -> Response:
+        exchange = exchange_of(request)
+        return self._pages.show(
+            template,
+            status=_status_of(refused),
+            refused=str(refused) if refused else "",
+            back=back,
+            csrf=exchange.csrf,
+            person=exchange.person.name if exchange.person else "",
+            **more,
+        )
+
+
+def address_of(request: Request) -> str:
+    """Return the address of the socket's other end."""
+    return request.client.host if request.client else "unknown"
+
+
+def _status_of(refused: LoginRefused | None) -> int:
+    match refused:
+        case None:
+            return 200
+        case TooManyAttempts():
+            return 429
+        case LoginBusy():
+            return 503
+        case _:
+            return 422
