@@ -29,6 +29,7 @@ from escalation.moments import moment as moment  # noqa: PLC0414 -- other views 
 from escalation.quantities import LABEL_LIMIT
 from escalation.reason_wording import sentence
 from escalation.server.desk import AuditEntry, Entry, HostState
+from escalation.signing_view import ApprovalView, approval_view
 from escalation.weighing_view import (
     AlternativeView,
     HistoryView,
@@ -145,6 +146,7 @@ class EntryView:
     preconditions: tuple[PreconditionView, ...] = ()
     price: PriceView | None = None
     history: HistoryView | None = None
+    approvals: tuple[ApprovalView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +267,7 @@ def entry_view(entry: Entry) -> EntryView:
         preconditions=precondition_views(entry.preconditions),
         price=None if entry.price is None else price_view(entry.price),
         history=None if entry.history is None else history_view(entry.history),
+        approvals=tuple(map(approval_view, recommendation.approvals)),
     )
 
 

@@ -92,6 +92,7 @@ def entry_text(entry: EntryView, *, paint: Paint = plain, width: int | None = No
         ("Or", _alternatives(entry)),
         ("Before", _before(entry)),
         ("History", _history(entry)),
+        ("Signed", [f"{each.person}: {each.words}" for each in entry.approvals]),
         ("Id", [entry.id]),
         ("Incident", [entry.incident_id]),
         ("Digest", [entry.digest]),

@@ -12,6 +12,7 @@ from escalation.model.decision import (
     Action as Action,
     ActionKind as ActionKind,
     Advice as Advice,
+    Approval as Approval,
     Incident as Incident,
     Recommendation as Recommendation,
     State as State,
@@ -111,6 +112,12 @@ from escalation.model.service_evidence import (
     SessionsEvidence as SessionsEvidence,
     UnitEvidence as UnitEvidence,
     UnitResult as UnitResult,
+)
+from escalation.model.signature import (
+    PasskeySignature as PasskeySignature,
+    Signature as Signature,
+    Signed as Signed,
+    SshSignature as SshSignature,
 )
 from escalation.model.storage_evidence import (
     BlockEvidence as BlockEvidence,

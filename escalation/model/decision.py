@@ -17,6 +17,7 @@ from escalation.model.names import (
     Subject,
 )
 from escalation.model.reasons import Reason
+from escalation.model.signature import Signed
 from escalation.model.weighing import Alternative
 
 
@@ -108,10 +109,25 @@ class Incident:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """One person's approval; `signed` is the document and the signature, when the person signed it.
+
+    `key` names the key that made the signature, as `SHA256:...` or a passkey's credential id.
+    """
+
+    person: str
+    at_ns: int
+    reason: str
+    key: str | None = None
+    signed: Signed | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
     """An advice bound to an incident, its evidence and its target's incarnation by `digest`.
 
-    `approvers` may name one person while the state is still PROPOSED: then policy wants a second.
+    `approvers` may name one person while the state is still PROPOSED: then policy wants a second. `approvals`
+    says of each how; a recommendation from before they were kept has none.
     """
 
     id: RecommendationId
@@ -126,6 +142,7 @@ class Recommendation:
     decided_ns: int | None = None
     decision_reason: str | None = None
     approvers: tuple[str, ...] = ()
+    approvals: tuple[Approval, ...] = ()
     done_by: str | None = None
     done_ns: int | None = None
     finished_ns: int | None = None

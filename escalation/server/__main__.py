@@ -13,11 +13,14 @@ from typing import Final, NoReturn
 import click
 import structlog
 
+from escalation import sshsig
+from escalation.approvers import ApproversError
 from escalation.server import app, config, stores
 from escalation.server.clock import SystemClock
 from escalation.server.store import StoreError
 from escalation.server.supervision import Supervisor
 from escalation.settings import SettingsError
+from escalation.sshsig import KeygenError
 from escalation.wire import credentials
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -50,8 +53,12 @@ def check_config(path: Path) -> None:
         loaded = config.load(path)
         credentials.read(loaded.grpc.files())
         loaded.notify.build()
+        if loaded.approvals.signing.read() is not None:
+            sshsig.find()
     except (SettingsError, credentials.CredentialsError, ValueError) as error:
         _fail(str(error))
+    except (ApproversError, KeygenError) as error:
+        _fail(f"approvals.signing: {error}")
     click.echo(f"{path}: can be used")
     if not loaded.person:
         click.echo(f"{path}: has no [[person]], so nobody can look at the queue or decide")

@@ -18,7 +18,11 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 
+from escalation import sshsig
+from escalation.approvers import ApproversError
 from escalation.server import http
+from escalation.server.approval_desk import StoredApprovals
+from escalation.server.approval_routes import ApprovalRoutes
 from escalation.server.certificates import Certificates
 from escalation.server.clock import Clock
 from escalation.server.config import Config, address_of
@@ -34,9 +38,11 @@ from escalation.server.notice_desk import NoticeDesk
 from escalation.server.notifier import Notifier
 from escalation.server.notifiers.receiver import Receiver
 from escalation.server.service import Service
+from escalation.server.signatures import Signatures
 from escalation.server.store import Store
 from escalation.server.stores import open_store
 from escalation.server.supervision import Supervisor
+from escalation.sshsig import KeygenError
 from escalation.wire import credentials
 
 _STOP_S: Final = 15.0
@@ -79,6 +85,7 @@ async def run(config: Config, *, clock: Clock, supervisor: Supervisor, stop: asy
             store=store,
             clock=clock,
             policy=config.approvals.policy(),
+            signatures=_signatures(config),
             metrics=metrics,
             silence_factor=config.hosts.silence_factor,
             grace_s=config.hosts.grace_s,
@@ -140,6 +147,7 @@ def application(
         hosts=frozenset(config.http.hosts),
         notices=notices,
         more=(
+            *ApprovalRoutes(desk=StoredApprovals(store=store, policy=config.approvals.policy())).rules,
             *IncidentRoutes(desk=StoredIncidents(store=store)).rules,
             *LoginRoutes(desk=login).rules,
         ),
@@ -160,6 +168,16 @@ def logins(
         metrics=metrics,
         passwords=passwords or Passwords(),
     )
+
+
+def _signatures(config: Config) -> Signatures:
+    signing = config.approvals.signing
+    try:
+        signing.read()
+        keygen = None if signing.allowed_signers is None else sshsig.find()
+    except (ApproversError, KeygenError) as error:
+        raise StartError(f"approvals.signing: {error}") from error
+    return Signatures(read=signing.read, keygen=keygen)
 
 
 def _receivers(config: Config) -> tuple[Receiver, ...]:

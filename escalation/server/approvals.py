@@ -14,16 +14,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
+from escalation import approval
+from escalation.approval import ApprovalError, Terms
 from escalation.model import (
     ActionKind,
     Advice,
+    Approval,
     Incident,
     Recommendation,
     RecommendationId,
     State,
 )
-from escalation.server.binding import digest_of
-from escalation.server.desk import DeskError, Expired, Refused, Superseded
+from escalation.moments import moment
+from escalation.server.binding import bound_of, digest_of
+from escalation.server.desk import Checked, DeskError, Expired, Refused, Superseded
 
 MOVES: Final[Mapping[State, frozenset[State]]] = {
     State.PROPOSED: frozenset({State.APPROVED, State.REJECTED, State.EXPIRED, State.WITHDRAWN}),
@@ -54,24 +58,40 @@ class Policy:
     """Who may approve what, and for how long.
 
     `approvers` names the persons per kind of action; a kind that is not in it may be approved by every
-    operator. `two_person` are the kinds that two different persons must approve. `quiet_at_most_s` cuts the
-    time that a fault must have stayed away, for drills: a proof of recovery may name many hours.
+    operator. `two_person` are the kinds that two different persons must approve, `require_signature` those
+    that count only when signed. `quiet_at_most_s` cuts the time that a fault must have stayed away, for
+    drills: a proof of recovery may name many hours. `catalogue` is which playbook advises.
     """
 
     approve_within_s: float = 4 * 3600
     execute_within_s: float = 3600
     approvers: Mapping[ActionKind, frozenset[str]] = field(default_factory=dict)
     two_person: frozenset[ActionKind] = frozenset()
+    require_signature: frozenset[ActionKind] = frozenset()
     quiet_at_most_s: float = math.inf
+    catalogue: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of the rules for approving, which stands in every approval document."""
+        rules = {
+            "approve_within_s": self.approve_within_s,
+            "execute_within_s": self.execute_within_s,
+            "approvers": {kind: sorted(names) for kind, names in self.approvers.items()},
+            "two_person": sorted(self.two_person),
+            "require_signature": sorted(self.require_signature),
+        }
+        return approval.sealed(rules)
 
 
 @dataclass(frozen=True, slots=True)
 class Approve:
-    """`person` approves exactly what `digest` names."""
+    """`person` approves exactly what `digest` names; `checked` is a signature that was found right."""
 
     person: str
     reason: str
     digest: str
+    checked: Checked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +172,26 @@ def restate(recommendation: Recommendation, incident: Incident, advice: Advice) 
         advice=advice,
         digest=digest,
         approvers=(),
+        approvals=(),
         decided_by=None,
         decided_ns=None,
         decision_reason=None,
     )
+
+
+def terms_of(recommendation: Recommendation, incident: Incident, policy: Policy) -> Terms:
+    """Return what there is to approve; raise Refused when it cannot be shown whole."""
+    try:
+        return approval.terms(
+            approval.bound_from(bound_of(recommendation.advice.action, incident)),
+            entry_id=recommendation.id,
+            approve_by=moment(recommendation.approve_by_ns),
+            execute_within_s=int(policy.execute_within_s),
+            catalogue=policy.catalogue,
+            policy=policy.digest,
+        )
+    except ApprovalError as error:
+        raise Refused(f"recommendation {recommendation.id} cannot be signed: {error}") from error
 
 
 def step(
@@ -221,10 +257,24 @@ def _approve(
         )
     if person in recommendation.approvers:
         raise Refused(f"policy: {action.kind} needs a second person, and {person} has approved already")
+    if event.checked is None and action.kind in policy.require_signature:
+        raise Refused(
+            f"policy: an approval of {action.kind} has to be signed; nanobotctl approve --sign KEY does it"
+        )
+    if event.checked is not None:
+        _require_same(recommendation, event, event.checked, terms_of(recommendation, incident, policy))
     approvers = (*recommendation.approvers, person)
+    given = Approval(
+        person=person,
+        at_ns=now_ns,
+        reason=reason,
+        key=None if event.checked is None else event.checked.key,
+        signed=None if event.checked is None else event.checked.signed,
+    )
     approved = replace(
         recommendation,
         approvers=approvers,
+        approvals=(*recommendation.approvals, given),
         decided_by=person,
         decided_ns=now_ns,
         decision_reason=reason,
@@ -233,6 +283,24 @@ def _approve(
         return approved
     execute_by_ns = now_ns + int(policy.execute_within_s * 1e9)
     return replace(approved, state=_move(recommendation, State.APPROVED), execute_by_ns=execute_by_ns)
+
+
+def _require_same(recommendation: Recommendation, event: Approve, checked: Checked, terms: Terms) -> None:
+    """Refuse a document that is not exactly the one of what stands here now, and a key that counted."""
+    try:
+        signed = approval.parse(checked.signed.document)
+        stands = approval.document(
+            terms, person=event.person, reason=_stated(event.reason), nonce=signed.nonce
+        )
+    except ApprovalError as error:
+        raise Refused(str(error)) from error
+    if stands != checked.signed.document:
+        names = ", ".join(approval.differing(signed, approval.parse(stands)))
+        raise Superseded(
+            f"recommendation {recommendation.id} is not what was signed ({names}); look at it again"
+        )
+    if any(each.key == checked.key for each in recommendation.approvals):
+        raise Refused(f"policy: the key {checked.key} has approved this already, for somebody else")
 
 
 def _reject(recommendation: Recommendation, event: Reject, now_ns: int) -> Recommendation:

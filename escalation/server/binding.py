@@ -7,10 +7,9 @@ repeat would teach people to approve without reading.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Final, assert_never
+from typing import Any, assert_never
 
+from escalation import approval
 from escalation.model import (
     Action,
     BlindEvidence,
@@ -48,13 +47,16 @@ from escalation.model import (
     XidEvidence,
 )
 
-_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-
 
 def digest_of(action: Action, incident: Incident) -> str:
     """Return the SHA-256, in hex, of what an approval of `action` for `incident` is bound to."""
+    return approval.sealed(bound_of(action, incident))
+
+
+def bound_of(action: Action, incident: Incident) -> dict[str, Any]:
+    """Return what an approval of `action` for `incident` is bound to, as plain JSON values."""
     life = incident.incarnation
-    bound: dict[str, object] = {
+    bound: dict[str, Any] = {
         "version": 1,
         "incident": incident.id,
         "case": incident.case_id,
@@ -67,7 +69,7 @@ def digest_of(action: Action, incident: Incident) -> str:
     }
     if incident.drill:
         bound["drill"] = True
-    return hashlib.sha256(_CANONICAL.encode(bound).encode()).hexdigest()
+    return bound
 
 
 def _identity(  # noqa: C901, PLR0912 -- one case per kind, checked complete

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -23,6 +24,7 @@ from escalation.server.login import passwords
 from escalation.server.login.settings import LoginSettings
 from escalation.server.notifiers.registry import NotifySettings
 from escalation.server.postgres_settings import PostgresSettings
+from escalation.server.signatures import SigningSettings
 from escalation.wire.credentials import Files
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)]
@@ -81,14 +83,17 @@ class ApprovalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """The `[approvals]` table: the two clocks, and who may approve which kind of action.
 
     `approvers` names persons per kind; a kind that is not in it may be approved by every operator.
-    `two_person` lists the kinds that two different persons must approve. `quiet_at_most_s` is for drills: it
-    cuts the time that a fault must have stayed away before a cure counts as verified.
+    `two_person` lists the kinds that two different persons must approve, `require_signature` those that count
+    only when signed by a key that `[approvals.signing]` knows. `quiet_at_most_s` is for drills: it cuts
+    the time that a fault must have stayed away before a cure counts as verified.
     """
 
     approve_within_s: Seconds = 4 * 3600.0
     execute_within_s: Seconds = 3600.0
     approvers: dict[ActionKind, tuple[str, ...]] = {}
     two_person: tuple[ActionKind, ...] = ()
+    require_signature: tuple[ActionKind, ...] = ()
+    signing: SigningSettings = SigningSettings()
     quiet_at_most_s: Seconds | None = None
 
     def policy(self) -> Policy:
@@ -98,6 +103,8 @@ class ApprovalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             execute_within_s=self.execute_within_s,
             approvers={kind: frozenset(names) for kind, names in self.approvers.items()},
             two_person=frozenset(self.two_person),
+            require_signature=frozenset(self.require_signature),
+            catalogue=f"host-nanobot {version('host-nanobot')}",
             quiet_at_most_s=math.inf if self.quiet_at_most_s is None else self.quiet_at_most_s,
         )
 

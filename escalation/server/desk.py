@@ -23,6 +23,7 @@ from escalation.model import (
     Price,
     Recommendation,
     SensorCoverage,
+    Signed,
     State,
 )
 from escalation.server.attention import NOTHING, Attention
@@ -77,6 +78,14 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Checked:
+    """A signature that was found right, and the name of the key that made it."""
+
+    signed: Signed
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class HostState:
     """What is known of one host: when it was last heard, what it sees, what it lost.
 
@@ -119,8 +128,10 @@ class Desk(Protocol):
     async def entry(self, entry_id: str) -> Entry:
         """Return the entry with this recommendation id, or the newest of this incident id or its cause."""
 
-    async def approve(self, entry_id: str, *, person: str, reason: str, digest: str) -> Entry:
-        """Record that `person` approves exactly what `digest` names."""
+    async def approve(
+        self, entry_id: str, *, person: str, reason: str, digest: str, signed: Signed | None = None
+    ) -> Entry:
+        """Record that `person` approves exactly what `digest` names, and what they `signed` of it."""
 
     async def reject(self, entry_id: str, *, person: str, reason: str) -> Entry:
         """Record that `person` rejects it; a reason is required."""

@@ -30,7 +30,7 @@ from escalation.listings import (
     QueueList,
     ReceiverList,
 )
-from escalation.model import State
+from escalation.model import Signed, State
 from escalation.server import openapi, pages
 from escalation.server.access import Person, Role
 from escalation.server.clock import Clock
@@ -130,6 +130,7 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 class _Approve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, msgspec.Meta(pattern=r"\S", max_length=2000)]
     digest: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8,128}\Z")]
+    signed: Signed | None = None
 
 
 class _Reject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -340,6 +341,7 @@ class Surface:
             person=person_of(request),
             reason=asked.reason.strip(),
             digest=asked.digest,
+            signed=asked.signed,
         )
         return json_answer(entry_view(decided))
 

@@ -15,15 +15,16 @@ from typing import Final, TypeVar
 
 import structlog
 
-from escalation.model import SEVERITY_ORDER, Heartbeat, Incident, RecommendationId, State
+from escalation.model import SEVERITY_ORDER, Heartbeat, Incident, RecommendationId, Signed, State
 from escalation.server import triage
-from escalation.server.approvals import Policy
+from escalation.server.approvals import Approve, Policy
 from escalation.server.clock import Clock, Timekeeper
 from escalation.server.coverage import Watch
 from escalation.server.desk import AuditEntry, Entry, HostState, Unavailable
 from escalation.server.feed import Feed
 from escalation.server.metrics import ServerMetrics
 from escalation.server.notice_watch import Routing, telling
+from escalation.server.signatures import NoSignatures, SignatureCheck
 from escalation.server.store import Delivery, Ledger, Store, StoreError
 
 T = TypeVar("T")
@@ -58,16 +59,19 @@ class Service:
         tick_s: float = 1.0,
         keep_reports_s: float | None = None,
         routing: Routing | None = None,
+        signatures: SignatureCheck | None = None,
     ) -> None:
         """Serve from `store`; a host that was known before gets `grace_s` to be heard again after a start.
 
-        What changes is written to the outbox for whom `routing` names (None: nobody is told).
+        What changes is written to the outbox for whom `routing` names (None: nobody is told). What people
+        sign is checked by `signatures` (None: nothing that is signed is taken).
 
         Reports older than `keep_reports_s` are deleted (None: never); what they said is kept.
         """
         self._metrics = metrics
         self._keep_reports_s = keep_reports_s
         self._routing = routing
+        self._signatures = signatures or NoSignatures()
         self._store = store
         self._time = Timekeeper(clock=clock)
         self._policy = policy
@@ -242,11 +246,13 @@ class Service:
         """Return the entry with this recommendation id, or the newest of this incident id."""
         return await self._read(partial(triage.entry, entry_id=entry_id))
 
-    async def approve(self, entry_id: str, *, person: str, reason: str, digest: str) -> Entry:
-        """Record that `person` approves exactly what `digest` names."""
-        return await self._decide(
-            partial(triage.approve, entry_id=entry_id, person=person, reason=reason, digest=digest)
-        )
+    async def approve(
+        self, entry_id: str, *, person: str, reason: str, digest: str, signed: Signed | None = None
+    ) -> Entry:
+        """Record that `person` approves exactly what `digest` names, and what they `signed` of it."""
+        checked = None if signed is None else await self._signatures.check(signed, person=person)
+        event = Approve(person, reason, digest, checked)
+        return await self._decide(partial(triage.approve, entry_id=entry_id, event=event))
 
     async def reject(self, entry_id: str, *, person: str, reason: str) -> Entry:
         """Record that `person` rejects it; a reason is required."""

@@ -34,6 +34,7 @@ from escalation.model import (
     Report,
     SensorCoverage,
     Severity,
+    Signed,
     State,
     Subject,
     SubjectKind,
@@ -43,6 +44,7 @@ from escalation.server.desk import AuditEntry, Entry, HostState
 from escalation.server.incidents import Case, Key, key_of
 from escalation.server.notice_watch import Routing
 from escalation.server.service import Service
+from escalation.server.signatures import SignatureCheck
 from escalation.server.store import (
     NOTHING_ELSEWHERE,
     Added,
@@ -314,11 +316,23 @@ def heartbeat(**fields: object) -> Heartbeat:
 class FakeDesk:
     """The desk over a ledger in memory: tests say what hosts report and how time passes."""
 
-    def __init__(self, *, policy: Policy | None = None, routing: Routing | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        policy: Policy | None = None,
+        routing: Routing | None = None,
+        signatures: SignatureCheck | None = None,
+    ) -> None:
         """Start with no host heard, at START_NS."""
         self.clock = ManualClock()
         self.store = MemoryStore()
-        self.service = Service(store=self.store, clock=self.clock, policy=policy or Policy(), routing=routing)
+        self.service = Service(
+            store=self.store,
+            clock=self.clock,
+            policy=policy or Policy(),
+            routing=routing,
+            signatures=signatures,
+        )
         self._sequence = 0
 
     async def report(self, body: Body, *, host: str = "spark-1", boot: str = "boot-1") -> None:
@@ -363,10 +377,12 @@ class FakeDesk:
         """Return the entry with this recommendation id, or the newest of this incident id."""
         return await self.service.entry(entry_id)
 
-    async def approve(self, entry_id: str, *, person: str, reason: str, digest: str) -> Entry:
-        """Record that `person` approves exactly what `digest` names."""
+    async def approve(
+        self, entry_id: str, *, person: str, reason: str, digest: str, signed: Signed | None = None
+    ) -> Entry:
+        """Record that `person` approves exactly what `digest` names, and what they `signed` of it."""
         return await self._told(
-            await self.service.approve(entry_id, person=person, reason=reason, digest=digest)
+            await self.service.approve(entry_id, person=person, reason=reason, digest=digest, signed=signed)
         )
 
     async def reject(self, entry_id: str, *, person: str, reason: str) -> Entry:

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final
 
+from escalation import approval, signing_log
 from escalation.model import (
     AgentId,
+    Approval,
     CaseReport,
     Heartbeat,
     Incident,
@@ -36,8 +38,9 @@ from escalation.server import (
     moments,
     timeline,
 )
-from escalation.server.desk import Entry, NotFound
+from escalation.server.desk import Entry, NotFound, Refused
 from escalation.server.playbook.registry import advise
+from escalation.server.records import Kind
 from escalation.server.relations import Relations
 from escalation.server.store import Delivery, Ledger
 from escalation.wording import marked
@@ -136,19 +139,12 @@ def pass_time(
 
 
 def approve(
-    ledger: Ledger,
-    entry_id: str,
-    *,
-    person: str,
-    reason: str,
-    digest: str,
-    policy: approvals.Policy,
-    now_ns: int,
+    ledger: Ledger, entry_id: str, *, event: approvals.Approve, policy: approvals.Policy, now_ns: int
 ) -> Decided:
-    """Record that `person` approves exactly what `digest` names."""
-    return _decide(
-        ledger, entry_id, approvals.Approve(person, reason, digest), person, policy=policy, now_ns=now_ns
-    )
+    """Record that a person approves exactly what a digest names."""
+    if event.checked is not None:
+        _use_up(ledger, approval.parse(event.checked.signed.document).nonce, now_ns)
+    return _decide(ledger, entry_id, event, event.person, policy=policy, now_ns=now_ns)
 
 
 def reject(
@@ -420,16 +416,34 @@ class _Work:
         self.changed.add(after.id)
         verb = _verb(before, after)
         if verb is not None:
+            given = after.approvals[-1] if verb in _APPROVALS and after.approvals else None
+            signed = self._note_signature(after.id, given) if given is not None else ""
             reason = f" reason={after.decision_reason}" if verb in _DECISIONS else ""
-            self.note(verb, after.id, f"digest={after.digest}{reason}")
+            self.note(verb, after.id, f"digest={after.digest}{signed}{reason}")
         moment = moments.of_recommendation(before, after, actor=self._actor, now_ns=self._now_ns)
         if moment is not None:
             timeline.add(self._ledger, incident.id, moment)
 
+    def _note_signature(self, recommendation_id: RecommendationId, given: Approval) -> str:
+        """Write a signature to the audit log whole, and return how the decision's entry names it."""
+        if given.signed is None:
+            return ""
+        detail = signing_log.detail_of(given.signed)
+        self.note(signing_log.VERB, recommendation_id, detail)
+        return f" {signing_log.reference_to(detail)}"
 
-_DECISIONS: Final = frozenset(
-    {"recommendation.approved", "recommendation.approved_by_first", "recommendation.rejected"}
-)
+
+_APPROVALS: Final = frozenset({"recommendation.approved", "recommendation.approved_by_first"})
+_DECISIONS: Final = frozenset({*_APPROVALS, "recommendation.rejected"})
+
+_NONCES: Final = Kind("approval.nonce", int)
+"""Numbers of signed documents that were used, with when (Unix ns)."""
+
+
+def _use_up(ledger: Ledger, nonce: str, now_ns: int) -> None:
+    if ledger.records.get(_NONCES, nonce) is not None:
+        raise Refused("this signed document was used already; sign a new one")
+    ledger.records.put(_NONCES, nonce, now_ns)
 
 
 def _verb(before: Recommendation | None, after: Recommendation) -> str | None:

@@ -34,6 +34,9 @@ from escalation.model import (
     SubjectKind,
 )
 from escalation.server.access import FailedLogins, Person, Role
+from escalation.server.approval_desk import StoredApprovals
+from escalation.server.approval_routes import ApprovalRoutes
+from escalation.server.approvals import Policy
 from escalation.server.handlers import MAX_BODY_BYTES
 from escalation.server.http import build
 from escalation.server.incident_desk import StoredIncidents
@@ -62,7 +65,9 @@ TABLE = {
     ("POST", "/api/v1/notify/{id}/test"): ("operator", 404),
     ("GET", "/api/v1/queue"): ("viewer", 200),
     ("GET", "/api/v1/queue/{id}"): ("viewer", 200),
+    ("GET", "/api/v1/queue/{id}/approval"): ("viewer", 200),
     ("POST", "/api/v1/queue/{id}/approve"): ("operator", 400),
+    ("POST", "/api/v1/queue/{id}/document"): ("operator", 400),
     ("POST", "/api/v1/queue/{id}/done"): ("operator", 409),
     ("POST", "/api/v1/queue/{id}/reject"): ("operator", 400),
     ("GET", "/api/v1/watch"): ("viewer", 200),
@@ -118,7 +123,10 @@ async def built() -> AsyncIterator[House]:
         ready=lambda: ready[0],
         clock=desk.clock,
         hosts=frozenset({"queue.example"}),
-        more=IncidentRoutes(desk=StoredIncidents(store=desk.store)).rules,
+        more=(
+            *ApprovalRoutes(desk=StoredApprovals(store=desk.store, policy=Policy())).rules,
+            *IncidentRoutes(desk=StoredIncidents(store=desk.store)).rules,
+        ),
     )
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:9737") as client:

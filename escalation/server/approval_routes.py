@@ -1,0 +1,55 @@
+"""The routes about signing: what an approval is made of, and the document of one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from escalation.server.access import Role
+from escalation.server.approval_desk import ApprovalDesk, DocumentView, SigningView
+from escalation.server.handlers import Rule, body_of, json_answer, person_of
+
+
+class _Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    reason: Annotated[str, msgspec.Meta(pattern=r"\S", max_length=2000)]
+
+
+class ApprovalRoutes:
+    """Translates between HTTP and the desk."""
+
+    def __init__(self, *, desk: ApprovalDesk) -> None:
+        """Answer from `desk`."""
+        self._desk = desk
+        self.rules: tuple[Rule, ...] = (
+            Rule(
+                "GET",
+                "/api/v1/queue/{id}/approval",
+                Role.VIEWER,
+                self._approval,
+                "What the signed document of an approval is made of.",
+                answer=SigningView,
+            ),
+            Rule(
+                "POST",
+                "/api/v1/queue/{id}/document",
+                Role.OPERATOR,
+                self._document,
+                "The document that who asks would sign now; nothing is changed.",
+                body=_Reason,
+                answer=DocumentView,
+            ),
+        )
+
+    async def _approval(self, request: Request) -> Response:
+        return json_answer(await self._desk.approval(request.path_params["id"], person=person_of(request)))
+
+    async def _document(self, request: Request) -> Response:
+        asked = await body_of(request, _Reason)
+        return json_answer(
+            await self._desk.document(
+                request.path_params["id"], person=person_of(request), reason=asked.reason
+            )
+        )
