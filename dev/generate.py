@@ -43,7 +43,7 @@ def wire() -> dict[Path, bytes]:
 
 
 def pages() -> dict[Path, bytes]:
-    """Return the reference pages: the API, commands, faults, log patterns, routes, settings, the wire."""
+    """Return the reference pages: the API, commands, faults, logs, routes, security, settings, the wire."""
     # Imported when the wire's modules are written: the product does not import beside a model that is newer.
     from dev import (  # noqa: PLC0415
         api_description,
@@ -51,6 +51,7 @@ def pages() -> dict[Path, bytes]:
         fault_classes,
         log_patterns,
         route_confusion,
+        security_properties,
         wire_page,
     )
 
@@ -62,6 +63,7 @@ def pages() -> dict[Path, bytes]:
         ROOT / "docs/reference/nanobotctl.md": commands.page().encode(),
         ROOT / "docs/reference/openapi.json": api_description.page().encode(),
         ROOT / "docs/reference/route-confusion.md": route_confusion.page().encode(),
+        ROOT / "docs/reference/security-properties.md": security_properties.page().encode(),
         ROOT / "docs/reference/wire.md": wire_page.page().encode(),
     }
 
