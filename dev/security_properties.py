@@ -112,7 +112,6 @@ NOT_HERE: Mapping[str, str] = {
     "B14": "Preconditions are part of no advice yet.",
     "I21": "No text reaches a model.",
     "I22": "No model is asked.",
-    "T27": "There are no sessions: each request carries its token.",
     "T28": "There is no other token than a person's; what a viewer may not do is T24.",
 }
 """What does not apply, and why."""

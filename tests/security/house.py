@@ -12,6 +12,9 @@ import http.server
 import itertools
 import json
 import sqlite3
+import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +42,9 @@ PEOPLE: Mapping[str, str] = {
 TWO_PERSON = "restart_unit"
 CANARY = "canary-5f1f0e7b"
 """Stands in every secret that the orchestrator is given."""
+
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Spares each client reading the system's authorities, for a door on loopback."""
 
 
 def token(name: str) -> str:
@@ -101,6 +107,7 @@ class House:
         self.folder = folder
         self.authority = authority
         self.told = told
+        self.told_port = int(hook.split(":")[2].partition("/")[0])
         self.grpc_port, self.http_port = free_port(), free_port()
         self.database = folder / "state" / "orchestrator.db"
         self._sequences: dict[str, itertools.count[int]] = {}
@@ -126,7 +133,9 @@ class House:
     def client(self, name: str | None = "ada", **options: Any) -> httpx2.Client:
         """Return a person's HTTP client; None has no credentials."""
         headers = {"Authorization": f"Bearer {token(name)}"} if name else {}
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=20, trust_env=False, **options)
+        return httpx2.Client(
+            base_url=self.url, headers=headers, timeout=20, trust_env=False, verify=_NO_TLS, **options
+        )
 
     def send(self, host: str, *bodies: Body, certificate_of: str | None = None) -> list[codec.Committed]:
         """Send reports of `host` in one batch, with the certificate of `certificate_of`."""
@@ -211,6 +220,35 @@ class House:
             f'[[notify.webhook]]\nname = "hook"\nurl = "{hook}"\nsecret_file = "{self.folder}/hook.secret"\n'
             f'[[notify.route]]\nreceivers = ["hook"]\nseverity = "note"\n{persons}'
         )
+
+
+@dataclass
+class Standing:
+    """An orchestrator in a process of its own; what it wrote is there when it has ended."""
+
+    house: House
+    pid: int
+    said: str = ""
+
+
+@contextlib.contextmanager
+def standing(house: House) -> Iterator[Standing]:
+    """Run the orchestrator of `house` as its own process until the block ends."""
+    program = [sys.executable, "-m", "escalation.server", "serve", "--config", str(house.config_file)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        running = Standing(house, process.pid)
+        try:
+            for line in process.stdout:
+                running.said += line
+                if "orchestrator_ready" in line:
+                    break
+            assert process.poll() is None, running.said
+            yield running
+        finally:
+            process.terminate()
+            out, _ = process.communicate(timeout=30)
+            running.said += out
 
 
 class _Ready(Supervisor):

@@ -29,7 +29,18 @@ def calls(node: ast.AST) -> Iterator[tuple[str, ast.Call]]:
     """Yield every call below `node` with the dotted name of what is called."""
     for each in ast.walk(node):
         if isinstance(each, ast.Call):
-            yield ast.unparse(each.func), each
+            yield _dotted(each.func), each
+
+
+def _dotted(node: ast.expr) -> str:
+    """Return `a.b.c` for a name; what is called on another expression's value has a dot alone before it."""
+    match node:
+        case ast.Name():
+            return node.id
+        case ast.Attribute():
+            return f"{_dotted(node.value)}.{node.attr}"
+        case _:
+            return ""
 
 
 def imported(node: ast.AST) -> Iterator[str]:

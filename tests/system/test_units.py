@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.security.properties import security_property
 from tests.system.booted_host import BootedHost
 
 UNITS = Path(__file__).resolve().parents[2] / "systemd"
@@ -30,6 +31,10 @@ def test_every_unit_has_a_limit_of_exposure() -> None:
 
 @needs_analyze
 @pytest.mark.parametrize("unit", EXPOSURE)
+@security_property(
+    "H29",
+    "Each unit scores at or below its published limit: agent 1.2, loader 2.5, orchestrator 2.0.",
+)
 def test_exposure_stays_within_its_limit(unit: str) -> None:
     """systemd's own analysis scores each unit at or under the design's target."""
     threshold = f"--threshold={EXPOSURE[unit] * 10:.0f}"

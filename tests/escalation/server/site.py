@@ -39,8 +39,10 @@ class Authority:
         self.ca = folder / "ca.crt"
         self.ca.write_bytes(ca.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
-    def leaf(self, *uris: str, server: bool = False) -> tuple[bytes, bytes]:
-        """Return (key, certificate) of a leaf with these URI names."""
+    def leaf(
+        self, *uris: str, server: bool = False, valid_for: dt.timedelta = dt.timedelta(days=1)
+    ) -> tuple[bytes, bytes]:
+        """Return (key, certificate) of a leaf with these URI names, which ends `valid_for` from now."""
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in uris]
         usage = ExtendedKeyUsageOID.CLIENT_AUTH
@@ -48,7 +50,7 @@ class Authority:
             names.append(x509.DNSName("localhost"))
             usage = ExtendedKeyUsageOID.SERVER_AUTH
         leaf = self._builder(
-            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "leaf")]), key.public_key()
+            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "leaf")]), key.public_key(), valid_for
         ).add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         if names:
             leaf = leaf.add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -65,7 +67,12 @@ class Authority:
         """Return (key, certificate) of the agent on `host`."""
         return self.leaf(f"spiffe://nanobot.local/nanobot/agent/{host}")
 
-    def _builder(self, name: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _builder(
+        self,
+        name: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        valid_for: dt.timedelta = dt.timedelta(days=1),
+    ) -> x509.CertificateBuilder:
         now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
@@ -74,7 +81,7 @@ class Authority:
             .public_key(key)
             .serial_number(next(_NUMBERS))
             .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(days=1))
+            .not_valid_after(now + valid_for)
         )
 
 

@@ -7,6 +7,7 @@ from hypothesis import given, strategies as st
 
 from probes.host.secret_words import hide
 from probes.observed.scope import SecretOption as S
+from tests.security.properties import security_property
 
 _CANARY = "nbcanary-7f3a91"
 
@@ -94,6 +95,9 @@ def test_any_command_line_can_be_looked_at(arguments: list[str]) -> None:
     st.sampled_from(["--api-key", "--token", "--password", "--hf-token", "--master-key", "--client-secret"]),
     st.from_regex(r"[A-Za-z0-9]{12,40}", fullmatch=True),
     st.booleans(),
+)
+@security_property(
+    "H32", "A secret of a command line leaves its option as a word, and no character of its value."
 )
 def test_no_value_survives(option: str, value: str, joined: bool) -> None:
     """Whatever its characters, in either notation, alone or inside a script."""

@@ -13,6 +13,7 @@ from probes.http.observer import Observer
 from probes.http.segment import FIN
 from tests.probes.http.servers import VLLM, ollama_chat
 from tests.probes.http.wire import DONE, LAST_CHUNK, Wire, chat, chunk, response, sse, stream_head
+from tests.security.properties import security_property
 
 CANARY = "kumquat"
 TEXT = [f" {CANARY}-{n}" for n in range(200)]
@@ -73,6 +74,9 @@ def conversation(kind: str) -> Wire:
 
 @pytest.mark.parametrize("kind", ["stream", "whole", "lines", "error", "cut"])
 @pytest.mark.parametrize("size", [7, 100_000])
+@security_property(
+    "H32", "Of prompts and answers nothing can be reached once the exchange is over, whatever its form."
+)
 def test_nothing_of_the_text_is_left_after_its_exchange(kind: str, size: int) -> None:
     """Neither in the observer, nor in the facts, however the segments were cut."""
     observer = Observer()
