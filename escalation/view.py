@@ -100,6 +100,21 @@ class ConsequenceView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTextView:
+    """What a language model wrote about an entry: apart from everything else, and never believed.
+
+    The cause is one of a list of ours (`likely_cause_words` says it), `notes` is plain text of the model's,
+    and `follow_up` are indexes into the entry's `evidence`. It is no part of what is kept or decided.
+    """
+
+    model: str
+    likely_cause: str
+    likely_cause_words: str
+    notes: str
+    follow_up: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntryView:
     """One entry of the queue."""
 
@@ -147,6 +162,7 @@ class EntryView:
     price: PriceView | None = None
     history: HistoryView | None = None
     approvals: tuple[ApprovalView, ...] = ()
+    model_text: ModelTextView | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

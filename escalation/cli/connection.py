@@ -6,7 +6,6 @@ mesh (Tailscale encrypts), unless the configuration says `plain_http = true`.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import ssl
 import stat
@@ -19,10 +18,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from escalation.addresses import is_loopback_or_mesh
 from escalation.cli.errors import CtlError, ExitCode
 from escalation.settings import SettingsError, load
 
-_MESH: Final = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
 _MAX_TOKEN_BYTES: Final = 4096
 
 
@@ -150,10 +149,4 @@ def _check_url(url: str, *, plain_http: bool) -> None:
 
 
 def _private(host: str) -> bool:
-    if host == "localhost" or host.endswith(".ts.net"):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or any(address in network for network in _MESH)
+    return host == "localhost" or host.endswith(".ts.net") or is_loopback_or_mesh(host)

@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from escalation import model_text
 from escalation.inert import guarded
 from escalation.model import ActionKind, Severity
 from escalation.quantities import times
@@ -96,6 +97,7 @@ def entry_text(entry: EntryView, *, paint: Paint = plain, width: int | None = No
         ("Id", [entry.id]),
         ("Incident", [entry.incident_id]),
         ("Digest", [entry.digest]),
+        ("Model", [] if entry.model_text is None else list(model_text.lines(entry.model_text))),
     ):
         if values:
             lines += _block(label, values, paint, width)

@@ -34,6 +34,7 @@ from escalation.server.login.desk import LoginDesk
 from escalation.server.login.passwords import Passwords
 from escalation.server.login.routes import LoginRoutes
 from escalation.server.metrics import ServerMetrics
+from escalation.server.model_writer import ModelWriter, NoTexts, Texts
 from escalation.server.notice_desk import NoticeDesk
 from escalation.server.notifier import Notifier
 from escalation.server.notifiers.receiver import Receiver
@@ -110,8 +111,15 @@ async def run(config: Config, *, clock: Clock, supervisor: Supervisor, stop: asy
         metrics.certificate("authority", certificates.authority)
         metrics.certificate("orchestrator", certificates.orchestrator)
         await parts.enter_async_context(_agents(config, service, metrics, certificates))
+        texts = await parts.enter_async_context(_texts(config, service, metrics, clock, stop))
         answering = application(
-            config, store=store, service=service, notices=notifier, metrics=metrics, clock=clock
+            config,
+            store=store,
+            service=service,
+            notices=notifier,
+            metrics=metrics,
+            clock=clock,
+            texts=texts,
         )
         await parts.enter_async_context(_people(config, answering, stop))
         supervisor.notify("READY=1")
@@ -132,6 +140,7 @@ def application(
     metrics: ServerMetrics,
     clock: Clock,
     login: LoginDesk | None = None,
+    texts: Texts | None = None,
 ) -> Starlette:
     """Return everything that people and their tools may ask; a desk that runs no task is made here.
 
@@ -153,6 +162,7 @@ def application(
         ),
         visitors=login,
         public_url=config.http.origin,
+        texts=texts,
     )
 
 
@@ -212,6 +222,22 @@ async def _running(
     finally:
         task.cancel()
         await asyncio.wait({task}, timeout=_STOP_S)
+
+
+@contextlib.asynccontextmanager
+async def _texts(
+    config: Config, service: Service, metrics: ServerMetrics, clock: Clock, stop: asyncio.Event
+) -> AsyncIterator[Texts]:
+    """Let a model be asked about entries, where the settings name one."""
+    if config.triage_text is None:
+        yield NoTexts()
+        return
+    try:
+        writer = ModelWriter(settings=config.triage_text, clock=clock, metrics=metrics)
+    except (OSError, ValueError) as error:
+        raise StartError(f"triage_text: {error}") from error
+    async with contextlib.aclosing(writer), _running("model texts", writer.run(service.changes), stop):
+        yield writer
 
 
 @contextlib.asynccontextmanager

@@ -22,6 +22,7 @@ from escalation.server.http import HttpSettings
 from escalation.server.ingest import Limits
 from escalation.server.login import passwords
 from escalation.server.login.settings import LoginSettings
+from escalation.server.model_writer import TriageTextSettings
 from escalation.server.notifiers.registry import NotifySettings
 from escalation.server.postgres_settings import PostgresSettings
 from escalation.server.signatures import SigningSettings
@@ -126,6 +127,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     hosts: HostSettings = HostSettings()
     notify: NotifySettings = NotifySettings()
     login: LoginSettings = LoginSettings()
+    triage_text: TriageTextSettings | None = None
     person: tuple[Person, ...] = ()
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
@@ -64,6 +65,7 @@ from escalation.server.handlers import (
 )
 from escalation.server.login.visits import Nobody, Visitors
 from escalation.server.metrics import CONTENT_TYPE, ServerMetrics
+from escalation.server.model_writer import NoTexts, Texts
 from escalation.server.notice_desk import NoReceivers, NoticeDesk
 from escalation.view import (
     NOT_FINISHED,
@@ -146,6 +148,7 @@ def build(
     clock: Clock,
     hosts: frozenset[str] = frozenset(),
     notices: NoticeDesk | None = None,
+    texts: Texts | None = None,
     more: Sequence[Rule] = (),
     visitors: Visitors | None = None,
     public_url: str = "",
@@ -155,7 +158,14 @@ def build(
     `more` are the routes of other desks, which stand beside those of `desk`; `visitors` know the cookies of
     who logged in.
     """
-    surface = Surface(desk=desk, metrics=metrics, ready=ready, clock=clock, notices=notices or NoReceivers())
+    surface = Surface(
+        desk=desk,
+        metrics=metrics,
+        ready=ready,
+        clock=clock,
+        notices=notices or NoReceivers(),
+        texts=texts or NoTexts(),
+    )
     rules = openapi.with_description((*surface.rules, *more))
     return Starlette(
         routes=[Route(rule.path, _checked(rule), methods=[rule.method]) for rule in rules],
@@ -190,9 +200,11 @@ class Surface:
         ready: Callable[[], bool],
         clock: Clock,
         notices: NoticeDesk,
+        texts: Texts,
     ) -> None:
-        """Answer from `desk`, and from `notices` about who is told what."""
+        """Answer from `desk`, from `notices` about who is told what, from `texts` what a model wrote."""
         self._desk = desk
+        self._texts = texts
         self._notices = notices
         self._metrics = metrics
         self._ready = ready
@@ -329,7 +341,12 @@ class Surface:
         return json_answer(QueueList(tuple(map(entry_view, entries[:limit])), len(entries)))
 
     async def _entry(self, request: Request) -> Response:
-        return json_answer(entry_view(await self._desk.entry(request.path_params["id"])))
+        return json_answer(await self._whole(request))
+
+    async def _whole(self, request: Request) -> EntryView:
+        """Return an entry with what a model wrote about it, which is looked up and never waited for."""
+        view = entry_view(await self._desk.entry(request.path_params["id"]))
+        return replace(view, model_text=self._texts.of(view))
 
     async def _approve(self, request: Request) -> Response:
         asked = await body_of(request, _Approve)
@@ -433,7 +450,7 @@ class Surface:
         )
 
     async def _page_entry(self, request: Request) -> Response:
-        return self._pages.entry(entry_view(await self._desk.entry(request.path_params["id"])))
+        return self._pages.entry(await self._whole(request))
 
     async def _page_hosts(self, _request: Request) -> Response:
         return self._pages.hosts([host_view(host) for host in await self._desk.hosts()])

@@ -38,6 +38,17 @@ class NoticeOutcome(enum.StrEnum):
     GIVEN_UP = "given_up"
 
 
+class ModelTextOutcome(enum.StrEnum):
+    """What became of asking a model about an entry."""
+
+    WRITTEN = "written"
+    NOT_BELIEVED = "not_believed"
+    UNREACHABLE = "unreachable"
+    SLOW = "slow"
+    NOT_ASKED = "not_asked"
+    FAILED = "failed"
+
+
 class ServerMetrics:
     """Counts what the orchestrator does; one object, given to whoever counts."""
 
@@ -97,6 +108,12 @@ class ServerMetrics:
             "nanobot_orchestrator_notifications",
             "Notices to receivers, by what became of each attempt: sent, folded, failed or given_up.",
             ["receiver", "outcome"],
+            registry=self.registry,
+        )
+        self._model_texts = Counter(
+            "nanobot_orchestrator_model_texts",
+            "Entries that a model was asked about, by what became of it; not_asked had no room in the queue.",
+            ["outcome"],
             registry=self.registry,
         )
         self._waiting = Gauge(
@@ -164,6 +181,10 @@ class ServerMetrics:
     def notices(self, receiver: str, outcome: NoticeOutcome, count: int = 1) -> None:
         """Count notices to `receiver`, a name of the settings."""
         self._notices.labels(receiver, outcome.value).inc(count)
+
+    def model_text(self, outcome: ModelTextOutcome) -> None:
+        """Count an entry that a model was asked about."""
+        self._model_texts.labels(outcome.value).inc()
 
     def waiting(self, seconds: float) -> None:
         """Set how long the oldest entry that waits for a decision has waited."""

@@ -13,6 +13,7 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
+from escalation import model_text
 from escalation.inert import guarded
 from escalation.model import ActionKind, Severity, State
 from escalation.quantities import duration
@@ -38,6 +39,7 @@ class Pages:
         )
         self._environment.filters["symbol"] = lambda severity: severity_symbol(Severity(severity))
         self._environment.filters["kind_words"] = lambda kind: action_headline(ActionKind(kind))
+        self._environment.filters["model_lines"] = model_text.lines
         self._environment.filters["relative"] = self._relative
         self._style = (resources.files("escalation.server") / "web/static/style.css").read_bytes()
 
