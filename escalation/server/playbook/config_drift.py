@@ -46,9 +46,9 @@ def advise(incident: Incident) -> Advice:
         incident,
         command,
         summary=(
-            f"It differs in {_differences(found)}. If that was meant, accept it on the host; if not, deploy "
-            "it again as it was recorded. A model or a parser that changed unnoticed explains answers that "
-            "are suddenly other than they were."
+            f"It differs in {_differences(found)}. If that was meant, accept it on the host (nanobot-agent "
+            "accept-drift); if not, deploy it again as it was recorded. A model or a parser that changed "
+            "unnoticed explains answers that are suddenly other than they were."
         ),
         risk=risk,
         will_not_fix=(
