@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from escalation.attention_view import SilenceView
 from escalation.server.notice_desk import ReceiverStatus
 from escalation.view import AuditView, EntryView, HostView, IncidentView
 
 
 @dataclass(frozen=True, slots=True)
 class QueueList:
-    """Entries of the queue; `total` counts those that were left out too."""
+    """Entries of the queue; `total` counts those that the limit left out too.
+
+    `snoozed` and `silenced` are how many entries are, which the queue leaves out when nobody names them.
+    """
 
     entries: tuple[EntryView, ...]
     total: int
+    snoozed: int = 0
+    silenced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +72,18 @@ class Me:
     name: str
     role: str
     may_decide: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SilenceList:
+    """Silences or maintenance: what stands first, then the newest of what is over."""
+
+    silences: tuple[SilenceView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewView:
+    """What a silence of these matchers would cover now."""
+
+    matchers: tuple[str, ...]
+    incidents: tuple[IncidentView, ...]

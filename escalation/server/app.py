@@ -23,6 +23,8 @@ from escalation.approvers import ApproversError
 from escalation.server import http
 from escalation.server.approval_desk import StoredApprovals
 from escalation.server.approval_routes import ApprovalRoutes
+from escalation.server.attention_desk import StoredAttention
+from escalation.server.attention_routes import AttentionRoutes
 from escalation.server.certificates import Certificates
 from escalation.server.clock import Clock
 from escalation.server.config import Config, address_of
@@ -92,6 +94,7 @@ async def run(config: Config, *, clock: Clock, supervisor: Supervisor, stop: asy
             grace_s=config.hosts.grace_s,
             keep_reports_s=config.store.keep_reports_days * 86_400,
             routing=routing,
+            windows=config.maintenance,
         )
         notifier = Notifier(
             store=store,
@@ -147,6 +150,13 @@ def application(
     The API's description is generated from this, over a ledger in memory: nothing is read or written here.
     """
     login = login or logins(config, store=store, metrics=metrics, clock=clock)
+    attention = StoredAttention(
+        store=store,
+        clock=clock,
+        settings=config.attention,
+        touched=service.touch,
+        routing=config.notify.router(),
+    )
     return http.build(
         desk=service,
         persons=config.person,
@@ -157,6 +167,7 @@ def application(
         notices=notices,
         more=(
             *ApprovalRoutes(desk=StoredApprovals(store=store, policy=config.approvals.policy())).rules,
+            *AttentionRoutes(desk=attention).rules,
             *IncidentRoutes(desk=StoredIncidents(store=store)).rules,
             *LoginRoutes(desk=login).rules,
         ),

@@ -12,11 +12,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final
 
 import msgspec
 
-from escalation.model import SEVERITY_ORDER, Incident, Severity, State
+from escalation.model import SEVERITY_ORDER, Incident, Severity
 from escalation.server.clock import is_over
 from escalation.server.records import Kind
 from escalation.server.silences import Origin, Silence
@@ -159,14 +159,6 @@ class Shelf(enum.StrEnum):
     SNOOZED = "snoozed"
 
 
-class Row(Protocol):
-    """What of an entry is looked at here."""
-
-    @property
-    def attention(self) -> Attention:
-        """Return what is in force on it."""
-
-
 def is_on(shelf: Shelf, attention: Attention) -> bool:
     """Return whether an entry with this attention belongs to `shelf`."""
     return {
@@ -207,7 +199,3 @@ def with_remark(thread: Thread, remark: Remark) -> Thread:
         unanswered = (*unanswered, remark.number)
     asked = tuple(dict.fromkeys((*thread.asked, *remark.to))) if unanswered else ()
     return Thread(remark.number, unanswered, asked)
-
-
-WAITS: Final = frozenset({State.PROPOSED})
-"""The states in which an entry can be put off: what was decided is not."""

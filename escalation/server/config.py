@@ -18,10 +18,12 @@ from escalation.model import ActionKind
 from escalation.server import postgres_settings
 from escalation.server.access import Person, Role
 from escalation.server.approvals import Policy
+from escalation.server.attention import AttentionSettings
 from escalation.server.http import HttpSettings
 from escalation.server.ingest import Limits
 from escalation.server.login import passwords
 from escalation.server.login.settings import LoginSettings
+from escalation.server.maintenance import Window
 from escalation.server.model_writer import TriageTextSettings
 from escalation.server.notifiers.registry import NotifySettings
 from escalation.server.postgres_settings import PostgresSettings
@@ -128,6 +130,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     notify: NotifySettings = NotifySettings()
     login: LoginSettings = LoginSettings()
     triage_text: TriageTextSettings | None = None
+    attention: AttentionSettings = AttentionSettings()
+    maintenance: Annotated[tuple[Window, ...], msgspec.Meta(max_length=64)] = ()
     person: tuple[Person, ...] = ()
 
     def __post_init__(self) -> None:

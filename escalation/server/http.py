@@ -31,8 +31,8 @@ from escalation.listings import (
     QueueList,
     ReceiverList,
 )
-from escalation.model import Signed, State
-from escalation.server import openapi, pages
+from escalation.model import Signed
+from escalation.server import openapi, pages, shelves
 from escalation.server.access import Person, Role
 from escalation.server.clock import Clock
 from escalation.server.desk import (
@@ -93,8 +93,9 @@ _AUDIT_LIMIT: Final = Query("limit", _Limit, f"At most so many; {_AUDIT_AT_ONCE}
 _AFTER: Final = Query("after", Annotated[int, msgspec.Meta(ge=0, le=_MAX_AFTER)], "Links numbered above it.")
 _STATE: Final = Query(
     "state",
-    Literal[("", "all", *(state.value for state in State))],
-    f"Entries in this state; without it {', '.join(sorted(NOT_FINISHED))}.",
+    Literal[shelves.NAMES],
+    f"Entries in this state, or put on this shelf; without it {', '.join(sorted(NOT_FINISHED))}, "
+    "less what is snoozed or silenced.",
 )
 
 
@@ -336,9 +337,19 @@ class Surface:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE)
 
     async def _queue(self, request: Request) -> Response:
-        entries = await self._desk.queue(_states(request))
+        found = await self._shown(request)
         limit = number_of(request, "limit", default=_DEFAULT_LIMIT, most=_MAX_LIMIT)
-        return json_answer(QueueList(tuple(map(entry_view, entries[:limit])), len(entries)))
+        views = tuple(map(entry_view, found.entries[:limit]))
+        return json_answer(QueueList(views, len(found.entries), found.snoozed, found.silenced))
+
+    async def _shown(self, request: Request) -> shelves.Shown:
+        """Return the part of the queue that is asked for."""
+        name = request.query_params.get("state", "")
+        try:
+            states = shelves.states_of(name)
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from None
+        return shelves.shown(await self._desk.queue(states), name)
 
     async def _entry(self, request: Request) -> Response:
         return json_answer(await self._whole(request))
@@ -441,10 +452,12 @@ class Surface:
             self._metrics.watchers(self._watchers)
 
     async def _page_queue(self, request: Request) -> Response:
-        entries = await self._desk.queue(_states(request))
+        found = await self._shown(request)
         return self._pages.queue(
-            [entry_view(entry) for entry in entries[:_PAGE_LIMIT]],
-            total=len(entries),
+            [entry_view(entry) for entry in found.entries[:_PAGE_LIMIT]],
+            total=len(found.entries),
+            snoozed=found.snoozed,
+            silenced=found.silenced,
             state=request.query_params.get("state", ""),
             hosts=[host_view(host) for host in await self._desk.hosts()],
         )
@@ -515,16 +528,3 @@ def _checked(rule: Rule) -> Callable[[Request], Awaitable[Response]]:
         return await rule.handler(request)
 
     return endpoint
-
-
-def _states(request: Request) -> frozenset[State] | None:
-    asked = request.query_params.get("state", "")
-    if not asked:
-        return NOT_FINISHED
-    if asked == "all":
-        return None
-    try:
-        return frozenset({State(asked)})
-    except ValueError:
-        known = ", ".join(state.value for state in State)
-        raise HTTPException(400, f"state is one of all, {known}") from None

@@ -7,11 +7,11 @@ changes something, would be forgotten at the next such place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from escalation.model import Incident, IncidentId, Recommendation, RecommendationId
-from escalation.server import notices
+from escalation.server import notices, quiet
 from escalation.server.notices import RAISING, Event, Happening
 from escalation.server.store import Ledger
 
@@ -69,9 +69,29 @@ def telling(work: Callable[[Ledger], T], *, routing: Routing, now_ns: int) -> Ca
     return done
 
 
+def saying(
+    work: Callable[[Ledger], tuple[T, Sequence[Happening]]], *, routing: Routing | None, now_ns: int
+) -> Callable[[Ledger], T]:
+    """Return `work`, which says itself what there is to tell, with the notices of that."""
+
+    def done(ledger: Ledger) -> T:
+        result, happenings = work(ledger)
+        if routing is not None:
+            for each in happenings:
+                tell(ledger, each, routing=routing, now_ns=now_ns)
+        return result
+
+    return done
+
+
 def tell(ledger: Ledger, happening: Happening, *, routing: Routing, now_ns: int) -> None:
-    """Keep a notice for each receiver; of an end, for those that were told of the beginning."""
+    """Keep a notice for each receiver; of an end, for those that were told of the beginning.
+
+    What is silenced is held back, and told when the silence is over.
+    """
     told = routing.receivers(happening, now_ns=now_ns)
+    if told and quiet.holds_back(ledger, happening, now_ns=now_ns):
+        return
     if happening.event is Event.CLEARED:
         known = ledger.notices.of(happening.incident.id)
         due_ns = dict(told)

@@ -46,6 +46,8 @@ class Event(enum.StrEnum):
     LAPSED = "lapsed"
     NOT_CURED = "not_cured"
     CLEARED = "cleared"
+    REOPENED = "reopened"
+    ASKED = "asked"
     TEST = "test"
 
 
@@ -59,6 +61,8 @@ WORDS: Final[Mapping[Event, str]] = {
     Event.LAPSED: "approved, and not carried out in time",
     Event.NOT_CURED: "the remedy did not help",
     Event.CLEARED: "cleared",
+    Event.REOPENED: "it waits again: nobody decided in time, or it changed",
+    Event.ASKED: "somebody asks about it",
     Event.TEST: "a test",
 }
 

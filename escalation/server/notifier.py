@@ -21,7 +21,7 @@ import tenacity
 
 from escalation import failpoints
 from escalation.model import SEVERITY_ORDER, AgentId, FaultClass, IncidentId, Severity, State
-from escalation.server import notices, triage
+from escalation.server import notices, quiet, triage
 from escalation.server.clock import Clock, Timekeeper
 from escalation.server.desk import NotFound, Refused, Unavailable
 from escalation.server.metrics import NoticeOutcome, ServerMetrics
@@ -197,7 +197,7 @@ class Notifier:
             return
         lane.repeated_s = now_s
         name = lane.receiver.name
-        standing = await self._store.read(lambda ledger: ledger.notices.standing(name, limit=_STANDING))
+        standing = await self._store.read(partial(_standing, receiver=name, now_ns=self._time.now_ns()))
         for first in range(0, len(standing), lane.receiver.batch):
             try:
                 await self._attempt(lane, Parcel(standing[first : first + lane.receiver.batch]))
@@ -319,6 +319,11 @@ def parcels_of(due: Sequence[Notice], *, allowance: int, batch: int) -> list[Par
 
 def _due(ledger: Ledger, *, receiver: str, now_ns: int) -> Sequence[Notice]:
     return ledger.notices.due(receiver, now_ns=now_ns, limit=_AT_ONCE)
+
+
+def _standing(ledger: Ledger, *, receiver: str, now_ns: int) -> Sequence[Notice]:
+    """Return what stands open for a receiver, less what is silenced: it is not told again meanwhile."""
+    return quiet.audible(ledger, ledger.notices.standing(receiver, limit=_STANDING), now_ns=now_ns)
 
 
 def _settle(ledger: Ledger, *, parcel: Parcel, told: NoticeState) -> None:

@@ -44,14 +44,23 @@ class Pages:
         self._style = (resources.files("escalation.server") / "web/static/style.css").read_bytes()
 
     def queue(
-        self, entries: Sequence[EntryView], *, total: int, state: str, hosts: Sequence[HostView]
+        self,
+        entries: Sequence[EntryView],
+        *,
+        total: int,
+        state: str,
+        hosts: Sequence[HostView],
+        snoozed: int = 0,
+        silenced: int = 0,
     ) -> Response:
-        """Return the queue, worst first."""
+        """Return the queue, worst first; `snoozed` and `silenced` count what it leaves out."""
         return self._render(
             "queue.html",
             entries=entries,
             total=total,
             state=state,
+            snoozed=snoozed,
+            silenced=silenced,
             states=[state.value for state in State],
             open_states=[state.value for state in _LOOK_OF_STATES],
             silent=[host.host for host in hosts if host.silent],

@@ -16,14 +16,16 @@ from typing import Final, TypeVar
 import structlog
 
 from escalation.model import SEVERITY_ORDER, Heartbeat, Incident, RecommendationId, Signed, State
-from escalation.server import triage
+from escalation.server import attending, silencing, triage
 from escalation.server.approvals import Approve, Policy
 from escalation.server.clock import Clock, Timekeeper
 from escalation.server.coverage import Watch
 from escalation.server.desk import AuditEntry, Entry, HostState, Unavailable
 from escalation.server.feed import Feed
+from escalation.server.maintenance import Window
 from escalation.server.metrics import ServerMetrics
-from escalation.server.notice_watch import Routing, telling
+from escalation.server.notice_watch import Routing, saying, telling
+from escalation.server.notices import Happening
 from escalation.server.signatures import NoSignatures, SignatureCheck
 from escalation.server.store import Delivery, Ledger, Store, StoreError
 
@@ -60,11 +62,13 @@ class Service:
         keep_reports_s: float | None = None,
         routing: Routing | None = None,
         signatures: SignatureCheck | None = None,
+        windows: Sequence[Window] = (),
     ) -> None:
         """Serve from `store`; a host that was known before gets `grace_s` to be heard again after a start.
 
         What changes is written to the outbox for whom `routing` names (None: nobody is told). What people
-        sign is checked by `signatures` (None: nothing that is signed is taken).
+        sign is checked by `signatures` (None: nothing that is signed is taken). `windows` are the declared
+        times of maintenance.
 
         Reports older than `keep_reports_s` are deleted (None: never); what they said is kept.
         """
@@ -72,6 +76,7 @@ class Service:
         self._keep_reports_s = keep_reports_s
         self._routing = routing
         self._signatures = signatures or NoSignatures()
+        self._windows = tuple(windows)
         self._store = store
         self._time = Timekeeper(clock=clock)
         self._policy = policy
@@ -135,7 +140,7 @@ class Service:
     def _committed(self, delivery: Delivery, committed: asyncio.Future[triage.Kept]) -> None:
         if committed.cancelled() or committed.exception() is not None:
             return
-        self._touch(committed.result().changed)
+        self.touch(committed.result().changed)
         interval_s = None
         for report in delivery.notable:
             if isinstance(report.body, Heartbeat):
@@ -174,7 +179,12 @@ class Service:
             now_ns=self._time.now_ns(),
             trusted_ns=self._time.trusted_ns(),
         )
-        self._touch(await self._store.write(self._telling(work)))
+        now_ns = self._time.now_ns()
+        attention = saying(
+            partial(_pass_time, windows=self._windows, now_ns=now_ns), routing=self._routing, now_ns=now_ns
+        )
+        decisions = self._telling(work)
+        self.touch(await self._store.write(lambda ledger: decisions(ledger) | attention(ledger)))
         if self._keep_reports_s is not None and self.ticks % _FORGET_EACH == 0:
             before_ns = self._time.trusted_ns() - int(self._keep_reports_s * 1e9)
             await self._store.write(partial(_forget_reports, before_ns=before_ns))
@@ -195,13 +205,14 @@ class Service:
             self._watch.expect_anew(self._time.steady_s(), self._grace_s)
         for host in elsewhere.heard:
             self._watch.heard(host.agent_id, self._time.steady_s(), host.interval_s)
-        self._touch(frozenset(elsewhere.changed))
+        self.touch(frozenset(elsewhere.changed))
 
     async def publish(self) -> None:
         """Read back what changed since the last call, and hand it to the watchers."""
         touched, self._touched = tuple(self._touched), {}
         if touched and self._feed.watched:
-            self._feed.publish(await self._read(partial(_entries_by_id, wanted=touched)))
+            work = partial(_entries_by_id, wanted=touched, now_ns=self._time.now_ns())
+            self._feed.publish(await self._read(work))
 
     async def _count(self, metrics: ServerMetrics) -> None:
         states, hosts = await self._store.read(lambda ledger: (ledger.state_counts(), ledger.hosts()))
@@ -231,7 +242,8 @@ class Service:
             with contextlib.suppress(Unavailable):  # watchers read the queue again when they reconnect
                 await self.publish()
 
-    def _touch(self, changed: triage.Changed) -> None:
+    def touch(self, changed: triage.Changed) -> None:
+        """Tell watchers anew of what changed and is kept."""
         if changed:
             self._touched.update(dict.fromkeys(changed))
             self._woken.set()
@@ -239,12 +251,13 @@ class Service:
     # What people ask (Desk) ---------------------------------------------------------------------------
 
     async def queue(self, states: frozenset[State] | None) -> Sequence[Entry]:
-        """Return entries in `states` (None: all): worst first, then oldest first."""
-        return await self._read(partial(_queue, states=frozenset(State) if states is None else states))
+        """Return entries in `states` (None: all): what nobody has in hand first, then worst, then oldest."""
+        wanted = frozenset(State) if states is None else states
+        return await self._read(partial(_queue, states=wanted, now_ns=self._time.now_ns()))
 
     async def entry(self, entry_id: str) -> Entry:
         """Return the entry with this recommendation id, or the newest of this incident id."""
-        return await self._read(partial(triage.entry, entry_id=entry_id))
+        return await self._read(partial(_entry, entry_id=entry_id, now_ns=self._time.now_ns()))
 
     async def approve(
         self, entry_id: str, *, person: str, reason: str, digest: str, signed: Signed | None = None
@@ -285,12 +298,12 @@ class Service:
         return telling(work, routing=self._routing, now_ns=self._time.now_ns())
 
     async def _decide(self, decision: Callable[..., triage.Decided]) -> Entry:
-        work = partial(decision, policy=self._policy, now_ns=self._time.now_ns())
+        work = partial(_decided, decision=decision, policy=self._policy, now_ns=self._time.now_ns())
         try:
             decided = await self._store.write(self._telling(work))
         except StoreError as error:
             raise Unavailable(f"the decision was not kept: {error}") from error
-        self._touch(decided.changed)
+        self.touch(decided.changed)
         return decided.entry
 
     async def _read(self, work: Callable[[Ledger], T]) -> T:
@@ -300,15 +313,16 @@ class Service:
             raise Unavailable(f"nothing can be read now: {error}") from error
 
 
-def _queue(ledger: Ledger, *, states: frozenset[State]) -> Sequence[Entry]:
+def _queue(ledger: Ledger, *, states: frozenset[State], now_ns: int) -> Sequence[Entry]:
     consequences = triage.consequences_in(ledger)
     entries = [
         triage.entry_of(ledger, each, consequences=consequences)
         for each in ledger.in_states(states, limit=_SHOWN)
     ]
     return sorted(
-        entries,
+        attending.attended(ledger, entries, now_ns=now_ns),
         key=lambda entry: (
+            entry.attention.acknowledged is not None,
             -SEVERITY_ORDER.index(entry.incident.severity),
             entry.incident.drill,
             entry.recommendation.created_ns,
@@ -317,9 +331,35 @@ def _queue(ledger: Ledger, *, states: frozenset[State]) -> Sequence[Entry]:
     )
 
 
-def _entries_by_id(ledger: Ledger, *, wanted: Sequence[RecommendationId]) -> Sequence[Entry]:
+def _entry(ledger: Ledger, *, entry_id: str, now_ns: int) -> Entry:
+    return attending.attended(ledger, [triage.entry(ledger, entry_id)], now_ns=now_ns, whole=True)[0]
+
+
+def _entries_by_id(ledger: Ledger, *, wanted: Sequence[RecommendationId], now_ns: int) -> Sequence[Entry]:
     found = (ledger.recommendation(each) for each in wanted)
-    return [triage.entry_of(ledger, each) for each in found if each is not None]
+    entries = [triage.entry_of(ledger, each) for each in found if each is not None]
+    return attending.attended(ledger, entries, now_ns=now_ns)
+
+
+def _decided(
+    ledger: Ledger, *, decision: Callable[..., triage.Decided], policy: Policy, now_ns: int
+) -> triage.Decided:
+    """Decide, and say of an approval that it was given while somebody works on the host."""
+    decided = decision(ledger, policy=policy, now_ns=now_ns)
+    made = decided.entry.recommendation
+    if made.state is State.APPROVED and made.decided_by is not None:
+        attending.note_maintenance(ledger, decided.entry, person=made.decided_by, now_ns=now_ns)
+    entry = attending.attended(ledger, [decided.entry], now_ns=now_ns, whole=True)[0]
+    return triage.Decided(entry, decided.changed)
+
+
+def _pass_time(
+    ledger: Ledger, *, windows: Sequence[Window], now_ns: int
+) -> tuple[triage.Changed, Sequence[Happening]]:
+    """Do what time does to attention and to silences."""
+    silenced = silencing.pass_time(ledger, windows=windows, now_ns=now_ns)
+    attended = attending.pass_time(ledger, now_ns=now_ns)
+    return silenced.changed | attended.changed, (*silenced.happenings, *attended.happenings)
 
 
 def _forget_reports(ledger: Ledger, *, before_ns: int) -> int:

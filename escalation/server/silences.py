@@ -113,8 +113,8 @@ class Matcher:
 class Silence:
     """Who silenced what, why and until when; `incidents` and `notices` count what it has held back.
 
-    `also` are guarded classes that it covers besides. `ended_by` says who ended it before its time, and
-    `window` which declared window it is of.
+    `also` are guarded classes that it covers besides. `ended_by` says who ended it before its time, which was
+    `planned_ns`, and `window` which declared window it is of.
     """
 
     id: SilenceId
@@ -127,6 +127,7 @@ class Silence:
     origin: Origin = Origin.SILENCE
     also: tuple[FaultClass, ...] = ()
     ended_by: str | None = None
+    planned_ns: int | None = None
     window: str | None = None
     incidents: int = 0
     notices: int = 0
@@ -150,7 +151,8 @@ class Silence:
 
     def ended(self, *, person: str, now_ns: int) -> Silence:
         """Return it ended now, by `person`."""
-        return replace(self, ends_ns=max(self.created_ns, min(now_ns, self.ends_ns)), ended_by=person)
+        ends_ns = max(self.created_ns, min(now_ns, self.ends_ns))
+        return replace(self, ends_ns=ends_ns, ended_by=person, planned_ns=self.ends_ns)
 
 
 ACTIVE: Final = Kind("silence", Silence)
@@ -162,9 +164,13 @@ OVER: Final = Kind("silence_over", Silence)
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:
-    """That a silence held an incident back, first at this time."""
+    """That a silence holds an incident back: since when, and what would have been told of it.
+
+    Each of `untold` is an event and its occasion.
+    """
 
     at_ns: int
+    untold: tuple[tuple[str, str], ...] = ()
 
 
 HELD: Final = Kind("silenced", HeldBack)

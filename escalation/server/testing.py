@@ -40,8 +40,11 @@ from escalation.model import (
     SubjectKind,
 )
 from escalation.server.approvals import Policy
+from escalation.server.attention import AttentionSettings
+from escalation.server.attention_desk import StoredAttention
 from escalation.server.desk import AuditEntry, Entry, HostState
 from escalation.server.incidents import Case, Key, key_of
+from escalation.server.maintenance import Window
 from escalation.server.notice_watch import Routing
 from escalation.server.service import Service
 from escalation.server.signatures import SignatureCheck
@@ -322,6 +325,8 @@ class FakeDesk:
         policy: Policy | None = None,
         routing: Routing | None = None,
         signatures: SignatureCheck | None = None,
+        windows: Sequence[Window] = (),
+        settings: AttentionSettings | None = None,
     ) -> None:
         """Start with no host heard, at START_NS."""
         self.clock = ManualClock()
@@ -332,6 +337,14 @@ class FakeDesk:
             policy=policy or Policy(),
             routing=routing,
             signatures=signatures,
+            windows=windows,
+        )
+        self.attention = StoredAttention(
+            store=self.store,
+            clock=self.clock,
+            settings=settings or AttentionSettings(),
+            touched=self.service.touch,
+            routing=routing,
         )
         self._sequence = 0
 

@@ -15,6 +15,7 @@ import structlog
 import uvicorn
 
 from escalation.server.access import Person, Role
+from escalation.server.attention_routes import AttentionRoutes
 from escalation.server.http import build
 from escalation.server.metrics import ServerMetrics
 from escalation.server.notifier import Notifier
@@ -59,7 +60,13 @@ def served() -> Iterator[Served]:
         metrics=metrics,
     )
     app = build(
-        desk=desk, persons=persons, metrics=metrics, ready=lambda: True, clock=desk.clock, notices=notifier
+        desk=desk,
+        persons=persons,
+        metrics=metrics,
+        ready=lambda: True,
+        clock=desk.clock,
+        notices=notifier,
+        more=AttentionRoutes(desk=desk.attention).rules,
     )
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, ws="none")

@@ -37,6 +37,7 @@ from escalation.server.access import FailedLogins, Person, Role
 from escalation.server.approval_desk import StoredApprovals
 from escalation.server.approval_routes import ApprovalRoutes
 from escalation.server.approvals import Policy
+from escalation.server.attention_routes import AttentionRoutes
 from escalation.server.handlers import MAX_BODY_BYTES
 from escalation.server.http import build
 from escalation.server.incident_desk import StoredIncidents
@@ -60,16 +61,28 @@ TABLE = {
     ("GET", "/api/v1/incidents"): ("viewer", 200),
     ("GET", "/api/v1/incidents/{id}"): ("viewer", 200),
     ("GET", "/api/v1/me"): ("scraper", 200),
+    ("GET", "/api/v1/maintenance"): ("viewer", 200),
+    ("POST", "/api/v1/maintenance"): ("operator", 400),
+    ("POST", "/api/v1/maintenance/{id}/end"): ("operator", 404),
     ("GET", "/api/v1/notify"): ("viewer", 200),
     ("GET", "/api/v1/openapi.json"): ("viewer", 200),
     ("POST", "/api/v1/notify/{id}/test"): ("operator", 404),
     ("GET", "/api/v1/queue"): ("viewer", 200),
     ("GET", "/api/v1/queue/{id}"): ("viewer", 200),
     ("GET", "/api/v1/queue/{id}/approval"): ("viewer", 200),
-    ("POST", "/api/v1/queue/{id}/approve"): ("operator", 400),
     ("POST", "/api/v1/queue/{id}/document"): ("operator", 400),
+    ("POST", "/api/v1/queue/{id}/acknowledge"): ("operator", 200),
+    ("POST", "/api/v1/queue/{id}/answer"): ("operator", 400),
+    ("POST", "/api/v1/queue/{id}/approve"): ("operator", 400),
+    ("POST", "/api/v1/queue/{id}/ask"): ("operator", 400),
     ("POST", "/api/v1/queue/{id}/done"): ("operator", 409),
     ("POST", "/api/v1/queue/{id}/reject"): ("operator", 400),
+    ("POST", "/api/v1/queue/{id}/release"): ("operator", 409),
+    ("POST", "/api/v1/queue/{id}/snooze"): ("operator", 409),
+    ("GET", "/api/v1/silences"): ("viewer", 200),
+    ("POST", "/api/v1/silences"): ("operator", 400),
+    ("GET", "/api/v1/silences/preview"): ("viewer", 409),
+    ("POST", "/api/v1/silences/{id}/expire"): ("operator", 404),
     ("GET", "/api/v1/watch"): ("viewer", 200),
     ("GET", "/hosts"): ("viewer", 200),
     ("GET", "/livez"): ("open", 200),
@@ -125,6 +138,7 @@ async def built() -> AsyncIterator[House]:
         hosts=frozenset({"queue.example"}),
         more=(
             *ApprovalRoutes(desk=StoredApprovals(store=desk.store, policy=Policy())).rules,
+            *AttentionRoutes(desk=desk.attention).rules,
             *IncidentRoutes(desk=StoredIncidents(store=desk.store)).rules,
         ),
     )
@@ -389,7 +403,9 @@ async def test_the_queue_is_limited_and_says_how_many_there_are(house: House) ->
         )
     answer = (await house.get("/api/v1/queue?limit=3")).json()
     assert (len(answer["entries"]), answer["total"]) == (3, 7)
-    assert (await house.get("/api/v1/queue?state=approved")).json() == {"entries": [], "total": 0}
+    assert (await house.get("/api/v1/queue?state=approved")).json() == {
+        "entries": [], "total": 0, "snoozed": 0, "silenced": 0
+    }  # fmt: skip
 
 
 async def test_reading_changes_nothing(house: House) -> None:
