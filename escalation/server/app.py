@@ -106,6 +106,7 @@ async def run(config: Config, *, clock: Clock, supervisor: Supervisor, stop: asy
         )
         parts.push_async_callback(notifier.close)
         await service.prepare()
+        await service.declare(config.topology)
         ticking = await parts.enter_async_context(_running("service", service.run(), stop))
         await parts.enter_async_context(_running("notifier", notifier.run(), stop))
         certificates = Certificates(files=config.grpc.files(), now_s=lambda: clock.wall_ns() / 1e9)

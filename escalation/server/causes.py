@@ -190,6 +190,8 @@ def explanation(incident: Incident, causes: Sequence[Incident]) -> IncidentId | 
             passed_on = _PASSED_ON.get(each.fault_class, frozenset())
             if incident.fault_class not in passed_on or not is_at_engine(each) or not _is_certain(each):
                 continue
+            if each.severity is Severity.NOTE:
+                continue
             if explanation(each, causes) is None:
                 return each.id
     return None

@@ -28,6 +28,7 @@ from escalation.server.model_writer import TriageTextSettings
 from escalation.server.notifiers.registry import NotifySettings
 from escalation.server.postgres_settings import PostgresSettings
 from escalation.server.signatures import SigningSettings
+from escalation.server.topology import NOTHING, Declared
 from escalation.wire.credentials import Files
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)]
@@ -132,6 +133,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     triage_text: TriageTextSettings | None = None
     attention: AttentionSettings = AttentionSettings()
     maintenance: Annotated[tuple[Window, ...], msgspec.Meta(max_length=64)] = ()
+    topology: Declared = NOTHING
     person: tuple[Person, ...] = ()
 
     def __post_init__(self) -> None:

@@ -11,7 +11,6 @@ before it opens). Chains are followed to their root in `relations`.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -33,6 +32,7 @@ from escalation.model import (
 )
 from escalation.server.playbook.names import acted_on
 from escalation.server.playbook.serving import route_of, server_of
+from escalation.server.topology import address_of, is_mesh
 
 BEFORE_S: Final = 600.0
 """How much later than its consequence a cause may have been seen for the first time."""
@@ -44,9 +44,6 @@ STARVING_S: Final = 600.0
 """How long processes go on dying of memory that ran out."""
 
 _SIGBUS: Final = 7
-
-_MESH: Final = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
-"""The addresses that Tailscale gives (RFC 6598's shared space, and its own part of the private one)."""
 
 _DISTRIBUTED: Final = frozenset(
     {ServerKind.VLLM, ServerKind.RAY, ServerKind.TENSORRT_LLM, ServerKind.UNKNOWN}
@@ -75,8 +72,13 @@ def _same_gpu_or_server(cause: Incident, consequence: Incident) -> bool:
     return same_gpu or is_same_server(cause, consequence)
 
 
+def about_host(incident: Incident) -> bool:
+    """Return whether an incident is about the whole host."""
+    return incident.subject.kind is SubjectKind.HOST
+
+
 def _within(cause: Incident, consequence: Incident) -> bool:
-    return cause.subject.kind is SubjectKind.HOST or is_same_server(cause, consequence)
+    return about_host(cause) or is_same_server(cause, consequence)
 
 
 def _same_mount(cause: Incident, consequence: Incident) -> bool:
@@ -95,8 +97,7 @@ def _on(*roles: MountRole) -> Join:
 
 def _over_mesh(_cause: Incident, consequence: Incident) -> bool:
     peer = _peer_of(consequence)
-    address = None if peer is None else _address(peer.address)
-    return address is not None and any(address in network for network in _MESH)
+    return peer is not None and is_mesh(peer.address)
 
 
 def _behind_port(cause: Incident, consequence: Incident) -> bool:
@@ -104,9 +105,9 @@ def _behind_port(cause: Incident, consequence: Incident) -> bool:
     if is_same_server(cause, consequence):
         return True
     peer = _peer_of(consequence)
-    if peer is None or not peer.port or peer.port not in _ports(cause):
+    if peer is None or not peer.port or peer.port not in ports_of(cause):
         return False
-    address = _address(peer.address)
+    address = address_of(peer.address)
     return address is not None and (address.is_loopback or address.is_unspecified)
 
 
@@ -212,8 +213,13 @@ def explanation(incident: Incident, causes: Sequence[Incident]) -> IncidentId | 
             if each.fault_class is cause.fault_class and _explains(each, incident, cause)
         ]
         if found:
-            return min(found, key=lambda each: (each.first_seen_ns, each.id)).id
+            return min(found, key=starts_with).id
     return None
+
+
+def starts_with(incident: Incident) -> tuple[int, str]:
+    """Return what decides which of several causes is named: the first that was seen."""
+    return incident.first_seen_ns, incident.id
 
 
 def is_same(before: Incident, after: Incident) -> bool:
@@ -256,22 +262,17 @@ def _joined_by(incident: Incident) -> frozenset[tuple[object, ...]]:
                 found.add(("signal", each.signal))
             case _:
                 pass
-    return frozenset(found | {("port", port) for port in _ports(incident)})
+    if (route := route_of(incident)) is not None:
+        found.add(("model", route.model))
+    return frozenset(found | {("port", port) for port in ports_of(incident)})
 
 
 def _peer_of(incident: Incident) -> PeerEvidence | None:
     return next((each for each in incident.evidence if isinstance(each, PeerEvidence)), None)
 
 
-def _ports(incident: Incident) -> frozenset[int]:
+def ports_of(incident: Incident) -> frozenset[int]:
     """Return the ports that an incident's evidence gives to what it is about."""
     route = route_of(incident)
     told = {each.port for each in incident.evidence if isinstance(each, ProcessEvidence | SessionsEvidence)}
     return frozenset(told | ({route.port} if isinstance(route, RouteId) else set())) - {0}
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None

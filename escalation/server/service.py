@@ -28,6 +28,7 @@ from escalation.server.notice_watch import Routing, saying, telling
 from escalation.server.notices import Happening
 from escalation.server.signatures import NoSignatures, SignatureCheck
 from escalation.server.store import Delivery, Ledger, Store, StoreError
+from escalation.server.topology import Declared
 
 T = TypeVar("T")
 
@@ -103,6 +104,11 @@ class Service:
             now_s=self._time.steady_s(),
             grace_s=self._grace_s,
         )
+
+    async def declare(self, declared: Declared) -> None:
+        """Judge by this map from now on."""
+        work = partial(triage.declare, declared=declared, policy=self._policy, now_ns=self._time.now_ns())
+        self.touch(await self._store.write(self._telling(work)))
 
     async def run(self) -> None:
         """Let time pass and tell watchers what changed, until cancelled."""

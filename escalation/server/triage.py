@@ -36,13 +36,15 @@ from escalation.server import (
     host_causes,
     incidents,
     moments,
+    observed,
     timeline,
 )
 from escalation.server.desk import Entry, NotFound, Refused
 from escalation.server.playbook.registry import advise
 from escalation.server.records import Kind
-from escalation.server.relations import Relations
+from escalation.server.relations import EXPLAINING, RELATED, Relations
 from escalation.server.store import Delivery, Ledger
+from escalation.server.topology import DECLARED, NOTHING, THE_MAP, Declared
 from escalation.wording import marked
 
 _CONSEQUENCES_AT_MOST: Final = 2000
@@ -138,6 +140,22 @@ def pass_time(
     return frozenset(work.changed)
 
 
+def declare(ledger: Ledger, declared: Declared, *, policy: approvals.Policy, now_ns: int) -> Changed:
+    """Judge by this map from now on; where it differs from the one before, find all causes anew."""
+    known = ledger.records.get(DECLARED, THE_MAP) or NOTHING
+    if known == declared:
+        return frozenset()
+    ledger.records.put(DECLARED, THE_MAP, declared)
+    work = _Work(ledger, actor=ORCHESTRATOR, policy=policy, now_ns=now_ns)
+    numbers = f"{len(declared.host)} hosts, {len(declared.route)} routes, {len(declared.pair)} pairs"
+    work.note("topology.declared", "topology", numbers)
+    related = [each for each in ledger.open_of(RELATED, limit=_CONSEQUENCES_AT_MOST) if not each.drill]
+    for each in {causes.model_of(each): each for each in related if causes.model_of(each)}.values():
+        work.relate(each)
+    work.explain(related)
+    return frozenset(work.changed)
+
+
 def approve(
     ledger: Ledger, entry_id: str, *, event: approvals.Approve, policy: approvals.Policy, now_ns: int
 ) -> Decided:
@@ -193,7 +211,7 @@ def entry_of(
     incident = _incident_of(ledger, recommendation)
     cured, tried = ledger.outcomes(incident.fault_class, recommendation.advice.action.kind)
     explains: tuple[Incident, ...] = ()
-    if incident.open and incident.fault_class in causes.EXPLAINING | host_causes.EXPLAINING:
+    if incident.open and incident.fault_class in EXPLAINING:
         known = consequences_in(ledger) if consequences is None else consequences
         explains = known.get(incident.id, ())
     return Entry(recommendation, incident, cured, tried, explains)
@@ -202,7 +220,7 @@ def entry_of(
 def consequences_in(ledger: Ledger) -> Consequences:
     """Return which open incidents explain which others, those of one host side by side."""
     found: dict[IncidentId, list[Incident]] = {}
-    related = ledger.open_of(causes.RELATED | host_causes.RELATED, limit=_CONSEQUENCES_AT_MOST)
+    related = ledger.open_of(RELATED, limit=_CONSEQUENCES_AT_MOST)
     for each in sorted(related, key=lambda each: (each.agent_id, each.first_seen_ns, each.id)):
         if each.explained_by is not None:
             found.setdefault(each.explained_by, []).append(each)
@@ -302,15 +320,19 @@ class _Work:
             timeline.add(self._ledger, incident.id, moment)
 
     def relate(self, incident: Incident, *, repeats: bool = False) -> None:
-        """Find out anew what has one cause among the open incidents of the same model and host.
+        """Find out anew what has one cause among what is open of the same model, on its host and around it.
 
         What only repeats itself changes nothing among the incidents of its host. A drill has no cause and no
         consequence: it stands alone, and nothing is explained by it.
         """
         if incident.drill:
             return
-        waiting = self._related(incident, repeats=repeats)
-        relations, done = Relations(self._ledger), set[IncidentId]()
+        learnt = not repeats and observed.learn(self._ledger, incident, now_ns=self._now_ns)
+        self.explain(self._related(incident, repeats=repeats, learnt=learnt))
+
+    def explain(self, waiting: list[Incident]) -> None:
+        """Find out anew what explains each of `waiting`, and whatever a change of that may change."""
+        relations, done = Relations(self._ledger, now_ns=self._now_ns), set[IncidentId]()
         while waiting:
             each = waiting.pop()
             if each.id in done:
@@ -325,8 +347,9 @@ class _Work:
             self.note(verb, each.id, "" if explained_by is None else f"by {explained_by}")
             self._note_cause(each, changed)
             self.follow(changed)
-            if each.fault_class in causes.RELATED and (model := causes.model_of(each)):
+            if each.fault_class in causes.RELATED and (model := relations.reach.model_of(each)):
                 waiting += relations.open_of_model(model)  # a router elsewhere may show the same
+            waiting += relations.open_on_host(each.agent_id) + relations.leading_to(each.agent_id)
 
     def _note_cause(self, before: Incident, after: Incident) -> None:
         """Put it on the timelines of a consequence, of the cause that it had and of the one that it has."""
@@ -339,30 +362,30 @@ class _Work:
                 moment = moments.of_consequence(after, joined=joined, actor=actor, now_ns=now_ns)
                 timeline.add(ledger, cause.id, moment)
 
-    def _related(self, incident: Incident, *, repeats: bool) -> list[Incident]:
+    def _related(self, incident: Incident, *, repeats: bool, learnt: bool) -> list[Incident]:
         """Return what `incident` may explain or be explained by, after hosts agreed or no longer do."""
-        relations = Relations(self._ledger)
-        model = causes.model_of(incident) if incident.fault_class in causes.RELATED else ""
+        relations = Relations(self._ledger, now_ns=self._now_ns)
+        model = relations.reach.model_of(incident) if incident.fault_class in causes.RELATED else ""
         related = relations.open_of_model(model) if model else []
-        if model and self._agree(related, incident):
+        if model and self._agree(relations, related, incident):
             related = relations.open_of_model(model)
             for agent_id in {each.agent_id for each in related} - {incident.agent_id}:
                 related += relations.open_on_host(agent_id)
-        if repeats or incident.fault_class not in host_causes.RELATED:
+        if repeats or not (learnt or incident.fault_class in RELATED):
             return related
-        related += relations.open_on_host(incident.agent_id)
+        related += relations.open_on_host(incident.agent_id) + relations.leading_to(incident.agent_id)
         if incident.fault_class in host_causes.BEHIND_RANKS:
             for each in relations.agreements():
                 related += relations.open_of_model(causes.model_of(each))
         return related
 
-    def _agree(self, related: list[Incident], incident: Incident) -> bool:
+    def _agree(self, relations: Relations, related: list[Incident], incident: Incident) -> bool:
         """Open, update or clear what hosts agree on, and tell whether; `incident` is what has changed."""
         standing = next((each for each in related if causes.is_agreement(each)), None)
-        witnesses = causes.agreeing(related, host=standing.agent_id if standing is not None else None)
+        witnesses = relations.agreeing(related, host=standing.agent_id if standing is not None else None)
         if standing is not None and not witnesses:
             self.fold(causes.disagreement(standing, incident.reasons, now_ns=self._now_ns))
-            witnesses = causes.agreeing(related)
+            witnesses = relations.agreeing(related)
             if witnesses:
                 self.fold(causes.agreement(witnesses, standing=None, now_ns=self._now_ns))
             return True

@@ -33,7 +33,7 @@ from escalation.model import (
     SubjectKind,
 )
 from escalation.server import audit, causes, rows, triage
-from escalation.server.approvals import Policy
+from escalation.server.approvals import Approve, Policy
 from escalation.server.sqlite_store import SqliteStore
 from escalation.server.store import Delivery, Ledger, StoreCorrupt
 from escalation.server.testing import START_NS, MemoryLedger, case_report
@@ -318,9 +318,7 @@ def test_an_approval_is_not_taken_back_by_an_explanation() -> None:
     triage.approve(
         fleet.ledger,
         proposed.id,
-        person="ada",
-        reason="go",
-        digest=proposed.digest,
+        event=Approve("ada", "go", proposed.digest),
         policy=Policy(),
         now_ns=fleet.now_ns,
     )

@@ -398,7 +398,7 @@ def test_whatever_happens_each_open_incident_is_told_by_what_explains_it_now(
                     )
         found = {each.id: each for each in site.ledger.incidents(limit=1000) if each.open}
         waiting = {each.incident_id for each in site.waiting()}
-        anew = Relations(site.ledger)
+        anew = Relations(site.ledger, now_ns=site.now_ns)
         for each in found.values():
             assert each.explained_by == anew.explanation(each), (each, steps)
             if each.explained_by is not None:
