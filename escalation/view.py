@@ -33,10 +33,12 @@ from escalation.signing_view import ApprovalView, approval_view
 from escalation.weighing_view import (
     AlternativeView,
     HistoryView,
+    OverrideView,
     PreconditionView,
     PriceView,
     alternative_views,
     history_view,
+    override_views,
     precondition_views,
     price_view,
 )
@@ -163,6 +165,7 @@ class EntryView:
     history: HistoryView | None = None
     approvals: tuple[ApprovalView, ...] = ()
     model_text: ModelTextView | None = None
+    set_aside: tuple[OverrideView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +287,7 @@ def entry_view(entry: Entry) -> EntryView:
         price=None if entry.price is None else price_view(entry.price),
         history=None if entry.history is None else history_view(entry.history),
         approvals=tuple(map(approval_view, recommendation.approvals)),
+        set_aside=override_views(entry.weighed),
     )
 
 

@@ -16,6 +16,7 @@ from escalation.model import (
     Price,
     Result,
     Way,
+    Weighed,
 )
 from escalation.moments import moment
 from escalation.quantities import LABEL_LIMIT, counted, duration
@@ -34,12 +35,28 @@ class AlternativeView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreconditionView:
-    """One condition by the newest facts; `result` is holds, fails or unknown."""
+    """One condition by the newest facts; `result` is holds, fails or unknown.
+
+    One that is `in_the_way` refuses the approval, unless it may be set aside and is, by name.
+    """
 
     condition: str
     title: str
     result: str
     words: str
+    in_the_way: bool
+    may_be_set_aside: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverrideView:
+    """A condition that somebody set aside when approving, and why."""
+
+    condition: str
+    title: str
+    person: str
+    at: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +121,25 @@ def precondition_views(checks: Sequence[Check]) -> tuple[PreconditionView, ...]:
             title=condition_title(each.condition),
             result=each.result.value,
             words=shown(each.words),
+            in_the_way=each.in_the_way,
+            may_be_set_aside=each.may_be_set_aside,
         )
         for each in checks
+    )
+
+
+def override_views(weighed: Sequence[Weighed]) -> tuple[OverrideView, ...]:
+    """Return what was set aside, by whom and why."""
+    return tuple(
+        OverrideView(
+            condition=each.condition.value,
+            title=condition_title(each.condition),
+            person=shown(found.person),
+            at=moment(found.at_ns),
+            reason=shown(each.reason),
+        )
+        for found in weighed
+        for each in found.overrides
     )
 
 
@@ -130,7 +164,7 @@ def price_view(price: Price) -> PriceView:
 def _price_words(price: Price) -> tuple[str, ...]:
     words = [_flight_words(price)]
     if price.exchanges is not None and price.window_s is not None:
-        streams = "" if price.streamed is None else f", {price.streamed} of them as streams"
+        streams = "" if price.streamed is None else f", at least {price.streamed} of them as streams"
         words.append(f"{counted(price.exchanges, 'request')} in {duration(price.window_s)}{streams}")
     if price.reload is None:
         words.append("how long it takes to serve again is not measured")

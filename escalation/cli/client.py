@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final
@@ -47,7 +47,7 @@ class Client:
         """Return the body of a GET."""
         return self._ask("GET", path, params=params)
 
-    def post(self, path: str, body: dict[str, str]) -> bytes:
+    def post(self, path: str, body: Mapping[str, object]) -> bytes:
         """Return the body of a POST of `body` as JSON."""
         return self._ask("POST", path, json=body)
 

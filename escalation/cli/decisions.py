@@ -101,16 +101,32 @@ def command(session: Session, *, entry_id: str) -> None:
 @_REASON
 @click.option("--digest", metavar="DIGEST", help="Approve only if the digest shown earlier still stands.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option(
+    "--set-aside",
+    "set_aside",
+    multiple=True,
+    metavar="CONDITION=REASON",
+    help="Approve although this condition is in the way; may be given more than once.",
+)
 @JSON
 @click.pass_obj
 def approve(
-    session: Session, *, entry_id: str, reason: str, digest: str | None, yes: bool, as_json: bool
+    session: Session,
+    *,
+    entry_id: str,
+    reason: str,
+    digest: str | None,
+    yes: bool,
+    set_aside: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Approve exactly the action that is shown.
 
     The action and its digest are shown whole and, on a terminal, confirmed. Without a terminal naming the
     entry and the reason is the decision; a script gives --digest, so that it approves only what a person saw.
+    A condition that fails, as `show` lists them, refuses the approval unless it is set aside by name.
     """
+    aside = _set_aside(set_aside)
     with session.client() as client:
         entry = _entry(client.entry(entry_id))
         _show(entry, err=as_json)
@@ -125,7 +141,10 @@ def approve(
         asked = sys.stdin.isatty() and not (yes or digest)
         if asked and not session.agrees("Approve exactly this action?", instead="give --digest, or --yes"):
             raise CtlError("not approved: you said no")
-        body = client.post(f"/api/v1/queue/{entry.id}/approve", {"reason": reason, "digest": entry.digest})
+        said: dict[str, object] = {"reason": reason, "digest": entry.digest}
+        if aside:
+            said["set_aside"] = aside
+        body = client.post(f"/api/v1/queue/{entry.id}/approve", said)
     approved = _entry(body)
     if as_json:
         print_json(body)
@@ -183,6 +202,17 @@ def done(session: Session, *, entry_id: str, wait: float | None, as_json: bool) 
             raise CtlError(f"not verified after {wait:g} seconds", code=ExitCode.STILL_PENDING)
         case state:
             raise CtlError(f"it ended as {state}")
+
+
+def _set_aside(given: tuple[str, ...]) -> dict[str, str]:
+    """Return conditions with the reasons for setting them aside."""
+    found: dict[str, str] = {}
+    for text in given:
+        condition, separator, reason = text.partition("=")
+        if not separator or not reason.strip():
+            raise click.UsageError("--set-aside takes CONDITION=REASON, such as 'not_busy=nobody uses it'")
+        found[condition.strip()] = reason
+    return found
 
 
 def _verified(client: Client, entry_id: str, *, wait_s: float) -> bytes:

@@ -88,6 +88,7 @@ def entry_text(entry: EntryView, *, paint: Paint = plain, width: int | None = No
     for label, values in (
         ("Costs", [entry.risk, *_price(entry)]),
         ("Checked", _preconditions(entry)),
+        ("Set aside", [f"{each.title}, by {each.person}: {each.reason}" for each in entry.set_aside]),
         ("Not fixed", [entry.will_not_fix]),
         ("Verified", [entry.verify]),
         ("Or", _alternatives(entry)),

@@ -130,9 +130,12 @@ from escalation.model.weighing import (
     Condition as Condition,
     History as History,
     Measured as Measured,
+    Override as Override,
     Past as Past,
     Price as Price,
     Result as Result,
+    Step as Step,
     Tally as Tally,
     Way as Way,
+    Weighed as Weighed,
 )

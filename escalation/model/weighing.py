@@ -53,11 +53,43 @@ class Result(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One condition as it was found by the newest facts, in words."""
+    """One condition as it was found by the newest facts, in words.
+
+    `in_the_way` is whether policy refuses the approval for it, `may_be_set_aside` whether a person may set it
+    aside by name.
+    """
 
     condition: Condition
     result: Result
     words: str
+    in_the_way: bool = False
+    may_be_set_aside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A condition that a person set aside, and why."""
+
+    condition: Condition
+    reason: str
+
+
+class Step(enum.StrEnum):
+    """When something was weighed."""
+
+    APPROVED = "approved"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """The conditions as they were found at one step, and which of them `person` set aside, and why."""
+
+    step: Step
+    person: str
+    at_ns: int
+    checks: tuple[Check, ...]
+    overrides: tuple[Override, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +106,8 @@ class Price:
     """What the action interrupts, by the newest facts; None is not known, and never nothing.
 
     `requests` are under way, `waiting` of them without a first byte; `exchanges` were made in `window_s`
-    seconds, `streamed` of them as streams. All were true at `seen_ns`. `reload` is how long this target took
-    to serve again after earlier restarts. `also_ends` are other things that end with it.
+    seconds, at least `streamed` of them as streams. All were true at `seen_ns`. `reload` is how long this
+    target took to serve again after earlier restarts. `also_ends` are other things that end with it.
     """
 
     requests: int | None = None

@@ -14,6 +14,7 @@ from escalation.server import triage
 from escalation.server.approvals import Policy, terms_of
 from escalation.server.binding import bound_of
 from escalation.server.desk import Entry, Refused, Unavailable
+from escalation.server.policies import case_of
 from escalation.server.store import Ledger, Store, StoreError
 
 
@@ -74,7 +75,7 @@ class StoredApprovals:
             policy=terms.policy,
             digest=entry.recommendation.digest,
             person=person,
-            required=action.kind in self._policy.require_signature,
+            required=self._policy.demands(case_of(action, entry.incident.fault_class)).require_signature,
         )
 
     async def document(self, entry_id: str, *, person: str, reason: str) -> DocumentView:

@@ -14,12 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
+import msgspec
+
 from escalation import approval
 from escalation.approval import ApprovalError, Terms
 from escalation.model import (
     ActionKind,
     Advice,
     Approval,
+    Condition,
     Incident,
     Recommendation,
     RecommendationId,
@@ -28,6 +31,8 @@ from escalation.model import (
 from escalation.moments import moment
 from escalation.server.binding import bound_of, digest_of
 from escalation.server.desk import Checked, DeskError, Expired, Refused, Superseded
+from escalation.server.policies import ApprovalPolicy, Demands, PolicyCase, case_of, demands, together
+from escalation.server.track_record import RestartBudget
 
 MOVES: Final[Mapping[State, frozenset[State]]] = {
     State.PROPOSED: frozenset({State.APPROVED, State.REJECTED, State.EXPIRED, State.WITHDRAWN}),
@@ -47,6 +52,11 @@ UNFINISHED: Final = frozenset(state for state, following in MOVES.items() if fol
 REASON_LIMIT: Final = 2000
 """How long a decision's reason may be, in characters."""
 
+MAY_OVERRIDE: Final = frozenset(Condition) - {Condition.SAME_LIFE, Condition.BUDGET_LEFT}
+"""What a person may set aside when nobody has said otherwise."""
+
+_BUDGET: Final = RestartBudget()
+
 _RECOMMENDATIONS: Final = uuid.UUID("6b0b5c1e-6f0a-5d0c-9c83-2f5a1f0f7a10")
 
 _CLOCK_SLACK_NS: Final = 60_000_000_000
@@ -61,6 +71,8 @@ class Policy:
     operator. `two_person` are the kinds that two different persons must approve, `require_signature` those
     that count only when signed. `quiet_at_most_s` cuts the time that a fault must have stayed away, for
     drills: a proof of recovery may name many hours. `catalogue` is which playbook advises.
+    `policies` ask for more where they fit. Of the conditions of an action those in `may_override` may be set
+    aside by name; one that is not known refuses the kinds in `refuse_unknown`.
     """
 
     approve_within_s: float = 4 * 3600
@@ -70,6 +82,11 @@ class Policy:
     require_signature: frozenset[ActionKind] = frozenset()
     quiet_at_most_s: float = math.inf
     catalogue: str = ""
+    policies: tuple[ApprovalPolicy, ...] = ()
+    may_override: frozenset[Condition] = MAY_OVERRIDE
+    refuse_unknown: frozenset[ActionKind] = frozenset()
+    evidence_max_age_s: float = 1800.0
+    restart_budget: RestartBudget = _BUDGET
 
     @property
     def digest(self) -> str:
@@ -80,18 +97,36 @@ class Policy:
             "approvers": {kind: sorted(names) for kind, names in self.approvers.items()},
             "two_person": sorted(self.two_person),
             "require_signature": sorted(self.require_signature),
+            "policies": [msgspec.to_builtins(each) for each in self.policies],
+            "may_override": sorted(self.may_override),
+            "refuse_unknown": sorted(self.refuse_unknown),
+            "evidence_max_age_s": self.evidence_max_age_s,
+            "restart_budget": msgspec.to_builtins(self.restart_budget),
         }
         return approval.sealed(rules)
+
+    def demands(self, case: PolicyCase) -> Demands:
+        """Return what it takes to approve `case`, by the lists of kinds and by the tables that fit."""
+        of_kind = Demands(
+            approvers=self.approvers.get(case.kind),
+            two_person=case.kind in self.two_person,
+            require_signature=case.kind in self.require_signature,
+        )
+        return together(of_kind, demands(self.policies, case))
 
 
 @dataclass(frozen=True, slots=True)
 class Approve:
-    """`person` approves exactly what `digest` names; `checked` is a signature that was found right."""
+    """`person` approves exactly what `digest` names; `checked` is a signature that was found right.
+
+    `requesters` are those who have asked about it.
+    """
 
     person: str
     reason: str
     digest: str
     checked: Checked | None = None
+    requesters: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +281,11 @@ def _approve(
             f"recommendation {recommendation.id} describes work that a person does by their own judgement; "
             "it can be rejected, or left until the case clears, but not approved"
         )
-    allowed = policy.approvers.get(action.kind)
-    if allowed is not None and person not in allowed:
-        raise Refused(f"policy: {person} may not approve {action.kind} actions")
+    asked = policy.demands(case_of(action, incident.fault_class))
+    if asked.approvers is not None and person not in asked.approvers:
+        raise Refused(f"policy: {person} may not approve {action.kind} actions{_named_in(asked)}")
+    if asked.no_self_approval and person in event.requesters:
+        raise Refused(f"policy: {person} has asked about it, and may not approve it{_named_in(asked)}")
     standing = digest_of(action, incident)
     if event.digest != recommendation.digest or standing != recommendation.digest or not incident.open:
         raise Superseded(
@@ -257,7 +294,7 @@ def _approve(
         )
     if person in recommendation.approvers:
         raise Refused(f"policy: {action.kind} needs a second person, and {person} has approved already")
-    if event.checked is None and action.kind in policy.require_signature:
+    if event.checked is None and asked.require_signature:
         raise Refused(
             f"policy: an approval of {action.kind} has to be signed; nanobotctl approve --sign KEY does it"
         )
@@ -279,7 +316,7 @@ def _approve(
         decided_ns=now_ns,
         decision_reason=reason,
     )
-    if action.kind in policy.two_person and len(approvers) < 2:
+    if asked.two_person and len(approvers) < 2:
         return approved
     execute_by_ns = now_ns + int(policy.execute_within_s * 1e9)
     return replace(approved, state=_move(recommendation, State.APPROVED), execute_by_ns=execute_by_ns)
@@ -301,6 +338,10 @@ def _require_same(recommendation: Recommendation, event: Approve, checked: Check
         )
     if any(each.key == checked.key for each in recommendation.approvals):
         raise Refused(f"policy: the key {checked.key} has approved this already, for somebody else")
+
+
+def _named_in(asked: Demands) -> str:
+    return f" ({', '.join(asked.because)})" if asked.because else ""
 
 
 def _reject(recommendation: Recommendation, event: Reject, now_ns: int) -> Recommendation:

@@ -14,10 +14,10 @@ from typing import Annotated, Final
 import msgspec
 
 from escalation import settings
-from escalation.model import ActionKind
+from escalation.model import ActionKind, Condition
 from escalation.server import postgres_settings
 from escalation.server.access import Person, Role
-from escalation.server.approvals import Policy
+from escalation.server.approvals import MAY_OVERRIDE, Policy
 from escalation.server.attention import AttentionSettings
 from escalation.server.http import HttpSettings
 from escalation.server.ingest import Limits
@@ -26,9 +26,11 @@ from escalation.server.login.settings import LoginSettings
 from escalation.server.maintenance import Window
 from escalation.server.model_writer import TriageTextSettings
 from escalation.server.notifiers.registry import NotifySettings
+from escalation.server.policies import ApprovalPolicy
 from escalation.server.postgres_settings import PostgresSettings
 from escalation.server.signatures import SigningSettings
 from escalation.server.topology import NOTHING, Declared
+from escalation.server.track_record import RestartBudget
 from escalation.wire.credentials import Files
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)]
@@ -90,6 +92,8 @@ class ApprovalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     `two_person` lists the kinds that two different persons must approve, `require_signature` those that count
     only when signed by a key that `[approvals.signing]` knows. `quiet_at_most_s` is for drills: it cuts
     the time that a fault must have stayed away before a cure counts as verified.
+    `may_override` are the conditions that a person may set aside by name; one that is not known refuses the
+    kinds in `refuse_unknown`. Each `[[approvals.policy]]` asks for more where it fits.
     """
 
     approve_within_s: Seconds = 4 * 3600.0
@@ -99,6 +103,13 @@ class ApprovalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     require_signature: tuple[ActionKind, ...] = ()
     signing: SigningSettings = SigningSettings()
     quiet_at_most_s: Seconds | None = None
+    may_override: tuple[Condition, ...] = tuple(sorted(MAY_OVERRIDE))
+    refuse_unknown: tuple[ActionKind, ...] = ()
+    evidence_max_age_s: Seconds = 1800.0
+    restart_budget: RestartBudget = RestartBudget()
+    policies: Annotated[tuple[ApprovalPolicy, ...], msgspec.Meta(max_length=100)] = msgspec.field(
+        name="policy", default=()
+    )
 
     def policy(self) -> Policy:
         """Return the policy that the state machine applies."""
@@ -110,6 +121,11 @@ class ApprovalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             require_signature=frozenset(self.require_signature),
             catalogue=f"host-nanobot {version('host-nanobot')}",
             quiet_at_most_s=math.inf if self.quiet_at_most_s is None else self.quiet_at_most_s,
+            policies=self.policies,
+            may_override=frozenset(self.may_override),
+            refuse_unknown=frozenset(self.refuse_unknown),
+            evidence_max_age_s=self.evidence_max_age_s,
+            restart_budget=self.restart_budget,
         )
 
 
@@ -156,10 +172,26 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 raise ValueError(
                     f"approvals.approvers.{kind}: {strangers[0]} is no person with role operator"
                 )
+        _check_policies(self.approvals.policies, operators)
         for kind in self.approvals.two_person:
             able = set(self.approvals.approvers.get(kind, operators))
             if operators and len(able) < _TWO:
                 raise ValueError(f"approvals.two_person: fewer than two persons may approve {kind}")
+
+
+def _check_policies(policies: tuple[ApprovalPolicy, ...], operators: set[str]) -> None:
+    """Refuse two of one name, and one that nobody could satisfy."""
+    names = [each.name for each in policies]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"approvals.policy {twice[0]} is there twice")
+    for each in policies:
+        strangers = sorted(set(each.approvers) - operators)
+        if strangers:
+            raise ValueError(f"approvals.policy {each.name}: {strangers[0]} is no person with role operator")
+        able = set(each.approvers) or operators
+        if each.two_person and operators and len(able) < _TWO:
+            raise ValueError(f"approvals.policy {each.name}: fewer than two persons may approve")
 
 
 def address_of(listen: str) -> tuple[str, int]:

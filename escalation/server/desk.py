@@ -20,11 +20,13 @@ from escalation.model import (
     History,
     Incident,
     Loss,
+    Override,
     Price,
     Recommendation,
     SensorCoverage,
     Signed,
     State,
+    Weighed,
 )
 from escalation.server.attention import NOTHING, Attention
 
@@ -63,7 +65,7 @@ class Entry:
 
     `explains` are the open incidents that are only consequences of this one; `attention` is what people do
     about it besides deciding. `preconditions` are what has to hold for the action, as the newest facts say;
-    `price` is what it interrupts; `history` how it went before.
+    `price` is what it interrupts; `history` how it went before; `weighed` what was found when it was decided.
     """
 
     recommendation: Recommendation
@@ -75,6 +77,7 @@ class Entry:
     preconditions: tuple[Check, ...] = ()
     price: Price | None = None
     history: History | None = None
+    weighed: tuple[Weighed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +132,19 @@ class Desk(Protocol):
         """Return the entry with this recommendation id, or the newest of this incident id or its cause."""
 
     async def approve(
-        self, entry_id: str, *, person: str, reason: str, digest: str, signed: Signed | None = None
+        self,
+        entry_id: str,
+        *,
+        person: str,
+        reason: str,
+        digest: str,
+        signed: Signed | None = None,
+        overrides: Sequence[Override] = (),
     ) -> Entry:
-        """Record that `person` approves exactly what `digest` names, and what they `signed` of it."""
+        """Record that `person` approves exactly what `digest` names, and what they `signed` of it.
+
+        `overrides` are the conditions that they set aside.
+        """
 
     async def reject(self, entry_id: str, *, person: str, reason: str) -> Entry:
         """Record that `person` rejects it; a reason is required."""

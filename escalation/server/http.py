@@ -31,7 +31,7 @@ from escalation.listings import (
     QueueList,
     ReceiverList,
 )
-from escalation.model import Signed
+from escalation.model import Condition, Override, Signed
 from escalation.server import openapi, pages, shelves
 from escalation.server.access import Person, Role
 from escalation.server.clock import Clock
@@ -134,6 +134,7 @@ class _Approve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, msgspec.Meta(pattern=r"\S", max_length=2000)]
     digest: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8,128}\Z")]
     signed: Signed | None = None
+    set_aside: dict[Condition, Annotated[str, msgspec.Meta(pattern=r"\S", max_length=2000)]] = {}
 
 
 class _Reject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -370,6 +371,7 @@ class Surface:
             reason=asked.reason.strip(),
             digest=asked.digest,
             signed=asked.signed,
+            overrides=[Override(each, why.strip()) for each, why in sorted(asked.set_aside.items())],
         )
         return json_answer(entry_view(decided))
 

@@ -15,7 +15,15 @@ from typing import Final, TypeVar
 
 import structlog
 
-from escalation.model import SEVERITY_ORDER, Heartbeat, Incident, RecommendationId, Signed, State
+from escalation.model import (
+    SEVERITY_ORDER,
+    Heartbeat,
+    Incident,
+    Override,
+    RecommendationId,
+    Signed,
+    State,
+)
 from escalation.server import attending, silencing, triage
 from escalation.server.approvals import Approve, Policy
 from escalation.server.clock import Clock, Timekeeper
@@ -26,6 +34,7 @@ from escalation.server.maintenance import Window
 from escalation.server.metrics import ServerMetrics
 from escalation.server.notice_watch import Routing, saying, telling
 from escalation.server.notices import Happening
+from escalation.server.scene import Weigher
 from escalation.server.signatures import NoSignatures, SignatureCheck
 from escalation.server.store import Delivery, Ledger, Store, StoreError
 from escalation.server.topology import Declared
@@ -217,8 +226,10 @@ class Service:
         """Read back what changed since the last call, and hand it to the watchers."""
         touched, self._touched = tuple(self._touched), {}
         if touched and self._feed.watched:
-            work = partial(_entries_by_id, wanted=touched, now_ns=self._time.now_ns())
-            self._feed.publish(await self._read(work))
+            entries = await self._read(
+                lambda ledger: _entries_by_id(ledger, wanted=touched, weigher=self._weigher(ledger))
+            )
+            self._feed.publish(entries)
 
     async def _count(self, metrics: ServerMetrics) -> None:
         states, hosts = await self._store.read(lambda ledger: (ledger.state_counts(), ledger.hosts()))
@@ -259,19 +270,31 @@ class Service:
     async def queue(self, states: frozenset[State] | None) -> Sequence[Entry]:
         """Return entries in `states` (None: all): what nobody has in hand first, then worst, then oldest."""
         wanted = frozenset(State) if states is None else states
-        return await self._read(partial(_queue, states=wanted, now_ns=self._time.now_ns()))
+        return await self._read(lambda ledger: _queue(ledger, states=wanted, weigher=self._weigher(ledger)))
 
     async def entry(self, entry_id: str) -> Entry:
         """Return the entry with this recommendation id, or the newest of this incident id."""
-        return await self._read(partial(_entry, entry_id=entry_id, now_ns=self._time.now_ns()))
+        return await self._read(lambda ledger: _entry(ledger, entry_id, weigher=self._weigher(ledger)))
 
     async def approve(
-        self, entry_id: str, *, person: str, reason: str, digest: str, signed: Signed | None = None
+        self,
+        entry_id: str,
+        *,
+        person: str,
+        reason: str,
+        digest: str,
+        signed: Signed | None = None,
+        overrides: Sequence[Override] = (),
     ) -> Entry:
-        """Record that `person` approves exactly what `digest` names, and what they `signed` of it."""
+        """Record that `person` approves exactly what `digest` names, and what they `signed` of it.
+
+        `overrides` are the conditions that they set aside.
+        """
         checked = None if signed is None else await self._signatures.check(signed, person=person)
         event = Approve(person, reason, digest, checked)
-        return await self._decide(partial(triage.approve, entry_id=entry_id, event=event))
+        return await self._decide(
+            partial(triage.approve, entry_id=entry_id, event=event, overrides=overrides)
+        )
 
     async def reject(self, entry_id: str, *, person: str, reason: str) -> Entry:
         """Record that `person` rejects it; a reason is required."""
@@ -312,6 +335,9 @@ class Service:
         self.touch(decided.changed)
         return decided.entry
 
+    def _weigher(self, ledger: Ledger) -> Weigher:
+        return Weigher(ledger, policy=self._policy, now_ns=self._time.now_ns())
+
     async def _read(self, work: Callable[[Ledger], T]) -> T:
         try:
             return await self._store.read(work)
@@ -319,14 +345,14 @@ class Service:
             raise Unavailable(f"nothing can be read now: {error}") from error
 
 
-def _queue(ledger: Ledger, *, states: frozenset[State], now_ns: int) -> Sequence[Entry]:
+def _queue(ledger: Ledger, *, states: frozenset[State], weigher: Weigher) -> Sequence[Entry]:
     consequences = triage.consequences_in(ledger)
     entries = [
-        triage.entry_of(ledger, each, consequences=consequences)
+        triage.entry_of(ledger, each, consequences=consequences, weigher=weigher)
         for each in ledger.in_states(states, limit=_SHOWN)
     ]
     return sorted(
-        attending.attended(ledger, entries, now_ns=now_ns),
+        attending.attended(ledger, entries, now_ns=weigher.now_ns),
         key=lambda entry: (
             entry.attention.acknowledged is not None,
             -SEVERITY_ORDER.index(entry.incident.severity),
@@ -337,14 +363,17 @@ def _queue(ledger: Ledger, *, states: frozenset[State], now_ns: int) -> Sequence
     )
 
 
-def _entry(ledger: Ledger, *, entry_id: str, now_ns: int) -> Entry:
-    return attending.attended(ledger, [triage.entry(ledger, entry_id)], now_ns=now_ns, whole=True)[0]
+def _entry(ledger: Ledger, entry_id: str, *, weigher: Weigher) -> Entry:
+    found = triage.entry(ledger, entry_id, weigher=weigher)
+    return attending.attended(ledger, [found], now_ns=weigher.now_ns, whole=True)[0]
 
 
-def _entries_by_id(ledger: Ledger, *, wanted: Sequence[RecommendationId], now_ns: int) -> Sequence[Entry]:
+def _entries_by_id(
+    ledger: Ledger, *, wanted: Sequence[RecommendationId], weigher: Weigher
+) -> Sequence[Entry]:
     found = (ledger.recommendation(each) for each in wanted)
-    entries = [triage.entry_of(ledger, each) for each in found if each is not None]
-    return attending.attended(ledger, entries, now_ns=now_ns)
+    entries = [triage.entry_of(ledger, each, weigher=weigher) for each in found if each is not None]
+    return attending.attended(ledger, entries, now_ns=weigher.now_ns)
 
 
 def _decided(

@@ -27,6 +27,7 @@ from escalation.model import (
     Incarnation,
     Incident,
     IncidentId,
+    Override,
     Reason,
     ReasonCode,
     Recommendation,
@@ -391,11 +392,23 @@ class FakeDesk:
         return await self.service.entry(entry_id)
 
     async def approve(
-        self, entry_id: str, *, person: str, reason: str, digest: str, signed: Signed | None = None
+        self,
+        entry_id: str,
+        *,
+        person: str,
+        reason: str,
+        digest: str,
+        signed: Signed | None = None,
+        overrides: Sequence[Override] = (),
     ) -> Entry:
-        """Record that `person` approves exactly what `digest` names, and what they `signed` of it."""
+        """Record that `person` approves exactly what `digest` names, and what they `signed` of it.
+
+        `overrides` are the conditions that they set aside.
+        """
         return await self._told(
-            await self.service.approve(entry_id, person=person, reason=reason, digest=digest, signed=signed)
+            await self.service.approve(
+                entry_id, person=person, reason=reason, digest=digest, signed=signed, overrides=overrides
+            )
         )
 
     async def reject(self, entry_id: str, *, person: str, reason: str) -> Entry:

@@ -7,12 +7,13 @@ in the same transaction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set as AbstractSet
+from collections.abc import Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final
 
 from escalation import approval, signing_log
 from escalation.model import (
+    Advice,
     AgentId,
     Approval,
     CaseReport,
@@ -21,14 +22,18 @@ from escalation.model import (
     IncidentId,
     Loss,
     LossKind,
+    Override,
     Recommendation,
     RecommendationId,
     Report,
     State,
+    Step,
     UnknownBody,
+    Weighed,
 )
 from escalation.server import (
     approvals,
+    attention,
     audit,
     binding,
     causes,
@@ -37,12 +42,18 @@ from escalation.server import (
     incidents,
     moments,
     observed,
+    preconditions,
     timeline,
+    track_record,
+    weighed,
 )
 from escalation.server.desk import Entry, NotFound, Refused
+from escalation.server.playbook import find_cause
+from escalation.server.playbook.alternatives import RESTARTS
 from escalation.server.playbook.registry import advise
 from escalation.server.records import Kind
 from escalation.server.relations import EXPLAINING, RELATED, Relations
+from escalation.server.scene import Weigher
 from escalation.server.store import Delivery, Ledger
 from escalation.server.topology import DECLARED, NOTHING, THE_MAP, Declared
 from escalation.wording import marked
@@ -157,12 +168,40 @@ def declare(ledger: Ledger, declared: Declared, *, policy: approvals.Policy, now
 
 
 def approve(
-    ledger: Ledger, entry_id: str, *, event: approvals.Approve, policy: approvals.Policy, now_ns: int
+    ledger: Ledger,
+    entry_id: str,
+    *,
+    event: approvals.Approve,
+    policy: approvals.Policy,
+    now_ns: int,
+    overrides: Sequence[Override] = (),
 ) -> Decided:
-    """Record that a person approves exactly what a digest names."""
+    """Record that a person approves exactly what a digest names; raise Refused for a condition in the way.
+
+    The conditions are judged anew, by what the ledger holds in this transaction. Those in `overrides` are set
+    aside by name, with a reason, where policy allows it.
+    """
     if event.checked is not None:
         _use_up(ledger, approval.parse(event.checked.signed.document).nonce, now_ns)
-    return _decide(ledger, entry_id, event, event.person, policy=policy, now_ns=now_ns)
+    standing = entry(ledger, entry_id)
+    recommendation, incident = standing.recommendation, standing.incident
+    remarks = ledger.records.of(attention.REMARKS, owner=incident.id).values()
+    event = replace(event, requesters=frozenset(each.person for each in remarks if each.is_question))
+    checks = Weigher(ledger, policy=policy, now_ns=now_ns).checks(recommendation, incident)
+    decided = _decide(ledger, recommendation.id, event, event.person, policy=policy, now_ns=now_ns)
+    preconditions.insist(checks, overrides)
+    found = Weighed(Step.APPROVED, event.person, now_ns, checks, tuple(overrides))
+    weighed.add(ledger, recommendation.id, found)
+    for each in overrides:
+        note(
+            ledger,
+            actor=event.person,
+            verb="recommendation.condition_set_aside",
+            object_id=recommendation.id,
+            detail=f"{each.condition}: {each.reason}",
+            now_ns=now_ns,
+        )
+    return replace(decided, entry=replace(decided.entry, weighed=(*decided.entry.weighed, found)))
 
 
 def reject(
@@ -175,8 +214,24 @@ def reject(
 def mark_done(
     ledger: Ledger, entry_id: str, *, person: str, policy: approvals.Policy, now_ns: int
 ) -> Decided:
-    """Record that `person` has carried out what was approved."""
-    return _decide(ledger, entry_id, approvals.MarkDone(person), person, policy=policy, now_ns=now_ns)
+    """Record that `person` has carried out what was approved, and what held when they said so.
+
+    It refuses nothing: what was done is done, and a record that left it out would be wrong.
+    """
+    standing = entry(ledger, entry_id)
+    checks = Weigher(ledger, policy=policy, now_ns=now_ns).checks(standing.recommendation, standing.incident)
+    decided = _decide(
+        ledger,
+        standing.recommendation.id,
+        approvals.MarkDone(person),
+        person,
+        policy=policy,
+        now_ns=now_ns,
+    )
+    if checks:
+        found = Weighed(Step.DONE, person, now_ns, checks)
+        weighed.add(ledger, standing.recommendation.id, found)
+    return decided
 
 
 def note(ledger: Ledger, *, actor: str, verb: str, object_id: str, detail: str, now_ns: int) -> None:
@@ -187,7 +242,7 @@ def note(ledger: Ledger, *, actor: str, verb: str, object_id: str, detail: str, 
     ledger.add_audit(entry)
 
 
-def entry(ledger: Ledger, entry_id: str) -> Entry:
+def entry(ledger: Ledger, entry_id: str, *, weigher: Weigher | None = None) -> Entry:
     """Return the entry with this recommendation id, or the newest of this incident id.
 
     An incident that was explained from its beginning has none of its own: then it is the one of its cause.
@@ -201,20 +256,44 @@ def entry(ledger: Ledger, entry_id: str) -> Entry:
         if not of_incident:
             raise NotFound("there is no queue entry or incident with this id")
         recommendation = of_incident[-1]
-    return entry_of(ledger, recommendation)
+    return entry_of(ledger, recommendation, weigher=weigher)
 
 
 def entry_of(
-    ledger: Ledger, recommendation: Recommendation, *, consequences: Consequences | None = None
+    ledger: Ledger,
+    recommendation: Recommendation,
+    *,
+    consequences: Consequences | None = None,
+    weigher: Weigher | None = None,
 ) -> Entry:
-    """Return the queue's row for `recommendation`; `consequences` spares looking them up for each row."""
+    """Return the queue's row for `recommendation`; `consequences` spares looking them up for each row.
+
+    What has to hold, the price and the history are in it where a `weigher` finds them out.
+    """
     incident = _incident_of(ledger, recommendation)
-    cured, tried = ledger.outcomes(incident.fault_class, recommendation.advice.action.kind)
     explains: tuple[Incident, ...] = ()
     if incident.open and incident.fault_class in EXPLAINING:
         known = consequences_in(ledger) if consequences is None else consequences
         explains = known.get(incident.id, ())
-    return Entry(recommendation, incident, cured, tried, explains)
+    if weigher is None:
+        cured, tried = ledger.outcomes(incident.fault_class, recommendation.advice.action.kind)
+        return Entry(recommendation, incident, cured, tried, explains)
+    history = weigher.history(recommendation, incident)
+    undecided = recommendation.state is State.PROPOSED
+    kept = () if undecided else tuple(weighed.of(ledger, recommendation.id))
+    last = kept[-1].checks if kept else ()
+    live = recommendation.state in {State.PROPOSED, State.APPROVED}
+    return Entry(
+        recommendation,
+        incident,
+        history.fleet.cured,
+        history.fleet.tried,
+        explains,
+        preconditions=weigher.checks(recommendation, incident) if live else last,
+        price=weigher.price(recommendation, incident) if live else None,
+        history=history,
+        weighed=kept,
+    )
 
 
 def consequences_in(ledger: Ledger) -> Consequences:
@@ -240,7 +319,8 @@ def _decide(
     work = _Work(ledger, actor=person, policy=policy, now_ns=now_ns)
     moved = work.step(standing.recommendation, standing.incident, event)
     work.relate(standing.incident)  # what a person rejects explains nothing any more
-    return Decided(entry_of(ledger, moved), frozenset({moved.id, *work.changed}))
+    weigher = Weigher(ledger, policy=policy, now_ns=now_ns)
+    return Decided(entry_of(ledger, moved, weigher=weigher), frozenset({moved.id, *work.changed}))
 
 
 class _Work:
@@ -309,6 +389,8 @@ class _Work:
             self.note("incident.is_no_drill", incident.id, "")
         if folding.closed:
             self.note("incident.cleared", incident.id, "")
+            if known is not None:
+                track_record.note_loading(self._ledger, known, incident)
         for moment in moments.of_incident(
             known,
             incident,
@@ -407,7 +489,8 @@ class _Work:
         advice = advise(incident)
         newest = standing[-1] if standing else None
         if newest is not None and newest.state is State.PROPOSED:
-            self._keep(newest, approvals.restate(newest, incident, advice), incident)
+            restated = approvals.restate(newest, incident, self._within_budget(advice, incident))
+            self._keep(newest, restated, incident)
             self.changed.add(newest.id)
             return
         digest = binding.digest_of(advice.action, incident)
@@ -417,12 +500,24 @@ class _Work:
             self.changed.add(newest.id)
             if newest.state in approvals.UNFINISHED:
                 return
-            if newest.state is State.REJECTED and newest.digest == digest:
-                return  # a person has said no to exactly this
+        advice = self._within_budget(advice, incident)
+        refused = newest.digest if newest is not None and newest.state is State.REJECTED else None
+        if refused == binding.digest_of(advice.action, incident):
+            return  # a person has said no to exactly this
         proposal = approvals.propose(
             incident, advice, ordinal=len(standing) + 1, policy=self._policy, now_ns=self._now_ns
         )
         self._keep(None, proposal, incident)
+
+    def _within_budget(self, advice: Advice, incident: Incident) -> Advice:
+        """Return the advice, or to find the cause first where its restart was approved too often already."""
+        budget = self._policy.restart_budget
+        if advice.action.kind not in RESTARTS or incident.drill:
+            return advice
+        spent = track_record.spent(self._ledger, advice.action, budget, now_ns=self._now_ns)
+        if spent < budget.approvals:
+            return advice
+        return find_cause.instead_of(advice, incident, spent=spent, within_s=budget.within_s)
 
     def step(
         self, recommendation: Recommendation, incident: Incident, event: approvals.Event
@@ -436,6 +531,7 @@ class _Work:
         if before is after:
             return
         self._ledger.put_recommendation(after, incident)
+        track_record.note_step(self._ledger, before, after, incident, now_ns=self._now_ns)
         self.changed.add(after.id)
         verb = _verb(before, after)
         if verb is not None:

@@ -1,0 +1,243 @@
+"""Reads from the ledger what an action is to be weighed by; what one transaction needs twice is read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+from escalation.model import (
+    AgentId,
+    Check,
+    FaultClass,
+    FlightEvidence,
+    Gauge,
+    History,
+    Incident,
+    MetricEvidence,
+    Price,
+    Recommendation,
+    RouteEvidence,
+    Subject,
+)
+from escalation.server import causes, coverage, silences, track_record
+from escalation.server.approvals import Policy
+from escalation.server.playbook.alternatives import RESTARTS
+from escalation.server.playbook.names import acted_on
+from escalation.server.playbook.serving import route_of
+from escalation.server.preconditions import INTERRUPTING, Rank, Replica, Scene, by_policy, evaluate
+from escalation.server.store import Ledger
+
+_ON_HOST_AT_MOST: Final = 300
+"""How many open incidents of a host are looked through: the newest."""
+
+_ALSO_ENDS_AT_MOST: Final = 8
+
+_COUNTS_TO: Final = 1e15
+"""A gauge above it counts nothing."""
+
+_ALL: Final = frozenset(FaultClass)
+
+
+class Replicas(Protocol):
+    """Who serves what, as it was declared."""
+
+    def beside(self, incident: Incident) -> Sequence[tuple[AgentId, Subject]] | None:
+        """Return the others that serve what `incident` is about; None where that is not declared."""
+
+
+class Undeclared:
+    """What is known where nothing was declared."""
+
+    def beside(self, incident: Incident) -> None:
+        """Return None."""
+
+
+class Weigher:
+    """Weighs actions by one transaction's view of the ledger."""
+
+    def __init__(
+        self, ledger: Ledger, *, policy: Policy, now_ns: int, replicas: Replicas | None = None
+    ) -> None:
+        """Weigh at `now_ns`, by what `ledger` holds and what was declared."""
+        self._ledger = ledger
+        self._policy = policy
+        self.now_ns = now_ns
+        self._replicas = replicas or Undeclared()
+        self._open: dict[AgentId, tuple[Incident, ...]] = {}
+        self._outcomes: dict[tuple[str, str, str], History] = {}
+        self._maintenance: tuple[silences.Silence, ...] | None = None
+
+    def __repr__(self) -> str:
+        return f"Weigher(hosts={len(self._open)}, remedies={len(self._outcomes)})"
+
+    def checks(self, recommendation: Recommendation, incident: Incident) -> tuple[Check, ...]:
+        """Return what has to hold for the recommended action, as it stands now."""
+        return by_policy(
+            evaluate(self.scene(recommendation, incident)),
+            kind=recommendation.advice.action.kind,
+            may_override=self._policy.may_override,
+            refuse_unknown=self._policy.refuse_unknown,
+        )
+
+    def scene(self, recommendation: Recommendation, incident: Incident) -> Scene:
+        """Return the facts around the recommended action."""
+        action, ledger = recommendation.advice.action, self._ledger
+        host = ledger.host(incident.agent_id)
+        interrupts = action.kind in INTERRUPTING
+        return Scene(
+            incident=incident,
+            action=action,
+            host=host,
+            would_be_seen=host is not None and coverage.would_be_seen(host, incident.fault_class),
+            beside=self._beside(incident),
+            replicas=self._others(incident) if interrupts else None,
+            ranks=self._ranks(incident),
+            spent=self.spent(recommendation) if action.kind in RESTARTS else 0,
+            budget=self._policy.restart_budget,
+            maintenance=self._works(incident),
+            evidence_max_age_s=self._policy.evidence_max_age_s,
+            now_ns=self.now_ns,
+        )
+
+    def spent(self, recommendation: Recommendation) -> int:
+        """Return how many restarts of the target were approved within the budget's time."""
+        action = recommendation.advice.action
+        return track_record.spent(self._ledger, action, self._policy.restart_budget, now_ns=self.now_ns)
+
+    def price(self, recommendation: Recommendation, incident: Incident) -> Price | None:
+        """Return what the action interrupts; None for one that interrupts nothing."""
+        action = recommendation.advice.action
+        if action.kind not in INTERRUPTING:
+            return None
+        told = sorted((incident, *self._of_server(incident)), key=lambda each: -each.last_seen_ns)
+        flight = _newest_flight(told)
+        traffic = _newest_traffic(told)
+        seen = [each for each in (flight, traffic) if each is not None]
+        return Price(
+            requests=None if flight is None else flight[1],
+            waiting=None if flight is None else flight[2],
+            exchanges=None if traffic is None else traffic[1].exchanges,
+            streamed=None if traffic is None else traffic[1].affected_streamed,
+            window_s=None if traffic is None else traffic[1].window_s,
+            seen_ns=max((each[0] for each in seen), default=None),
+            reload=track_record.reload_of(self._ledger, action.host, action.target),
+            also_ends=self._also_ends(incident),
+        )
+
+    def history(self, recommendation: Recommendation, incident: Incident) -> History:
+        """Return how this kind of action ended for this fault class before."""
+        action = recommendation.advice.action
+        key = (incident.fault_class.value, action.kind.value, action.host)
+        found = self._outcomes.get(key)
+        if found is None:
+            found = track_record.history_of(self._ledger, incident.fault_class, action)
+            self._outcomes[key] = found
+        return found
+
+    def _on_host(self, agent_id: AgentId) -> tuple[Incident, ...]:
+        if agent_id not in self._open:
+            found = self._ledger.open_of(_ALL, limit=_ON_HOST_AT_MOST, agent_id=agent_id)
+            self._open[agent_id] = tuple(each for each in found if not each.drill)
+        return self._open[agent_id]
+
+    def _beside(self, incident: Incident) -> tuple[Incident, ...]:
+        return tuple(each for each in self._on_host(incident.agent_id) if each.id != incident.id)
+
+    def _of_server(self, incident: Incident) -> Iterable[Incident]:
+        route, target = route_of(incident), acted_on(incident)
+        for each in self._beside(incident):
+            other = route_of(each)
+            same_port = route is not None and other is not None and other.port == route.port
+            if same_port or acted_on(each) == target:
+                yield each
+
+    def _others(self, incident: Incident) -> tuple[Replica, ...] | None:
+        declared = self._replicas.beside(incident)
+        if declared is None:
+            return None
+        found = []
+        for agent_id, subject in declared:
+            host = self._ledger.host(agent_id)
+            faults = {
+                each.fault_class
+                for each in self._on_host(agent_id)
+                if acted_on(each) == subject or each.subject == subject
+            }
+            silent = host is None or host.silent
+            found.append(Replica(f"{subject.name} on {agent_id}", frozenset(faults), silent))
+        return tuple(found)
+
+    def _ranks(self, incident: Incident) -> tuple[Rank, ...]:
+        if not causes.is_agreement(incident):
+            return ()
+        model = causes.model_of(incident)
+        stalls = [
+            each
+            for each in self._ledger.open_of(causes.RELATED, limit=2000)
+            if causes.model_of(each) == model and not each.drill and not causes.is_agreement(each)
+        ]
+        newest: dict[AgentId, int] = {}
+        for each in causes.agreeing(stalls, host=incident.agent_id):
+            newest[each.agent_id] = max(newest.get(each.agent_id, 0), each.last_seen_ns)
+        hosts = {agent_id: self._ledger.host(agent_id) for agent_id in sorted(newest)}
+        return tuple(
+            Rank(
+                agent_id,
+                newest[agent_id],
+                0 if host is None else host.last_heard_ns,
+                host is None or host.silent,
+            )
+            for agent_id, host in hosts.items()
+        )
+
+    def _works(self, incident: Incident) -> tuple[str, ...]:
+        """Return who works on what the incident is about, in words."""
+        if self._maintenance is None:
+            active = self._ledger.records.of(silences.ACTIVE).values()
+            self._maintenance = tuple(
+                each
+                for each in active
+                if each.origin is not silences.Origin.SILENCE
+                and each.phase(self.now_ns) is silences.Phase.ACTIVE
+            )
+        return tuple(
+            f"maintenance by {each.author}: {each.comment}"
+            for each in self._maintenance
+            if all(matcher.fits(incident) for matcher in each.matchers)
+        )
+
+    def _also_ends(self, incident: Incident) -> tuple[str, ...]:
+        """Return the other models that the same server was seen to answer for."""
+        mine = causes.model_of(incident)
+        models = {causes.model_of(each) for each in self._of_server(incident)} - {"", mine}
+        return tuple(f"model {model}" for model in sorted(models))[:_ALSO_ENDS_AT_MOST]
+
+
+def _newest_flight(told: Sequence[Incident]) -> tuple[int, int, int | None] | None:
+    """Return when, how many requests were in flight, and how many of them without a first byte."""
+    for incident in told:
+        running = waiting = None
+        for piece in incident.evidence:
+            match piece:
+                case FlightEvidence():
+                    return incident.last_seen_ns, piece.requests, piece.waiting
+                case MetricEvidence(gauge=Gauge.REQUESTS_RUNNING):
+                    running = _whole(piece.value)
+                case MetricEvidence(gauge=Gauge.REQUESTS_WAITING):
+                    waiting = _whole(piece.value)
+        if running is not None:
+            return incident.last_seen_ns, running + (waiting or 0), waiting
+    return None
+
+
+def _newest_traffic(told: Sequence[Incident]) -> tuple[int, RouteEvidence] | None:
+    for incident in told:
+        for piece in incident.evidence:
+            if isinstance(piece, RouteEvidence):
+                return incident.last_seen_ns, piece
+    return None
+
+
+def _whole(value: float) -> int | None:
+    """Return a number that a server told of itself as a count; None where it is none."""
+    return int(value) if 0 <= value < _COUNTS_TO else None
