@@ -14,6 +14,8 @@ class QueueAnswer:
 
     entries: tuple[EntryView, ...]
     total: int
+    snoozed: int = 0
+    silenced: int = 0
 
 
 @dataclass(frozen=True, slots=True)

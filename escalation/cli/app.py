@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from escalation.cli.attention import ack, answer, ask, release, snooze
 from escalation.cli.audit import audit
 from escalation.cli.decisions import approve, command, done, queue, reject, show
 from escalation.cli.errors import CtlError, ExitCode
@@ -16,6 +17,7 @@ from escalation.cli.fleet import hosts, incidents, watch
 from escalation.cli.notify import notify
 from escalation.cli.pki import pki
 from escalation.cli.session import JSON, TIMEOUT_S, Session, print_json
+from escalation.cli.silences import maintenance, silence
 from escalation.cli.token import token
 from escalation.inert import guarded
 
@@ -98,18 +100,25 @@ def completion(*, shell: str) -> None:
 
 
 for _command in (
+    ack,
+    answer,
     approve,
+    ask,
     audit,
     command,
     completion,
     done,
     hosts,
     incidents,
+    maintenance,
     notify,
     pki,
     queue,
     reject,
+    release,
     show,
+    silence,
+    snooze,
     token,
     version,
     watch,

@@ -43,7 +43,7 @@ class Client:
     ) -> None:
         self._http.close()
 
-    def get(self, path: str, **params: str | int) -> bytes:
+    def get(self, path: str, **params: str | int | list[str]) -> bytes:
         """Return the body of a GET."""
         return self._ask("GET", path, params=params)
 

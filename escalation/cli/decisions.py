@@ -27,6 +27,10 @@ STATES: Final = (
     "lapsed",
     "verified",
     "not_cured",
+    "acknowledged",
+    "asked",
+    "silenced",
+    "snoozed",
 )
 _POLL_S: Final = 1.0
 
@@ -56,6 +60,8 @@ def queue(session: Session, *, state: str | None, limit: int, as_json: bool) -> 
 
     answer = read(body, QueueAnswer)
     print_table(queue_table(answer.entries, now=terminal_now()))
+    if not state and (answer.snoozed or answer.silenced):
+        click.echo(f"left out: {answer.snoozed} snoozed, {answer.silenced} silenced", err=True)
     if answer.total > len(answer.entries):
         click.echo(f"{len(answer.entries)} of {answer.total} shown; --limit shows more", err=True)
 

@@ -16,7 +16,8 @@ from typing import Final
 
 import click
 
-from escalation.cli.text import STYLES, on_terminal, severity_words, wants_colour
+from escalation.attention_view import SilenceView
+from escalation.cli.text import STYLES, attention_words, on_terminal, severity_words, wants_colour
 from escalation.inert import guarded
 from escalation.quantities import duration
 from escalation.server.notice_desk import ReceiverStatus
@@ -53,7 +54,7 @@ def queue_table(entries: Sequence[EntryView], *, now: datetime | None = None) ->
     """Return the queue, one entry a row; shortened when `now` is given."""
     ids = _ids([each.id for each in entries], short=now is not None)
     return Table(
-        headings=("ID", "SEVERITY", "STATE", "HOST", "WHAT", "SUBJECT", "COUNT", "LAST SEEN"),
+        headings=("ID", "SEVERITY", "STATE", "HOST", "WHAT", "SUBJECT", "COUNT", "LAST SEEN", "ATTENTION"),
         rows=tuple(
             (
                 entry_id,
@@ -64,11 +65,35 @@ def queue_table(entries: Sequence[EntryView], *, now: datetime | None = None) ->
                 _subject(each.subject, short=now is not None),
                 str(each.count),
                 _when(each.last_seen, now),
+                attention_words(each.attention),
             )
             for entry_id, each in zip(ids, entries, strict=True)
         ),
         styles=tuple(each.severity for each in entries),
         empty="Nothing waits for a decision.",
+    )
+
+
+def silence_table(silences: Sequence[SilenceView], *, now: datetime | None = None) -> Table:
+    """Return silences or maintenance, one a row; shortened when `now` is given."""
+    ids = _ids([each.id for each in silences], short=now is not None)
+    return Table(
+        headings=("ID", "STATE", "ENDS", "COVERS", "INCIDENTS", "HELD BACK", "BY", "COMMENT"),
+        rows=tuple(
+            (
+                silence_id,
+                each.state,
+                each.ends_at,
+                " ".join((*each.matchers, *(f"also={name}" for name in each.also))),
+                str(each.incidents),
+                str(each.notices),
+                each.author if each.ended_by is None else f"{each.author}, ended by {each.ended_by}",
+                each.comment,
+            )
+            for silence_id, each in zip(ids, silences, strict=True)
+        ),
+        styles=tuple("quiet" if each.state == "over" else "heading" for each in silences),
+        empty="Nothing is silenced.",
     )
 
 
@@ -187,7 +212,9 @@ def _essential(table: Table) -> Table:
     kept = [
         column
         for column in columns
-        if column[0] not in _LEFT_OUT and not (column[0] == "STATE" and set(column[1:]) == {"proposed"})
+        if column[0] not in _LEFT_OUT
+        and not (column[0] == "STATE" and set(column[1:]) == {"proposed"})
+        and not (column[0] == "ATTENTION" and not any(column[1:]))
     ]
     headings, *rows = zip(*kept, strict=True)
     return Table(headings=headings, rows=tuple(rows), styles=table.styles, empty=table.empty)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from escalation import model_text
+from escalation.attention_view import AttentionView
 from escalation.inert import guarded
 from escalation.model import ActionKind, Severity
 from escalation.quantities import times
@@ -80,6 +81,8 @@ def entry_text(entry: EntryView, *, paint: Paint = plain, width: int | None = No
         ("Evidence", [str(each["fact"]) for each in entry.evidence] or ["none was sent"]),
         ("Cause", _cause(entry)),
         ("Explains", _consequences(entry)),
+        ("Attention", _attention(entry)),
+        ("Thread", _thread(entry)),
         ("Advice", [entry.summary]),
     ):
         if values:
@@ -105,6 +108,42 @@ def entry_text(entry: EntryView, *, paint: Paint = plain, width: int | None = No
     if advice := _next_step(entry):
         lines += ["", *advice]
     return "\n".join(lines) + "\n"
+
+
+def attention_words(attention: AttentionView) -> str:
+    """Return in few words what people do about an entry; empty when nobody does anything."""
+    words = []
+    if attention.owner is not None:
+        words.append(f"{attention.owner} until {attention.acknowledged_until}")
+    if attention.snoozed_until is not None:
+        words.append(f"snoozed until {attention.snoozed_until}")
+    if attention.asked:
+        words.append("asked" + (f" of {', '.join(attention.asked_of)}" if attention.asked_of else ""))
+    if attention.silenced_by:
+        words.append("in maintenance" if attention.in_maintenance else "silenced")
+    return "; ".join(words)
+
+
+def _attention(entry: EntryView) -> list[str]:
+    attention = entry.attention
+    lines = []
+    if attention.owner is not None:
+        lines.append(f"{attention.owner} has it in hand until {attention.acknowledged_until}")
+    if attention.snoozed_until is not None:
+        lines.append(f"{attention.snoozed_by} put it off until {attention.snoozed_until}")
+    for each in attention.silenced_by:
+        noun = "silenced" if each.origin == "silence" else "in maintenance"
+        lines.append(f"{noun} by {each.author} until {each.ends_at}: {each.comment}")
+    return lines
+
+
+def _thread(entry: EntryView) -> list[str]:
+    lines = []
+    for each in entry.attention.thread:
+        of = f" of {', '.join(each.to)}" if each.to else ""
+        what = f"asks{of}" if each.answers is None else f"answers {each.answers}"
+        lines.append(f"[{each.number}] {each.at} {each.person} {what}: {each.text}")
+    return lines
 
 
 def _cause(entry: EntryView) -> list[str]:

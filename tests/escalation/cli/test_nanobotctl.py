@@ -37,6 +37,7 @@ from escalation.model import (
     SubjectKind,
 )
 from escalation.server.approvals import Policy
+from escalation.server.shelves import NAMES
 from escalation.server.testing import heartbeat
 from escalation.testing import an_entry
 from escalation.view import entry_view
@@ -100,8 +101,8 @@ def test_ids_are_cut_only_as_far_as_they_differ() -> None:
 
 
 def test_knows_every_state() -> None:
-    """The states offered on the command line are those of the model, and `all`."""
-    assert set(STATES) == {"all", *(state.value for state in State)}
+    """The states offered on the command line are those of the model, the shelves of attention, and `all`."""
+    assert set(STATES) == set(NAMES) - {""}
 
 
 def test_a_decision_from_the_queue_to_done(ctl: Ctl, served: Any) -> None:
