@@ -15,6 +15,7 @@ from escalation.cli.decisions import approve, command, done, queue, reject, show
 from escalation.cli.errors import CtlError, ExitCode
 from escalation.cli.fleet import hosts, incidents, watch
 from escalation.cli.notify import notify
+from escalation.cli.person import password, person
 from escalation.cli.pki import pki
 from escalation.cli.session import JSON, TIMEOUT_S, Session, print_json
 from escalation.cli.silences import maintenance, silence
@@ -112,6 +113,8 @@ for _command in (
     incidents,
     maintenance,
     notify,
+    password,
+    person,
     pki,
     queue,
     reject,

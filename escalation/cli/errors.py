@@ -37,6 +37,7 @@ _OF_API: Final = {
     "unauthenticated": ExitCode.NOT_AUTHENTICATED,
     "too_many_attempts": ExitCode.NOT_AUTHENTICATED,
     "forbidden": ExitCode.REFUSED,
+    "not_fresh": ExitCode.REFUSED,
     "refused": ExitCode.REFUSED,
     "expired": ExitCode.EXPIRED_OR_SUPERSEDED,
     "superseded": ExitCode.EXPIRED_OR_SUPERSEDED,

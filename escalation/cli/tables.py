@@ -19,6 +19,7 @@ import click
 from escalation.attention_view import SilenceView
 from escalation.cli.text import STYLES, attention_words, on_terminal, severity_words, wants_colour
 from escalation.inert import guarded
+from escalation.persons import PersonView
 from escalation.quantities import duration
 from escalation.server.notice_desk import ReceiverStatus
 from escalation.view import EntryView, HostView, IncidentView, SubjectView
@@ -167,6 +168,25 @@ def receiver_table(receivers: Sequence[ReceiverStatus]) -> Table:
         ),
         styles=tuple("high" if each.error else "heading" for each in receivers),
         empty="Nobody is told anything: the settings have no receiver.",
+    )
+
+
+def person_table(persons: Sequence[PersonView]) -> Table:
+    """Return persons, one a row."""
+    return Table(
+        headings=("PERSON", "ROLE", "TOKEN", "PASSWORD", "PASSKEYS", "SESSIONS", "INVITED"),
+        rows=tuple(
+            (
+                each.name,
+                each.role,
+                *("yes" if has else "no" for has in (each.token, each.password)),
+                *map(str, (each.passkeys, each.sessions)),
+                "yes" if each.invited else "no",
+            )
+            for each in persons
+        ),
+        styles=tuple("heading" for _ in persons),
+        empty="The settings name nobody.",
     )
 
 

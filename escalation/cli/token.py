@@ -21,10 +21,10 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")  # as access.Pers
 )
 @click.option(
     "--role",
-    type=click.Choice(["scraper", "viewer", "operator"]),
+    type=click.Choice(["scraper", "viewer", "operator", "admin"]),
     default="operator",
     show_default=True,
-    help="scraper: metrics only; viewer: reads; operator: decides.",
+    help="scraper: metrics only; viewer: reads; operator: decides; admin: invites people too.",
 )
 def token(*, file: Path, name: str, role: str) -> None:
     """Make a new token in FILE, and print the lines for the orchestrator's settings.

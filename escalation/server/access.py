@@ -95,13 +95,13 @@ class FailedLogins:
     Only the newest addresses are remembered, so a flood of addresses costs no memory.
     """
 
-    _BURST: Final = 10.0
-    _PER_S: Final = 0.2
     _ADDRESSES: Final = 1024
 
-    def __init__(self, *, clock: Clock) -> None:
-        """Count with the steady side of `clock`."""
+    def __init__(self, *, clock: Clock, burst: float = 10.0, per_s: float = 0.2) -> None:
+        """Count with the steady side of `clock`: `burst` at once, then `per_s`."""
         self._clock = clock
+        self._burst = burst
+        self._per_s = per_s
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -110,8 +110,8 @@ class FailedLogins:
     def allow(self, address: str) -> bool:
         """Count one failure of `address`; return False when it has had too many."""
         now_s = self._clock.steady_s()
-        left, seen_s = self._buckets.pop(address, (self._BURST, now_s))
-        left = min(self._BURST, left + (now_s - seen_s) * self._PER_S)
+        left, seen_s = self._buckets.pop(address, (self._burst, now_s))
+        left = min(self._burst, left + (now_s - seen_s) * self._per_s)
         allowed = left >= 1.0
         self._buckets[address] = (left - 1.0 if allowed else left, now_s)
         if len(self._buckets) > self._ADDRESSES:
@@ -121,4 +121,4 @@ class FailedLogins:
     def forgive(self, address: str) -> None:
         """Take back one failure that was counted before it was known to be none."""
         if bucket := self._buckets.get(address):
-            self._buckets[address] = (min(self._BURST, bucket[0] + 1.0), bucket[1])
+            self._buckets[address] = (min(self._burst, bucket[0] + 1.0), bucket[1])

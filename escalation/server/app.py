@@ -33,7 +33,9 @@ from escalation.server.incident_desk import StoredIncidents
 from escalation.server.incident_routes import IncidentRoutes
 from escalation.server.ingest import Ingest
 from escalation.server.login.desk import LoginDesk
+from escalation.server.login.passkey_routes import PasskeyRoutes
 from escalation.server.login.passwords import Passwords
+from escalation.server.login.person_routes import PersonRoutes
 from escalation.server.login.routes import LoginRoutes
 from escalation.server.metrics import ServerMetrics
 from escalation.server.model_writer import ModelWriter, NoTexts, Texts
@@ -169,8 +171,10 @@ def application(
         more=(
             *ApprovalRoutes(desk=StoredApprovals(store=store, policy=config.approvals.policy())).rules,
             *AttentionRoutes(desk=attention).rules,
+            *PersonRoutes(desk=login).rules,
             *IncidentRoutes(desk=StoredIncidents(store=store)).rules,
             *LoginRoutes(desk=login).rules,
+            *PasskeyRoutes(desk=login).rules,
         ),
         visitors=login,
         public_url=config.http.origin,
@@ -189,6 +193,7 @@ def logins(
         persons=config.person,
         metrics=metrics,
         passwords=passwords or Passwords(),
+        origin=config.http.origin,
     )
 
 

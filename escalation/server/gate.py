@@ -60,7 +60,8 @@ class Exchange:
 
     `fresh` says whether the person showed lately who they are, at `proven_ns`; a token shows it with each
     request. `csrf` is the token that the forms of this session carry, empty without a session. `form` is a
-    form that was read to look for it. `secure` says that it came by the public address, which is https.
+    form that was read to look for it. `public` says that it came by the public address, `secure` that this is
+    https.
     """
 
     request_id: str
@@ -71,6 +72,7 @@ class Exchange:
     csrf: str = ""
     fresh: bool = False
     proven_ns: int = 0
+    public: bool = False
     secure: bool = False
     form: Mapping[str, str] | None = None
     form_action: str = ""
@@ -160,7 +162,8 @@ class Gate:
                 "bad_request",
                 "this host name is not one of the orchestrator's; its settings list them (http.hosts)",
             )
-        exchange.secure = self._https and host == self._public_host
+        exchange.public = bool(host) and host == self._public_host
+        exchange.secure = exchange.public and self._https
         is_open = scope["path"] in self._open_paths
         authorization = headers.get("authorization")
         refusal = None

@@ -67,6 +67,7 @@ from escalation.server.login.visits import Nobody, Visitors
 from escalation.server.metrics import CONTENT_TYPE, ServerMetrics
 from escalation.server.model_writer import NoTexts, Texts
 from escalation.server.notice_desk import NoReceivers, NoticeDesk
+from escalation.server.store import StoreError
 from escalation.view import (
     NOT_FINISHED,
     EntryView,
@@ -186,6 +187,7 @@ def build(
         exception_handlers={
             DeskError: surface.desk_error,
             HTTPException: surface.http_error,
+            StoreError: surface.store_error,
             Exception: surface.defect,
         },
     )
@@ -488,6 +490,10 @@ class Surface:
             case Unavailable() | FellBehind():
                 status, code = 503, "unavailable"
         return self._problem(request, status, code, str(error))
+
+    async def store_error(self, request: Request, _error: Exception) -> Response:
+        """Answer when the storage cannot do what a desk beside the queue asks; it works again later."""
+        return self._problem(request, 503, "unavailable", "nothing can be kept or read now")
 
     async def http_error(self, request: Request, error: Exception) -> Response:
         """Answer a request that is wrong in itself."""

@@ -17,6 +17,10 @@ import uvicorn
 from escalation.server.access import Person, Role
 from escalation.server.attention_routes import AttentionRoutes
 from escalation.server.http import build
+from escalation.server.login.desk import LoginDesk
+from escalation.server.login.passwords import Passwords
+from escalation.server.login.person_routes import PersonRoutes
+from escalation.server.login.settings import LoginSettings
 from escalation.server.metrics import ServerMetrics
 from escalation.server.notifier import Notifier
 from escalation.server.notifiers.registry import NotifySettings
@@ -59,6 +63,15 @@ def served() -> Iterator[Served]:
         receivers=(Mailbox(),),
         metrics=metrics,
     )
+    login = LoginDesk(
+        store=desk.store,
+        clock=desk.clock,
+        settings=LoginSettings(),
+        persons=persons,
+        metrics=metrics,
+        passwords=Passwords(),
+        origin="https://desk.example",
+    )
     app = build(
         desk=desk,
         persons=persons,
@@ -66,7 +79,8 @@ def served() -> Iterator[Served]:
         ready=lambda: True,
         clock=desk.clock,
         notices=notifier,
-        more=AttentionRoutes(desk=desk.attention).rules,
+        more=(*AttentionRoutes(desk=desk.attention).rules, *PersonRoutes(desk=login).rules),
+        visitors=login,
     )
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, ws="none")

@@ -3,58 +3,31 @@
 Guessing is slowed by address and by account. Whoever has a session keeps it whatever happens to the account's
 limit, and a passkey is never limited: it cannot be guessed. Names are counted in a fixed number of slots by
 their hash, so an unknown name is treated as a known one, and a flood of names costs no memory.
-
-Error tree: `LoginRefused` > `WrongCredentials`, `TooManyAttempts`, `LoginBusy`.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from escalation.server.access import FailedLogins, Person, Presented, authenticate
 from escalation.server.clock import Clock, Timekeeper
-from escalation.server.login.passwords import Busy, Passwords
+from escalation.server.login.accounts import Accounts
+from escalation.server.login.passkey_desk import PasskeyDesk
+from escalation.server.login.passkeys import has_passkeys
+from escalation.server.login.passwords import Passwords
+from escalation.server.login.refusals import LoginBusy, TooManyAttempts, WrongCredentials
 from escalation.server.login.sessions import Means, Sessions
 from escalation.server.login.settings import LoginSettings
 from escalation.server.login.visits import SessionKey, Visit
 from escalation.server.metrics import ServerMetrics
-from escalation.server.records import Kind
 from escalation.server.store import Store, StoreError
 
 _SLOTS: Final = 512
 _NOTED_EACH_S: Final = 300.0
-
-
-class LoginRefused(Exception):
-    """Somebody did not get in; the message is for them, and tells nothing about the account."""
-
-
-class WrongCredentials(LoginRefused):
-    """These fit nobody."""
-
-
-class TooManyAttempts(LoginRefused):
-    """There were too many; try later."""
-
-
-class LoginBusy(LoginRefused):
-    """It cannot be checked or kept now; try again in a moment."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeptPassword:
-    """The password that a person set for themselves."""
-
-    hashed: str
-    set_ns: int
-
-
-PASSWORDS: Final = Kind("password", KeptPassword)
 
 
 class LoginDesk:
@@ -69,23 +42,44 @@ class LoginDesk:
         persons: Sequence[Person],
         metrics: ServerMetrics,
         passwords: Passwords,
+        origin: str = "",
     ) -> None:
-        """Know `persons`; times are those of `clock`."""
+        """Know `persons`; times are those of `clock`; passkeys are of `origin`, and none without it."""
         self._store = store
         self._clock = clock
-        self._persons = {person.name: person for person in persons}
         self._metrics = metrics
         self._passwords = passwords
         self._addresses = FailedLogins(clock=clock)
-        self._accounts = FailedLogins(clock=clock)
+        self._limited = FailedLogins(clock=clock)
         self._noted_s = -_NOTED_EACH_S
         self._log = structlog.get_logger("nanobot.orchestrator.login")
         self.settings = settings
         self.keeper = Timekeeper(clock=clock)
         self.sessions = Sessions(store=store, keeper=self.keeper, settings=settings, persons=persons)
+        self.accounts = Accounts(
+            store=store,
+            keeper=self.keeper,
+            settings=settings,
+            persons=persons,
+            passwords=passwords,
+            sessions=self.sessions,
+        )
+        self.origin = origin
+        self.passkeys = (
+            PasskeyDesk(
+                store=store,
+                clock=clock,
+                keeper=self.keeper,
+                sessions=self.sessions,
+                metrics=metrics,
+                origin=origin,
+            )
+            if has_passkeys(origin)
+            else None
+        )
 
     def __repr__(self) -> str:
-        return f"LoginDesk(persons={len(self._persons)})"
+        return f"LoginDesk(persons={len(self.accounts.persons)})"
 
     async def visit(self, cookie: str) -> Visit | None:
         """Return whose cookie this is, or None; raise StoreError."""
@@ -113,20 +107,20 @@ class LoginDesk:
         """Return whether it was a password or a token that fits this name; raise LoginRefused."""
         account = str(zlib.crc32(name.encode(errors="replace")) % _SLOTS)
         allowed = self._addresses.allow(address)
-        if not (allowed and self._accounts.allow(account)):
+        if not (allowed and self._limited.allow(account)):
             if allowed:
                 self._addresses.forgive(address)
             self._metrics.login_refused()
             await self._note_limit(name)
             raise TooManyAttempts("too many failed attempts; wait a minute, or use a passkey")
-        person = self._persons.get(name)
+        person = self.accounts.persons.get(name)
         means = None
         try:
-            fits = await self._passwords.fits(await self._hash_of(person), secret)
-        except Busy as error:
+            fits = await self._passwords.fits(await self.accounts.hash_of(name), secret)
+        except (LoginBusy, StoreError) as error:
             self._addresses.forgive(address)
-            self._accounts.forgive(account)
-            raise LoginBusy(str(error)) from error
+            self._limited.forgive(account)
+            raise LoginBusy("it cannot be checked now; try again in a moment") from error
         if fits:
             means = Means.PASSWORD
         elif person is not None and authenticate(Presented(name, secret), (person,)):
@@ -136,19 +130,8 @@ class LoginDesk:
             self._log.warning("login_refused", address=address, account=name if person else "unknown")
             raise WrongCredentials("name and password do not fit")
         self._addresses.forgive(address)
-        self._accounts.forgive(account)
+        self._limited.forgive(account)
         return means
-
-    async def _hash_of(self, person: Person | None) -> str | None:
-        """Return the hash of a person's password: the settings', else the one that the person set."""
-        name = person.name if person else ""
-        try:
-            kept = await self._store.read(lambda ledger: ledger.records.get(PASSWORDS, name))
-        except StoreError as error:
-            raise LoginBusy("nothing can be read now; try again in a moment") from error
-        if person is None:
-            return None
-        return person.password_hash or (kept.hashed if kept else None)
 
     async def _note_limit(self, name: str) -> None:
         """Write to the audit log that a limit refuses attempts, seldom, so that nobody can flood it."""
@@ -156,7 +139,7 @@ class LoginDesk:
         if now_s - self._noted_s < _NOTED_EACH_S:
             return
         self._noted_s = now_s
-        about = name if name in self._persons else "unknown"
+        about = name if name in self.accounts.persons else "unknown"
         try:
             await self._store.write(
                 lambda ledger: self.sessions.note(

@@ -16,6 +16,8 @@ from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.low_level import Type
 
+from escalation.server.login.refusals import LoginBusy
+
 T = TypeVar("T")
 
 LEAST_CHARACTERS: Final = 12
@@ -24,10 +26,6 @@ MOST_CHARACTERS: Final = 512
 _THREADS: Final = 2
 _WAITING: Final = 8
 _MOST_MEMORY_KIB: Final = 1024 * 1024
-
-
-class Busy(Exception):
-    """Too many passwords are being checked; try again soon."""
 
 
 class Passwords:
@@ -44,19 +42,19 @@ class Passwords:
         return f"Passwords(asked={self._asked})"
 
     async def fits(self, hashed: str | None, password: str) -> bool:
-        """Return whether `password` is that of `hashed`; None fits nothing, and takes as long. Raise Busy."""
+        """Return whether `password` is that of `hashed`; None fits nothing, as slowly. Raise LoginBusy."""
         if not self._nobodys:
             self._nobodys = await self.hash("the password of nobody")
         fits = await self._computed(self._verify, hashed or self._nobodys, password[: MOST_CHARACTERS + 1])
         return fits and hashed is not None and len(password) <= MOST_CHARACTERS
 
     async def hash(self, password: str) -> str:
-        """Return the hash of a new password; raise Busy."""
+        """Return the hash of a new password; raise LoginBusy."""
         return await self._computed(self._hash, password)
 
     async def _computed(self, work: Callable[..., T], *arguments: str) -> T:
         if self._asked >= _THREADS + _WAITING:
-            raise Busy("too many passwords are being checked; try again in a moment")
+            raise LoginBusy("too many passwords are being checked; try again in a moment")
         self._asked += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)

@@ -14,8 +14,10 @@ from starlette.responses import RedirectResponse, Response
 from escalation.server.access import Role
 from escalation.server.gate import LOGIN_PATH, cookie_name, own_path
 from escalation.server.handlers import HTML, TEXT, Rule, exchange_of, form_of, person_of
-from escalation.server.login.desk import LoginBusy, LoginDesk, LoginRefused, TooManyAttempts
+from escalation.server.login.desk import LoginDesk
 from escalation.server.login.pages import LoginPages
+from escalation.server.login.refusals import LoginBusy, LoginRefused, TooManyAttempts
+from escalation.server.login.settings import LoginSettings
 from escalation.server.login.visits import SessionKey
 
 _SHORT: Final = 128
@@ -30,8 +32,11 @@ class LoginRoutes:
         self._pages = LoginPages(keeper=desk.keeper)
         self.rules: tuple[Rule, ...] = (
             Rule("GET", "/account", Role.VIEWER, self._account, media=HTML),
+            Rule("POST", "/account/password", Role.VIEWER, self._set_password, media=HTML, fresh=True),
             Rule("POST", "/account/sessions/end", Role.VIEWER, self._end_all, media=HTML),
             Rule("POST", "/account/sessions/{id}/end", Role.VIEWER, self._end_one, media=HTML),
+            Rule("GET", "/invite", None, self._invite_page, media=HTML),
+            Rule("POST", "/invite", None, self._invite, media=HTML),
             Rule("GET", "/login", None, self._login_page, media=HTML),
             Rule("POST", "/login", None, self._login, media=HTML),
             Rule("GET", "/login/again", Role.VIEWER, self._again_page, media=HTML),
@@ -83,18 +88,54 @@ class LoginRoutes:
         self._clear(request, answer)
         return answer
 
+    async def _invite_page(self, request: Request) -> Response:
+        return self._form(request, "invite.html", back="/account", refused=None)
+
+    async def _invite(self, request: Request) -> Response:
+        form = await form_of(request)
+        try:
+            cookie = await self._desk.accounts.redeem(
+                form.get("code", "").strip()[:_SHORT],
+                form.get("password", ""),
+                before=exchange_of(request).session,
+            )
+        except LoginRefused as refused:
+            return self._form(request, "invite.html", back="/account", refused=refused)
+        return self._entered(request, cookie, "/account")
+
     async def _account(self, request: Request) -> Response:
+        return await self._account_page(request)
+
+    async def _account_page(self, request: Request, refused: LoginRefused | None = None) -> Response:
         exchange = exchange_of(request)
         name = person_of(request)
+        passkeys = await self._desk.passkeys.of(name) if self._desk.passkeys else {}
         return self._pages.show(
             "account.html",
+            status=_status_of(refused),
+            refused=str(refused) if refused else "",
             name=name,
             role=exchange.person.role.value if exchange.person else "",
             csrf=exchange.csrf,
             fresh=exchange.fresh,
             here=exchange.session,
+            passkeys=list(passkeys.items()),
+            may_add=self._desk.passkeys is not None and exchange.public and exchange.session is not None,
+            origin=self._desk.origin,
+            in_settings=self._desk.accounts.in_settings(name),
+            known=name in self._desk.accounts.persons,
             sessions=list((await self._desk.sessions.of(name)).items()),
         )
+
+    async def _set_password(self, request: Request) -> Response:
+        form = await form_of(request)
+        try:
+            await self._desk.accounts.set_password(
+                person_of(request), form.get("password", ""), session=exchange_of(request).session
+            )
+        except LoginRefused as refused:
+            return await self._account_page(request, refused)
+        return RedirectResponse("/account", 303)
 
     async def _end_one(self, request: Request) -> Response:
         name = person_of(request)
@@ -117,17 +158,8 @@ class LoginRoutes:
         return self._pages.script()
 
     def _entered(self, request: Request, cookie: str, back: str) -> Response:
-        secure = exchange_of(request).secure
         answer = RedirectResponse(back, 303)
-        answer.set_cookie(
-            cookie_name(secure=secure),
-            cookie,
-            max_age=int(self._desk.settings.absolute_s),
-            path="/",
-            secure=secure,
-            httponly=True,
-            samesite="strict",
-        )
+        give_cookie(request, answer, cookie, settings=self._desk.settings)
         return answer
 
     def _clear(self, request: Request, answer: Response) -> None:
@@ -153,8 +185,23 @@ class LoginRoutes:
             back=back,
             csrf=exchange.csrf,
             person=exchange.person.name if exchange.person else "",
+            passkeys=self._desk.passkeys is not None and exchange.public,
             **more,
         )
+
+
+def give_cookie(request: Request, answer: Response, cookie: str, *, settings: LoginSettings) -> None:
+    """Let the browser keep the cookie of its session: for our host and its own requests alone."""
+    secure = exchange_of(request).secure
+    answer.set_cookie(
+        cookie_name(secure=secure),
+        cookie,
+        max_age=int(settings.absolute_s),
+        path="/",
+        secure=secure,
+        httponly=True,
+        samesite="strict",
+    )
 
 
 def address_of(request: Request) -> str:

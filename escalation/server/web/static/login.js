@@ -1,2 +1,86 @@
 // Passkeys: the one thing that a form cannot do. Without this script passwords work as before.
+// A button says in its data where the challenge comes from and where the answer goes; nothing else does.
 "use strict";
+
+const bytes = (text) =>
+  Uint8Array.from(atob(text.replace(/-/g, "+").replace(/_/g, "/")), (each) => each.charCodeAt(0));
+const text = (buffer) =>
+  btoa(String.fromCharCode(...new Uint8Array(buffer))).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+
+async function post(path, body, csrf) {
+  const headers = { "Content-Type": "application/json", Accept: "application/json" };
+  if (csrf) headers["X-CSRF-Token"] = csrf;
+  const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
+  const said = await answer.json();
+  if (!answer.ok) {
+    if (said.error.code === "not_fresh") {
+      location.assign("/login/again?next=" + encodeURIComponent(location.pathname));
+    }
+    throw new Error(said.error.message);
+  }
+  return said;
+}
+
+function readable(options) {
+  const found = { ...options, challenge: bytes(options.challenge) };
+  for (const list of ["allowCredentials", "excludeCredentials"]) {
+    if (options[list]) found[list] = options[list].map((each) => ({ ...each, id: bytes(each.id) }));
+  }
+  if (options.user) found.user = { ...options.user, id: bytes(options.user.id) };
+  return found;
+}
+
+async function make(options) {
+  const made = await navigator.credentials.create({ publicKey: readable(options) });
+  return {
+    id: text(made.rawId),
+    client_data: text(made.response.clientDataJSON),
+    attestation: text(made.response.attestationObject),
+  };
+}
+
+async function use(options) {
+  const used = await navigator.credentials.get({ publicKey: readable(options) });
+  return {
+    id: text(used.rawId),
+    client_data: text(used.response.clientDataJSON),
+    authenticator_data: text(used.response.authenticatorData),
+    signature: text(used.response.signature),
+  };
+}
+
+async function pressed(button) {
+  const { passkey, begin, end, next, csrf } = button.dataset;
+  const asked = await post(begin, {}, csrf);
+  const body = { handshake: asked.handshake, answer: await (passkey === "make" ? make : use)(asked.options) };
+  if (passkey === "make") body.label = document.querySelector("[data-passkey-label]").value;
+  else body.next = next;
+  const onward = await post(end, body, csrf);
+  location.assign(onward.next);
+}
+
+if (window.PublicKeyCredential) {
+  for (const button of document.querySelectorAll("[data-passkey]")) {
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      const said = document.querySelector("[data-passkey-said]");
+      said.hidden = true;
+      button.disabled = true;
+      try {
+        await pressed(button);
+      } catch (error) {
+        said.textContent = "Nothing was done: " + (error.name === "NotAllowedError" ? "no passkey was given." : error.message + ".");
+        said.hidden = false;
+      } finally {
+        button.disabled = false;
+      }
+    });
+  }
+}
+
+// The code of an invitation stands in the fragment of its link, which browsers send to nobody.
+const code = document.querySelector("[data-from-fragment]");
+if (code && location.hash.length > 1) {
+  code.value = location.hash.slice(1);
+  history.replaceState(null, "", location.pathname);
+}

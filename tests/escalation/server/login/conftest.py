@@ -98,6 +98,7 @@ async def built(
     settings: LoginSettings | None = None,
     desk: FakeDesk | None = None,
     public_url: str = PUBLIC,
+    passwords: Passwords | None = None,
 ) -> AsyncIterator[House]:
     """Build the application as app.py does, with hashes that cost little."""
     desk, nowhere, metrics = desk or FakeDesk(), Path("/nonexistent"), ServerMetrics()
@@ -108,7 +109,11 @@ async def built(
         person=persons or tuple(person(name) for name in ROLES),
     )
     login = app.logins(
-        config, store=desk.store, metrics=metrics, clock=desk.clock, passwords=Passwords(hasher=CHEAP)
+        config,
+        store=desk.store,
+        metrics=metrics,
+        clock=desk.clock,
+        passwords=passwords or Passwords(hasher=CHEAP),
     )
     application = app.application(
         config,
