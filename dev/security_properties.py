@@ -110,9 +110,6 @@ NOT_HERE: Mapping[str, str] = {
     "recommended is held by X04, X09 and X10.",
     "A5": "Approvals are not signed yet.",
     "B14": "Preconditions are part of no advice yet.",
-    "I21": "No text reaches a model.",
-    "I22": "No model is asked.",
-    "T28": "There is no other token than a person's; what a viewer may not do is T24.",
 }
 """What does not apply, and why."""
 
