@@ -8,7 +8,7 @@ for_tests=$([ "${1:-}" = tests ] && echo yes || true)
 
 # The loader's bindings come from the distribution, for the system's own Python (the PyPI name is another project).
 packages=(python3-bpfcc linux-headers-amd64 libbpf1 python3-venv python3-dev gcc libsystemd-dev pkg-config
-          systemd systemd-container dbus openssl iproute2)
+          systemd systemd-container dbus openssl openssh-client iproute2)
 case "$(dpkg --print-architecture 2>/dev/null || true)" in
   arm64) packages=("${packages[@]/linux-headers-amd64/linux-headers-arm64}") ;;
 esac

@@ -116,7 +116,7 @@ def sealed(content: object) -> str:
 
 def fingerprint(text: str) -> str:
     """Return the SHA-256, in hex, of a document's text."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def bound_from(content: object) -> Bound:

@@ -107,14 +107,19 @@ def _trusted(path: Path, owners: AbstractSet[int]) -> bytes:
         raise ApproversError(
             f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ApproversError(f"{path}: is not a regular file")
         _check_owner(path, status, owners)
         if os.geteuid() not in owners and os.access(real, os.W_OK):
             raise ApproversError(f"{path}: this program could change it; nobody but its owner may")
-        content = file.read(_LIMIT_BYTES + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(_LIMIT_BYTES + 1)
+    except OSError as error:
+        raise ApproversError(f"{path}: cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
     if len(content) > _LIMIT_BYTES:
         raise ApproversError(f"{path}: is longer than {_LIMIT_BYTES} bytes")
     return content

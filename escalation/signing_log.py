@@ -11,7 +11,8 @@ from typing import Final
 
 import msgspec
 
-from escalation.model import Signed
+from escalation import approval
+from escalation.model import PasskeySignature, Signed
 
 VERB: Final = "recommendation.signed"
 
@@ -26,6 +27,16 @@ def detail_of(signed: Signed) -> str:
 def signed_of(detail: str) -> Signed:
     """Return what `detail_of` wrote; raise ValueError for anything else."""
     return msgspec.json.decode(detail, type=Signed)
+
+
+def summary_of(detail: str) -> str:
+    """Return such a detail as a few words: how it was signed, and the document's SHA-256."""
+    try:
+        signed = signed_of(detail)
+    except ValueError:
+        return "what was signed cannot be read"
+    kind = "webauthn" if isinstance(signed.signature, PasskeySignature) else "ssh"
+    return f"{kind} document={approval.fingerprint(signed.document)}"
 
 
 def reference_to(detail: str) -> str:

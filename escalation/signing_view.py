@@ -1,8 +1,9 @@
-"""How each approval of an entry was given, as people and their tools see it."""
+"""How each approval of an entry was given, and what there is to sign, as people and their tools see it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from escalation.inert import shown
 from escalation.model import Approval, PasskeySignature, SshSignature
@@ -20,6 +21,32 @@ class ApprovalView:
     key: str | None
     document: str | None
     words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningView:
+    """What a client signs is made of this: `bound` is what the digest covers, the rest are the rules.
+
+    `person` is who asks, `required` whether policy takes no approval of this kind without a signature.
+    """
+
+    id: str
+    bound: dict[str, Any]
+    approve_by: str
+    execute_within_s: int
+    catalogue: str
+    policy: str
+    digest: str
+    person: str
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentView:
+    """A document to sign, and its SHA-256 in hex, which is a passkey's challenge."""
+
+    document: str
+    sha256: str
 
 
 def approval_view(given: Approval) -> ApprovalView:

@@ -52,11 +52,13 @@ class Keygen:
 
     path: Path
 
-    def sign(self, document: str, *, key: Path, environment: Mapping[str, str]) -> SshSignature:
+    def sign(
+        self, document: str, *, key: Path, environment: Mapping[str, str], ask: bool = True
+    ) -> SshSignature:
         """Return a signature by `key`: a private key, or the public half of one that an agent holds.
 
-        What ssh-keygen asks (a passphrase, a touch) it asks at the terminal; `environment` says how to reach
-        the agent and the terminal.
+        What ssh-keygen asks (a passphrase, a touch) it asks at the terminal, which it has only when `ask`;
+        `environment` says how to reach the agent.
         """
         try:
             done = subprocess.run(
@@ -65,6 +67,7 @@ class Keygen:
                 stdout=subprocess.PIPE,
                 env=dict(environment),
                 timeout=_SIGN_WITHIN_S,
+                start_new_session=not ask,
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
@@ -184,6 +187,6 @@ def _why(said: bytes) -> str:
     """Return what ssh-keygen complained of, without the names of our files; it is silent for unknown keys."""
     lines = said.decode("utf-8", "replace").strip().splitlines()
     if not lines:
-        return ": no line of the approvers' file allows it"
+        return ": no line of the approvers' file allows it, or the key is revoked"
     words = lines[0].partition(": ")[2] if lines[0].startswith("/") else lines[0]
     return f": {shown(words, limit=200)}"

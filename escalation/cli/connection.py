@@ -26,12 +26,17 @@ _MAX_TOKEN_BYTES: Final = 4096
 
 
 class CtlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """ctl.toml. A relative `token_file` or `ca_file` lies beside it."""
+    """ctl.toml. A relative `token_file`, `ca_file` or `sign_with` lies beside it.
+
+    `sign_with` is the SSH key that approvals are signed with, `ssh_keygen` the program that does it.
+    """
 
     url: str
     token_file: str
     ca_file: str | None = None
     plain_http: bool = False
+    sign_with: str | None = None
+    ssh_keygen: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ class Connection:
     url: str
     token: str = field(repr=False)
     ca_file: Path | None = None
+    sign_with: Path | None = None
+    ssh_keygen: Path | None = None
 
 
 def places(environment: Mapping[str, str], *, prefix: Path, home: Path) -> tuple[Path, ...]:
@@ -85,6 +92,8 @@ def connect(settings: CtlSettings, *, beside: Path) -> Connection:
         url=settings.url.rstrip("/"),
         token=read_token(beside / settings.token_file),
         ca_file=beside / settings.ca_file if settings.ca_file else None,
+        sign_with=beside / Path(settings.sign_with).expanduser() if settings.sign_with else None,
+        ssh_keygen=Path(settings.ssh_keygen) if settings.ssh_keygen else None,
     )
 
 

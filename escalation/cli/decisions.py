@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -68,15 +69,22 @@ def queue(session: Session, *, state: str | None, limit: int, as_json: bool) -> 
 
 @click.command()
 @_ID
+@click.option("--canonical", is_flag=True, help="Print what is signed, exactly, one document a line.")
 @JSON
 @click.pass_obj
-def show(session: Session, *, entry_id: str, as_json: bool) -> None:
+def show(session: Session, *, entry_id: str, canonical: bool, as_json: bool) -> None:
     """Show one recommendation whole: evidence, exact action, risk, proof.
 
-    ID is a recommendation's id, its first characters, or an incident's id.
+    ID is a recommendation's id, its first characters, or an incident's id. With --canonical: the documents
+    that people signed, or, while nobody did, everything that a document would hold but person, reason and
+    nonce.
     """
     with session.client() as client:
         body = client.entry(entry_id)
+        if canonical:
+            for line in _canonical(client, _entry(body)):
+                click.echo(line)
+            return
     if as_json:
         print_json(body)
         return
@@ -114,6 +122,13 @@ def command(session: Session, *, entry_id: str) -> None:
     metavar="CONDITION=REASON",
     help="Approve although this condition is in the way; may be given more than once.",
 )
+@click.option(
+    "--sign",
+    type=click.Path(path_type=Path),
+    metavar="KEY",
+    help="Sign it with this SSH key (a .pub: by the agent); default: sign_with in ctl.toml.",
+)
+@click.option("--no-sign", is_flag=True, help="Do not sign, whatever ctl.toml says.")
 @JSON
 @click.pass_obj
 def approve(
@@ -124,6 +139,8 @@ def approve(
     digest: str | None,
     yes: bool,
     set_aside: tuple[str, ...],
+    sign: Path | None,
+    no_sign: bool,
     as_json: bool,
 ) -> None:
     """Approve exactly the action that is shown.
@@ -131,7 +148,12 @@ def approve(
     The action and its digest are shown whole and, on a terminal, confirmed. Without a terminal naming the
     entry and the reason is the decision; a script gives --digest, so that it approves only what a person saw.
     A condition that fails, as `show` lists them, refuses the approval unless it is set aside by name.
+
+    With --sign, ssh-keygen signs the canonical document (`show --canonical`), which is made here and compared
+    with what is shown; keys of an agent and security keys work.
     """
+    if sign is not None and no_sign:
+        raise click.UsageError("--sign and --no-sign say two things")
     aside = _set_aside(set_aside)
     with session.client() as client:
         entry = _entry(client.entry(entry_id))
@@ -150,6 +172,8 @@ def approve(
         said: dict[str, object] = {"reason": reason, "digest": entry.digest}
         if aside:
             said["set_aside"] = aside
+        if not no_sign:
+            said |= _signed(session, client, entry, reason=reason, key=sign)
         body = client.post(f"/api/v1/queue/{entry.id}/approve", said)
     approved = _entry(body)
     if as_json:
@@ -219,6 +243,36 @@ def _set_aside(given: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError("--set-aside takes CONDITION=REASON, such as 'not_busy=nobody uses it'")
         found[condition.strip()] = reason
     return found
+
+
+def _signed(
+    session: Session, client: Client, entry: EntryView, *, reason: str, key: Path | None
+) -> dict[str, object]:
+    """Return what stands in a signed approval besides; nothing when there is no key to sign with."""
+    connection = session.connection()
+    key = key or connection.sign_with
+    if key is None:
+        return {}
+    import msgspec  # noqa: PLC0415
+
+    from escalation.cli import signing  # noqa: PLC0415
+
+    agreed = signing.agreed(client, entry)
+    click.echo(f"signing for {agreed.person} with {key}", err=True)
+    signed = signing.sign(
+        agreed, reason=reason, key=key, keygen=connection.ssh_keygen, ask=not session.no_input
+    )
+    return {"signed": msgspec.to_builtins(signed)}
+
+
+def _canonical(client: Client, entry: EntryView) -> list[str]:
+    """Return the documents of an entry that were signed, or else what one would hold."""
+    if documents := [each.document for each in entry.approvals if each.document is not None]:
+        return documents
+    from escalation import approval  # noqa: PLC0415
+    from escalation.cli import signing  # noqa: PLC0415
+
+    return [approval.canonical(signing.agreed(client, entry).terms)]
 
 
 def _verified(client: Client, entry_id: str, *, wait_s: float) -> bytes:

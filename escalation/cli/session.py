@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from escalation.cli.client import Client
+    from escalation.cli.connection import Connection
 
 T = TypeVar("T")
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -52,9 +53,14 @@ class Session:
     def client(self) -> Client:
         """Return a client for the configured orchestrator."""
         from escalation.cli.client import Client  # noqa: PLC0415 - 50 ms that usage errors do not pay
+
+        return Client(self.connection(), timeout_s=self.timeout_s)
+
+    def connection(self) -> Connection:
+        """Return where the orchestrator is, and with which keys."""
         from escalation.cli.connection import find  # noqa: PLC0415
 
-        return Client(find(url=self.url, token_file=self.token_file), timeout_s=self.timeout_s)
+        return find(url=self.url, token_file=self.token_file)
 
     def agrees(self, question: str, *, instead: str) -> bool:
         """Ask on standard error and return whether the person said yes; refuse to ask under --no-input."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from escalation import approval
 from escalation.approval import ApprovalError, Terms
@@ -16,32 +15,7 @@ from escalation.server.binding import bound_of
 from escalation.server.desk import Entry, Refused, Unavailable
 from escalation.server.policies import case_of
 from escalation.server.store import Ledger, Store, StoreError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SigningView:
-    """What a client signs is made of this: `bound` is what the digest covers, the rest are the rules.
-
-    `person` is who asks, `required` whether policy takes no approval of this kind without a signature.
-    """
-
-    id: str
-    bound: dict[str, Any]
-    approve_by: str
-    execute_within_s: int
-    catalogue: str
-    policy: str
-    digest: str
-    person: str
-    required: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentView:
-    """A document to sign, and its SHA-256 in hex, which is a passkey's challenge."""
-
-    document: str
-    sha256: str
+from escalation.signing_view import DocumentView, SigningView
 
 
 class ApprovalDesk(Protocol):

@@ -9,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from escalation.server.access import Role
-from escalation.server.approval_desk import ApprovalDesk, DocumentView, SigningView
+from escalation.server.approval_desk import ApprovalDesk
 from escalation.server.handlers import Rule, body_of, json_answer, person_of
+from escalation.signing_view import DocumentView, SigningView
 
 
 class _Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -14,7 +14,11 @@ import pytest
 import structlog
 import uvicorn
 
+from escalation.approvers import Approvers
 from escalation.server.access import Person, Role
+from escalation.server.approval_desk import StoredApprovals
+from escalation.server.approval_routes import ApprovalRoutes
+from escalation.server.approvals import Policy
 from escalation.server.attention_routes import AttentionRoutes
 from escalation.server.http import build
 from escalation.server.login.desk import LoginDesk
@@ -24,7 +28,9 @@ from escalation.server.login.settings import LoginSettings
 from escalation.server.metrics import ServerMetrics
 from escalation.server.notifier import Notifier
 from escalation.server.notifiers.registry import NotifySettings
+from escalation.server.signatures import Signatures
 from escalation.server.testing import FakeDesk
+from escalation.sshsig import PLACES, Keygen
 from tests.escalation.server.notifiers.told import Mailbox
 
 T = TypeVar("T")
@@ -32,13 +38,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running server: `call` runs a coroutine of the desk where the desk lives."""
+    """A running server: `call` runs a coroutine of the desk where the desk lives.
+
+    Whose signatures it takes stands in `trusted`, which a test may change.
+    """
 
     url: str
     desk: FakeDesk
     metrics: ServerMetrics
     tokens: dict[str, str]
     loop: asyncio.AbstractEventLoop
+    trusted: list[Approvers]
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout=20)
@@ -48,7 +58,10 @@ class Served:
 def served() -> Iterator[Served]:
     # The server shares this process with the command line under test: its log must not look like output.
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    desk, metrics = FakeDesk(), ServerMetrics()
+    metrics = ServerMetrics()
+    trusted = [Approvers()]
+    signatures = Signatures(read=lambda: trusted[0], keygen=Keygen(PLACES[0]))
+    desk = FakeDesk(signatures=signatures)
     tokens = {role.value: f"token-of-{role.value}" for role in Role}
     persons = [
         Person(
@@ -79,7 +92,11 @@ def served() -> Iterator[Served]:
         ready=lambda: True,
         clock=desk.clock,
         notices=notifier,
-        more=(*AttentionRoutes(desk=desk.attention).rules, *PersonRoutes(desk=login).rules),
+        more=(
+            *ApprovalRoutes(desk=StoredApprovals(store=desk.store, policy=Policy())).rules,
+            *AttentionRoutes(desk=desk.attention).rules,
+            *PersonRoutes(desk=login).rules,
+        ),
         visitors=login,
     )
     listener = socket.create_server(("127.0.0.1", 0))
@@ -96,7 +113,7 @@ def served() -> Iterator[Served]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name="served")
     thread.start()
     assert started.wait(10)
-    yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", desk, metrics, tokens, loops[0])
+    yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", desk, metrics, tokens, loops[0], trusted)
     server.should_exit = True
     thread.join(10)
     listener.close()

@@ -1,0 +1,99 @@
+"""Signing at the command line: make the document here, from what the digest covers, and compare it.
+
+The orchestrator is not trusted with the document: it sends what its digest covers, this end computes the
+digest, makes the document, and refuses when anything in it is not what was shown.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from escalation import approval, sshsig
+from escalation.approval import ApprovalError, Terms
+from escalation.cli.errors import CtlError, ExitCode
+from escalation.cli.session import read
+from escalation.inert import shown
+from escalation.model import Signed
+from escalation.signing_view import SigningView
+from escalation.sshsig import Keygen, KeygenError
+
+if TYPE_CHECKING:
+    from escalation.cli.client import Client
+    from escalation.view import EntryView
+
+_ALARM = "do not approve it; ask whoever runs the orchestrator, and look at it from another machine"
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """Terms that were made here and are what was shown, and the name by which who asks is known."""
+
+    terms: Terms
+    person: str
+
+
+def agreed(client: Client, entry: EntryView) -> Agreed:
+    """Return what there is to sign for `entry`; raise CtlError when it is not what the entry shows."""
+    sent = read(client.get(f"/api/v1/queue/{entry.id}/approval"), SigningView)
+    try:
+        bound = approval.bound_from(sent.bound)
+        terms = approval.terms(
+            bound,
+            entry_id=sent.id,
+            approve_by=sent.approve_by,
+            execute_within_s=sent.execute_within_s,
+            catalogue=sent.catalogue,
+            policy=sent.policy,
+        )
+    except ApprovalError as error:
+        raise CtlError(f"nothing can be signed: {error}", advice=_ALARM) from error
+    different = [*shown_otherwise(terms, entry), *(["host"] if shown(bound.host[1]) != entry.host else [])]
+    if different:
+        raise CtlError(
+            f"what would be signed is not what the orchestrator shows ({', '.join(different)})", advice=_ALARM
+        )
+    return Agreed(terms, sent.person)
+
+
+def shown_otherwise(terms: Terms, entry: EntryView) -> tuple[str, ...]:
+    """Return the names of what an entry shows differently from these terms."""
+    action, target = terms.action, terms.action.target
+    pairs = {
+        "id": (terms.id, entry.id),
+        "incident": (terms.incident, entry.incident_id),
+        "host": (terms.host, entry.action.host),
+        "fault": (terms.fault, entry.fault_class),
+        "subject": ((terms.subject.kind, terms.subject.name), (entry.subject.kind, entry.subject.name)),
+        "kind of action": (action.kind, entry.action.kind),
+        "target": ((target.kind, target.name), (entry.action.target.kind, entry.action.target.name)),
+        "command": (action.argv, entry.action.command),
+        "digest": (terms.digest, entry.digest),
+        "time to approve": (terms.approve_by, entry.approve_by),
+    }
+    return tuple(name for name, (signed, seen) in pairs.items() if signed != seen)
+
+
+def sign(agreed_on: Agreed, *, reason: str, key: Path, keygen: Path | None, ask: bool) -> Signed:
+    """Return the document and its signature by `key`; a passphrase is asked for only when `ask`."""
+    until = agreed_on.terms.approve_by
+    try:
+        if approval.moment_of(until) <= datetime.now(UTC):
+            raise CtlError(
+                f"by this machine's clock the time to approve it is over ({until})",
+                code=ExitCode.EXPIRED_OR_SUPERSEDED,
+            )
+        text = approval.document(
+            agreed_on.terms, person=agreed_on.person, reason=reason.strip(), nonce=secrets.token_hex(16)
+        )
+        tool = sshsig.find() if keygen is None else Keygen(keygen)
+        return Signed(text, tool.sign(text, key=key, environment=os.environ, ask=ask))
+    except (ApprovalError, KeygenError) as error:
+        raise CtlError(
+            f"not signed, and not approved: {error}",
+            advice="is the key in the file or the agent, and the security key plugged in?",
+        ) from error
