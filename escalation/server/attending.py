@@ -33,7 +33,8 @@ from escalation.server.attention import (
 )
 from escalation.server.desk import Entry, NotFound, Refused
 from escalation.server.notices import Event, Happening
-from escalation.server.silences import Origin
+from escalation.server.queue_page import Shelved
+from escalation.server.silences import HELD, Origin
 from escalation.server.store import Ledger
 from escalation.server.timeline import Moment, MomentKind
 
@@ -87,6 +88,27 @@ def attended(
         )
 
     return [replace(each, attention=attention(each)) for each in entries]
+
+
+def shelved(ledger: Ledger, *, now_ns: int) -> Shelved:
+    """Return what is in force on which incidents, of all, from what is kept by their ids.
+
+    What only just broke it is still named here, until time has passed once. An incident that a silence held
+    back before is looked at again: it may have become what no silence covers.
+    """
+    records = ledger.records
+    silenced = set()
+    for silence in quiet.active(ledger, now_ns=now_ns):
+        for incident_id in records.of(HELD, owner=silence.id):
+            incident = ledger.incident(IncidentId(incident_id))
+            if incident is not None and silence.covers(incident):
+                silenced.add(incident.id)
+    return Shelved(
+        owners={IncidentId(key): each.person for key, each in records.of(ACKNOWLEDGEMENTS).items()},
+        snoozed=frozenset(map(IncidentId, records.of(SNOOZES))),
+        asked=frozenset(IncidentId(key) for key, each in records.of(THREADS).items() if each.unanswered),
+        silenced=frozenset(silenced),
+    )
 
 
 # What people do ---------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from escalation.model import (
     Weighed,
 )
 from escalation.server.attention import NOTHING, Attention
+from escalation.server.queue_page import QueuePage, Sought
 
 
 class DeskError(Exception):
@@ -128,6 +129,9 @@ class Desk(Protocol):
     async def queue(self, states: frozenset[State] | None) -> Sequence[Entry]:
         """Return entries in `states` (None: all): worst first, then oldest first."""
 
+    async def look(self, sought: Sought, *, person: str) -> QueuePage:
+        """Return one page of the queue in the order in which `person` wants it."""
+
     async def entry(self, entry_id: str) -> Entry:
         """Return the entry with this recommendation id, or the newest of this incident id or its cause."""
 
@@ -160,6 +164,9 @@ class Desk(Protocol):
 
     async def audit(self, *, after: int, limit: int) -> Sequence[AuditEntry]:
         """Return audit entries numbered above `after`, in order."""
+
+    async def audit_head(self) -> AuditEntry | None:
+        """Return the newest link of the audit chain, or None."""
 
     def changes(self) -> AsyncIterator[Entry]:
         """Yield each entry as it changes, from now on."""

@@ -39,17 +39,12 @@ from escalation.server.desk import (
     Desk,
     DeskError,
     Entry,
-    Expired,
-    FellBehind,
-    NotFound,
     Refused,
-    Superseded,
     Unavailable,
 )
 from escalation.server.gate import HEADERS, Gate, problem
 from escalation.server.handlers import (
     EVENTS,
-    HTML,
     TEXT,
     Nothing,
     Query,
@@ -67,6 +62,7 @@ from escalation.server.login.visits import Nobody, Visitors
 from escalation.server.metrics import CONTENT_TYPE, ServerMetrics
 from escalation.server.model_writer import NoTexts, Texts
 from escalation.server.notice_desk import NoReceivers, NoticeDesk
+from escalation.server.page_routes import PAGES, PageRoutes, status_of
 from escalation.server.store import StoreError
 from escalation.view import (
     NOT_FINISHED,
@@ -85,8 +81,6 @@ _DEFAULT_LIMIT: Final = 200
 _MAX_LIMIT: Final = 1000
 _AUDIT_AT_ONCE: Final = 1000
 _MAX_AFTER: Final = 2**62
-_PAGE_LIMIT: Final = 100
-_PAGES: Final = frozenset({"/", "/hosts", "/q/{id}"})
 
 _Limit = Annotated[int, msgspec.Meta(ge=0, le=_MAX_LIMIT)]
 _LIMIT: Final = Query("limit", _Limit, f"At most so many; {_DEFAULT_LIMIT} unless said.")
@@ -161,15 +155,18 @@ def build(
     `more` are the routes of other desks, which stand beside those of `desk`; `visitors` know the cookies of
     who logged in.
     """
+    shown = pages.Pages(clock=clock)
+    told = texts or NoTexts()
     surface = Surface(
         desk=desk,
         metrics=metrics,
         ready=ready,
-        clock=clock,
+        shown=shown,
         notices=notices or NoReceivers(),
-        texts=texts or NoTexts(),
+        texts=told,
     )
-    rules = openapi.with_description((*surface.rules, *more))
+    web = PageRoutes(desk=desk, pages=shown, texts=told)
+    rules = openapi.with_description((*surface.rules, *web.rules, *more))
     return Starlette(
         routes=[Route(rule.path, _checked(rule), methods=[rule.method]) for rule in rules],
         middleware=[
@@ -202,7 +199,7 @@ class Surface:
         desk: Desk,
         metrics: ServerMetrics,
         ready: Callable[[], bool],
-        clock: Clock,
+        shown: pages.Pages,
         notices: NoticeDesk,
         texts: Texts,
     ) -> None:
@@ -212,11 +209,10 @@ class Surface:
         self._notices = notices
         self._metrics = metrics
         self._ready = ready
-        self._pages = pages.Pages(clock=clock)
+        self._pages = shown
         self._head = 0
         self._watchers = 0
         self.rules: tuple[Rule, ...] = (
-            Rule("GET", "/", Role.VIEWER, self._page_queue, media=HTML),
             Rule(
                 "GET",
                 "/api/v1/audit",
@@ -322,12 +318,10 @@ class Surface:
                 "Server-sent events: `queue` with an entry for each change.",
                 media=EVENTS,
             ),
-            Rule("GET", "/hosts", Role.VIEWER, self._page_hosts, media=HTML),
+            Rule("GET", "/live", Role.VIEWER, self._watch, media=EVENTS),
             Rule("GET", "/livez", None, self._livez, "Whether the process lives.", media=TEXT),
             Rule("GET", "/metrics", Role.SCRAPER, self._metrics_text, "Prometheus text.", media=TEXT),
-            Rule("GET", "/q/{id}", Role.VIEWER, self._page_entry, media=HTML),
             Rule("GET", "/readyz", None, self._readyz, "Whether it takes reports and decisions.", media=TEXT),
-            Rule("GET", "/static/style.css", None, self._style, media="text/css"),
         )
 
     async def _livez(self, _request: Request) -> Response:
@@ -455,40 +449,10 @@ class Surface:
             self._watchers -= 1
             self._metrics.watchers(self._watchers)
 
-    async def _page_queue(self, request: Request) -> Response:
-        found = await self._shown(request)
-        return self._pages.queue(
-            [entry_view(entry) for entry in found.entries[:_PAGE_LIMIT]],
-            total=len(found.entries),
-            snoozed=found.snoozed,
-            silenced=found.silenced,
-            state=request.query_params.get("state", ""),
-            hosts=[host_view(host) for host in await self._desk.hosts()],
-        )
-
-    async def _page_entry(self, request: Request) -> Response:
-        return self._pages.entry(await self._whole(request))
-
-    async def _page_hosts(self, _request: Request) -> Response:
-        return self._pages.hosts([host_view(host) for host in await self._desk.hosts()])
-
-    async def _style(self, _request: Request) -> Response:
-        return self._pages.style()
-
     async def desk_error(self, request: Request, error: Exception) -> Response:
         """Answer with what the desk refused."""
-        status, code = 409, "conflict"
-        match error:
-            case NotFound():
-                status, code = 404, "not_found"
-            case Refused():
-                status, code = 409, "refused"
-            case Superseded():
-                status, code = 409, "superseded"
-            case Expired():
-                status, code = 410, "expired"
-            case Unavailable() | FellBehind():
-                status, code = 503, "unavailable"
+        assert isinstance(error, DeskError)
+        status, code = status_of(error)
         return self._problem(request, status, code, str(error))
 
     async def store_error(self, request: Request, _error: Exception) -> Response:
@@ -515,8 +479,8 @@ class Surface:
         self, request: Request, status: int, code: str, message: str, headers: dict[str, str] | None = None
     ) -> Response:
         """Return an error as a page to a browser's page, as JSON to everything else."""
-        if request.method == "GET" and exchange_of(request).route in _PAGES:
-            return self._pages.problem(status, message)
+        if exchange_of(request).route in PAGES:
+            return self._pages.problem(request, status, message)
         return problem(status, code, message, headers)
 
 
@@ -527,10 +491,10 @@ def _checked(rule: Rule) -> Callable[[Request], Awaitable[Response]]:
         if rule.role is not None:
             person = exchange.person
             if person is None or not person.role.may(rule.role):
-                return problem(403, "forbidden", f"this needs the role {rule.role.value}")
+                raise HTTPException(403, f"this needs the role {rule.role.value}")
         if rule.method == "POST":
             if refusal := await refusal_of(request, rule):
-                return problem(403, "forbidden", refusal)
+                raise HTTPException(403, refusal)
             if rule.fresh and not exchange.fresh:
                 return stale(request)
         return await rule.handler(request)

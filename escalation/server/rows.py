@@ -11,9 +11,22 @@ from typing import Any, Final, TypeVar, get_type_hints
 
 import msgspec
 
-from escalation.model import EVIDENCE_KINDS, Evidence, Incident, Recommendation, evidence_kind
+from escalation.model import (
+    EVIDENCE_KINDS,
+    AgentId,
+    Evidence,
+    FaultClass,
+    Incident,
+    IncidentId,
+    Recommendation,
+    RecommendationId,
+    Severity,
+    State,
+    evidence_kind,
+)
 from escalation.server.desk import HostState
 from escalation.server.notices import Notice
+from escalation.server.queue_page import QueueRow
 from escalation.server.records import Kind
 from escalation.server.store import StoreCorrupt
 
@@ -61,6 +74,26 @@ def _load_evidence(piece: dict[str, Any]) -> Evidence:
 def load_recommendation(text: str) -> Recommendation:
     """Read a recommendation back."""
     return _load(text, Recommendation, "a recommendation")
+
+
+def queue_row(columns: tuple[Any, ...]) -> QueueRow:
+    """Read what decides the place of an entry from the columns that the ledger asks for."""
+    entry_id, incident_id, state, host, fault_class, number, severity, drill, created_ns, approvers = columns
+    try:
+        return QueueRow(
+            id=RecommendationId(entry_id),
+            incident_id=IncidentId(incident_id),
+            state=State(state),
+            host=AgentId(host),
+            fault_class=FaultClass(fault_class),
+            fault_number=number,
+            severity=Severity(severity),
+            drill=bool(drill),
+            created_ns=int(created_ns),
+            approvers=tuple(json.loads(approvers)),
+        )
+    except (ValueError, TypeError) as error:
+        raise StoreCorrupt(f"an entry in the database cannot be read: {error}") from error
 
 
 def load_host(text: str) -> HostState:

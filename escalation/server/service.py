@@ -30,10 +30,12 @@ from escalation.server.clock import Clock, Timekeeper
 from escalation.server.coverage import Watch
 from escalation.server.desk import AuditEntry, Entry, HostState, Unavailable
 from escalation.server.feed import Feed
+from escalation.server.looking import look
 from escalation.server.maintenance import Window
 from escalation.server.metrics import ServerMetrics
 from escalation.server.notice_watch import Routing, saying, telling
 from escalation.server.notices import Happening
+from escalation.server.queue_page import QueuePage, Sought
 from escalation.server.scene import Weigher
 from escalation.server.signatures import NoSignatures, SignatureCheck
 from escalation.server.store import Delivery, Ledger, Store, StoreError
@@ -272,6 +274,12 @@ class Service:
         wanted = frozenset(State) if states is None else states
         return await self._read(lambda ledger: _queue(ledger, states=wanted, weigher=self._weigher(ledger)))
 
+    async def look(self, sought: Sought, *, person: str) -> QueuePage:
+        """Return one page of the queue in the order in which `person` wants it."""
+        return await self._read(
+            lambda ledger: look(ledger, sought=sought, person=person, weigher=self._weigher(ledger))
+        )
+
     async def entry(self, entry_id: str) -> Entry:
         """Return the entry with this recommendation id, or the newest of this incident id."""
         return await self._read(lambda ledger: _entry(ledger, entry_id, weigher=self._weigher(ledger)))
@@ -315,6 +323,10 @@ class Service:
     async def audit(self, *, after: int, limit: int) -> Sequence[AuditEntry]:
         """Return audit entries numbered above `after`, in order."""
         return await self._read(lambda ledger: ledger.audit(after=after, limit=limit))
+
+    async def audit_head(self) -> AuditEntry | None:
+        """Return the newest link of the audit chain, or None."""
+        return await self._read(lambda ledger: ledger.last_audit())
 
     def changes(self) -> AsyncIterator[Entry]:
         """Yield each entry as it changes, from now on."""

@@ -27,6 +27,7 @@ from escalation.model import (
 from escalation.server import rows
 from escalation.server.desk import AuditEntry, HostState
 from escalation.server.incidents import Case, Clearing, Key, key_of
+from escalation.server.queue_page import QueueRow
 from escalation.server.sql_notices import SqlNotices
 from escalation.server.sql_records import SqlRecords
 from escalation.server.store import Added, Delivery, ReportRow, StoreCorrupt
@@ -76,6 +77,9 @@ class Database(Protocol):
 
     def forget_reports(self, *, received_before_ns: int, limit: int) -> int:
         """Delete the oldest reports, at most `limit`, and return how many."""
+
+    def json_text(self, column: str, field: str, /) -> str:
+        """Return the SQL that reads one field of a column that holds JSON, as text."""
 
     def flush(self) -> None:
         """Write what was held back."""
@@ -380,6 +384,22 @@ class SqlLedger:
             (*sorted(states), _ALL if limit is None else limit),
         ).fetchall()
         return [rows.load_recommendation(value) for (value,) in reversed(found)]
+
+    def queue_rows(self, states: frozenset[State], *, limit: int) -> Sequence[QueueRow]:
+        """Return what decides the place of the newest `limit` entries in one of `states`, oldest first."""
+        self._flush_incidents()
+        marks = ", ".join("?" * len(states))
+        severity = self.database.json_text("incidents.value", "severity")
+        approvers = self.database.json_text("recommendations.value", "approvers")
+        created = self.database.json_text("recommendations.value", "created_ns")
+        found = self.database.execute(
+            "SELECT recommendations.id, incident_id, state, agent_id, incidents.fault_class, fault_number, "  # noqa: S608 - names of ours and question marks
+            f"{severity}, drill, {created}, {approvers} FROM recommendations "
+            "JOIN incidents ON incidents.id = recommendations.incident_id "
+            f"WHERE state IN ({marks}) ORDER BY position DESC LIMIT ?",
+            (*sorted(states), limit),
+        ).fetchall()
+        return [rows.queue_row(row) for row in reversed(found)]
 
     def done_with_key(self, key: Key) -> Sequence[Recommendation]:
         """Return the recommendations in DONE whose incident has this key."""

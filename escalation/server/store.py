@@ -32,6 +32,7 @@ from escalation.model import (
 from escalation.server.desk import AuditEntry, HostState
 from escalation.server.incidents import Case, Key
 from escalation.server.notice_ledger import NoticeLedger
+from escalation.server.queue_page import QueueRow
 from escalation.server.records import Records
 
 T = TypeVar("T")
@@ -134,6 +135,9 @@ class Ledger(Protocol):
 
     def in_states(self, states: frozenset[State], *, limit: int | None) -> Sequence[Recommendation]:
         """Return the newest `limit` recommendations (None: all) that are in one of `states`, oldest first."""
+
+    def queue_rows(self, states: frozenset[State], *, limit: int) -> Sequence[QueueRow]:
+        """Return what decides the place of the newest `limit` entries in one of `states`, oldest first."""
 
     def done_with_key(self, key: Key) -> Sequence[Recommendation]:
         """Return the recommendations in DONE whose incident has this key."""

@@ -47,6 +47,7 @@ from escalation.server.desk import AuditEntry, Entry, HostState
 from escalation.server.incidents import Case, Key, key_of
 from escalation.server.maintenance import Window
 from escalation.server.notice_watch import Routing
+from escalation.server.queue_page import QueuePage, QueueRow, Sought, row_of
 from escalation.server.service import Service
 from escalation.server.signatures import SignatureCheck
 from escalation.server.store import (
@@ -187,6 +188,11 @@ class MemoryLedger:
         """Return the newest `limit` recommendations (None: all) that are in one of `states`, oldest first."""
         found = [each for each in self._recommendations.values() if each.state in states]
         return found if limit is None else found[-limit:]
+
+    def queue_rows(self, states: frozenset[State], *, limit: int) -> Sequence[QueueRow]:
+        """Return what decides the place of the newest `limit` entries in one of `states`, oldest first."""
+        found = self.in_states(states, limit=limit)
+        return [row_of(each, self._incidents[each.incident_id]) for each in found]
 
     def done_with_key(self, key: Key) -> Sequence[Recommendation]:
         """Return the recommendations in DONE whose incident has this key."""
@@ -386,6 +392,14 @@ class FakeDesk:
     async def queue(self, states: frozenset[State] | None) -> Sequence[Entry]:
         """Return entries in `states` (None: all): worst first, then oldest first."""
         return await self.service.queue(states)
+
+    async def look(self, sought: Sought, *, person: str) -> QueuePage:
+        """Return one page of the queue in the order in which `person` wants it."""
+        return await self.service.look(sought, person=person)
+
+    async def audit_head(self) -> AuditEntry | None:
+        """Return the newest link of the audit chain."""
+        return await self.service.audit_head()
 
     async def entry(self, entry_id: str) -> Entry:
         """Return the entry with this recommendation id, or the newest of this incident id."""

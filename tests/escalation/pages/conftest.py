@@ -97,7 +97,7 @@ class Stage:
         await self.desk.store.write(work)
         await context.add_cookies([{"name": cookie_name(secure=False), "value": cookie, "url": self.url}])
         self.stack.push_async_callback(context.close)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(8_000)
         return await context.new_page()
 
     async def open(self, path: str, name: str = "ada", **how: Any) -> Any:

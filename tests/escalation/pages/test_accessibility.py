@@ -15,7 +15,14 @@ async def test_axe_finds_nothing_on_any_page(stage: Stage, dark: bool) -> None:
     entry = await stage.desk.opened()
     page = await stage.visitor(dark=dark)
     found = {}
-    for name, path in {"queue": "/", "entry": f"/q/{entry.recommendation.id}", "hosts": "/hosts"}.items():
+    for name, path in {
+        "queue": "/",
+        "entry": f"/q/{entry.recommendation.id}",
+        "hosts": "/hosts",
+        "audit": "/audit",
+        "help": "/help",
+        "nothing": "/?severity=note",
+    }.items():
         for width in (WIDE, NARROW):
             await page.set_viewport_size({"width": width, "height": 800})
             await page.goto(path)

@@ -22,7 +22,7 @@ PAGE = Path(__file__).parents[4] / "docs/reference/http-api.md"
 
 # Route: the least role that may use it ("-": anybody), as people read it.
 TABLE = dict(re.findall(r"^\| `((?:GET|POST) \S+)` \| (\S+) \|", PAGE.read_text(), re.MULTILINE))
-STREAMS = {"/api/v1/watch", "/events"}
+STREAMS = {"/api/v1/watch", "/live"}
 """What has no end: read over real sockets elsewhere; here only its refusals."""
 
 NEED = ("scraper", "viewer", "operator", "admin")

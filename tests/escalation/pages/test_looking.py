@@ -1,0 +1,150 @@
+"""What a person sees: rows that live, text from hosts that cannot act, thousands of entries, few bytes."""
+
+from __future__ import annotations
+
+import pytest
+
+from escalation.model import FaultClass, Severity, Subject, SubjectKind
+from escalation.server.testing import heartbeat
+from tests.escalation.pages.conftest import NARROW, Stage, picture
+
+HOSTILE = (
+    "<script>document.title='owned'</script>",
+    "<img src=x onerror=\"document.title='owned'\">",
+    "\"><svg onload=document.title='owned'>",
+    "javascript:document.title='owned'",
+    "' onfocus=document.title='owned' autofocus='",
+    "{{ 7*7 }}{% raw %}",
+    "\x1b[31mred\x1b]0;owned\x07",
+    "\u202egnp.exe\u2066\u200b\ufeff",
+    "</li></ol></main><form action=/q/x/approve>",
+    "\x00\r\nSet-Cookie: x=y",
+)
+
+
+def unit(number: int) -> dict[str, object]:
+    """Return the fields of a case of its own."""
+    return {
+        "case_id": f"case-{number}",
+        "subject": Subject(SubjectKind.UNIT, f"unit-{number}.service"),
+        "severity": Severity.HIGH,
+    }
+
+
+async def test_new_entries_are_announced_and_rows_keep_their_place(stage: Stage) -> None:
+    """What is new is counted, not pushed in; what changed changes where it stands; the focus stays."""
+    await stage.desk.opened(host="spark-1", **unit(1))
+    await stage.desk.opened(host="spark-2", **unit(2))
+    page = await stage.open("/")
+    await page.wait_for_selector("#live:text-is('Live.')")
+    await page.keyboard.press("j")
+    await page.keyboard.press("j")
+    order = "[...document.querySelectorAll('#rows > li')].map(each => each.dataset.id)"
+    ids = await page.evaluate(order)
+    top = "document.activeElement.closest('li').getBoundingClientRect().top"
+    stood = await page.evaluate(top)
+    await stage.desk.opened(host="spark-3", case_id="case-3", severity=Severity.CRITICAL)
+    await page.wait_for_selector("#news:has-text('1 new, show')")
+    await stage.desk.reject(ids[0], person="bob", reason="planned")
+    await page.wait_for_selector("#rows > li.gone:first-child")
+    assert await page.evaluate(order) == ids
+    assert "No longer in this list" in await page.inner_text("#rows > li:first-child")
+    assert await page.evaluate("document.activeElement.closest('li').dataset.id") == ids[1]
+    assert abs(await page.evaluate(top) - stood) < 2
+    await picture(page, "queue-live")
+    await page.click("#news a")
+    await page.wait_for_selector("#rows:not(:has(.gone)) > li:nth-child(2)")
+    assert (await page.title()).startswith("(2) Queue")
+
+
+async def test_a_stale_button_stays_off(stage: Stage) -> None:
+    """When somebody else decides first, the buttons of who still looks go off, and do not come back."""
+    entry = await stage.desk.opened()
+    page = await stage.open(f"/q/{entry.recommendation.id}")
+    await page.wait_for_selector("#live:text-is('Live.')")
+    assert await page.locator("#decide button:enabled").count() == 2
+    await stage.desk.reject(entry.recommendation.id, person="bob", reason="planned")
+    await page.wait_for_selector("#changed:visible")
+    await stage.desk.report(heartbeat())
+    assert await page.locator("#decide button:enabled").count() == 0
+    await page.click("text=Look again")
+    assert await page.locator("main button").count() == 0
+
+
+async def test_text_from_hosts_cannot_act(stage: Stage) -> None:
+    """Names that try to be markup, escapes or directions are text on every page."""
+    for number, text in enumerate(HOSTILE):
+        await stage.desk.opened(
+            host="spark-1",
+            case_id=f"case-{number}",
+            fault_class=FaultClass.UNIT_RESTART_LOOP,
+            subject=Subject(SubjectKind.UNIT, text),
+        )
+    await stage.desk.report(heartbeat(agent_version=HOSTILE[0]))
+    entries = await stage.desk.queue(None)
+    page = await stage.visitor()
+    refused: list[str] = []
+    page.on("console", lambda message: refused.append(message.text))
+    shown = {"/?fold=no", "/hosts", "/audit", *(f"/q/{entry.recommendation.id}" for entry in entries)}
+    for path in sorted(shown):
+        await page.goto(path)
+        assert "owned" not in await page.title()
+        assert await page.evaluate("document.scripts.length") == 1
+        assert await page.evaluate("document.querySelectorAll('img, iframe, svg[onload]').length") == 0
+        text = await page.inner_text("body")
+        assert not set(text) & set("\x1b\x07\x00\u202e\u2066\u200b\ufeff")
+    await page.goto("/?fold=no")
+    assert "<script>document.title='owned'</script>" in await page.inner_text("#rows")
+    assert refused == []
+
+
+async def test_a_filter_stands_in_the_address(stage: Stage) -> None:
+    """Choosing host, class and severity by a form without a script leads to an address that can be kept."""
+    await stage.desk.opened(host="spark-1", **unit(1))
+    await stage.desk.opened(host="spark-2", **unit(2))
+    page = await stage.open("/", script=False)
+    await page.select_option("#f-host", "spark-2")
+    await page.select_option("#f-severity", "high")
+    await page.click("text=Filter")
+    assert "host=spark-2" in page.url
+    assert await page.locator("#rows > li").count() == 1
+    assert "spark-2" in await page.inner_text("#rows")
+    await page.goto("/?host=<b>nobody</b>&page=9999")
+    assert "Nothing fits this filter" in await page.inner_text("main")
+
+
+async def test_an_empty_queue_says_who_is_heard(stage: Stage) -> None:
+    """Nothing waits, and the page says whether that means anything."""
+    await stage.desk.report(heartbeat(), host="spark-1")
+    page = await stage.open("/")
+    text = await page.inner_text("main")
+    assert "Nothing waits for you." in text
+    assert "spark-1 heard" in text
+    await picture(page, "queue-empty")
+
+
+@pytest.mark.parametrize("path", ["/", "/hosts", "/audit", "/help", "/q/{id}"])
+async def test_a_page_with_all_it_needs_is_light_and_asks_nobody_else(stage: Stage, path: str) -> None:
+    """A hundred rows, style and script together are under 100 kB, from one origin."""
+    for number in range(120):
+        entry = await stage.desk.opened(host=f"spark-{number}", **unit(number))
+    page = await stage.visitor(width=NARROW)
+    asked: list[str] = []
+    weight = 0
+
+    def note(request: object) -> None:
+        asked.append(request.url)  # type: ignore[attr-defined]
+
+    page.on("request", note)
+    answer = await page.goto(path.replace("{id}", entry.recommendation.id))
+    await page.wait_for_load_state("load")
+    for url in set(asked):
+        assert url.startswith((stage.url, "data:")), url
+    weight = len(await answer.body())
+    for name in ("style.css", "page.js"):
+        weight += len(await (await page.context.request.get(f"/static/{name}")).body())
+    assert weight < 100_000
+    if path == "/":
+        assert await page.locator("#rows > li").count() == 100
+        await page.click("text=next")
+        assert await page.locator("#rows > li").count() == 20
