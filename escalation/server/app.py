@@ -172,7 +172,7 @@ def application(
             *ApprovalRoutes(desk=StoredApprovals(store=store, policy=config.approvals.policy())).rules,
             *AttentionRoutes(desk=attention).rules,
             *PersonRoutes(desk=login).rules,
-            *IncidentRoutes(desk=StoredIncidents(store=store)).rules,
+            *IncidentRoutes(desk=StoredIncidents(store=store, clock=clock)).rules,
             *LoginRoutes(desk=login).rules,
             *PasskeyRoutes(desk=login).rules,
         ),

@@ -135,6 +135,7 @@ def with_heartbeat(host: HostState, heartbeat: Heartbeat) -> HostState:
         open_cases=heartbeat.open_cases,
         coverage=heartbeat.coverage,
         interval_s=heartbeat.interval_s,
+        started_ns=heartbeat.started_ns,
     )
 
 

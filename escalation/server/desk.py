@@ -107,6 +107,7 @@ class HostState:
     losses: tuple[Loss, ...]
     interval_s: float = 0.0
     missing_reports: int = 0
+    started_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

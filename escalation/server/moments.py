@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from escalation.inert import shown
 from escalation.model import Incident, Recommendation, Severity, State, evidence_kind
 from escalation.server.timeline import Moment, MomentKind
 from escalation.wording import action_headline, headline, marked
@@ -74,7 +73,7 @@ def of_recommendation(
         return None
     words = _WORDS[kind].format(action=action_headline(after.advice.action.kind))
     if kind in _WITH_REASON and after.decision_reason:
-        words = f"{words} ({shown(after.decision_reason)})"
+        words = f"{words} ({after.decision_reason})"
     return Moment(now_ns, kind, words, actor, about=after.id)
 
 
@@ -99,7 +98,7 @@ def named(incident: Incident) -> str:
 
 def located(incident: Incident) -> str:
     """Return what an incident is, and on which host."""
-    return f"{named(incident)} on {shown(incident.agent_id)}"
+    return f"{named(incident)} on {incident.agent_id}"
 
 
 def _kind(before: Recommendation | None, after: Recommendation) -> MomentKind | None:

@@ -357,16 +357,24 @@ class FakeDesk:
 
     async def report(self, body: Body, *, host: str = "spark-1", boot: str = "boot-1") -> None:
         """Let `host` report `body`, as the next of its numbers."""
-        self._sequence += 1
-        report = Report(
-            agent_id=AgentId(host),
-            boot_id=BootId(boot),
-            sequence=self._sequence,
-            created_ns=self.clock.wall_ns(),
-            body=body,
-        )
-        row = (report.sequence, report.created_ns, b"")
-        await self.service.receive(Delivery(report.agent_id, report.boot_id, (row,), (report,)))
+        await self.reports((body,), host=host, boot=boot)
+
+    async def reports(self, bodies: Sequence[Body], *, host: str = "spark-1", boot: str = "boot-1") -> None:
+        """Let `host` report `bodies` in one delivery."""
+        reports = []
+        for body in bodies:
+            self._sequence += 1
+            reports.append(
+                Report(
+                    agent_id=AgentId(host),
+                    boot_id=BootId(boot),
+                    sequence=self._sequence,
+                    created_ns=self.clock.wall_ns(),
+                    body=body,
+                )
+            )
+        rows = tuple((report.sequence, report.created_ns, b"") for report in reports)
+        await self.service.receive(Delivery(AgentId(host), BootId(boot), rows, tuple(reports)))
         await self.service.publish()
 
     async def opened(self, *, host: str = "spark-1", **fields: object) -> Entry:

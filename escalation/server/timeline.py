@@ -1,7 +1,7 @@
 """What happened to an incident, in the order in which it was noted: moments that are added and never changed.
 
 The audit log holds every decision and is what proves it; the timeline is what a person reads at 3 a.m. Each
-moment is one sentence of ours: no text of a host is in it but names that were checked or are shown inert.
+moment is one sentence, of ours but for names and reasons of people: who shows it makes it inert.
 
 An incident that goes to and fro fills no database: from `FULL` moments on only what a person or the end of
 the incident adds is kept, and the last moment before says so.

@@ -18,6 +18,7 @@ from escalation.model import (
     Approval,
     CaseReport,
     Heartbeat,
+    HostChange,
     Incident,
     IncidentId,
     Loss,
@@ -39,6 +40,7 @@ from escalation.server import (
     causes,
     coverage,
     host_causes,
+    host_history,
     incidents,
     moments,
     observed,
@@ -108,6 +110,7 @@ def receive(ledger: Ledger, delivery: Delivery, *, policy: approvals.Policy, now
         silent=False,
         missing_reports=min(incidents.COUNT_MAX, host.missing_reports + added.missing),
     )
+    changes: list[host_history.Change] = []
     for report in delivery.notable:
         if report.sequence not in added.fresh:
             continue
@@ -116,11 +119,18 @@ def receive(ledger: Ledger, delivery: Delivery, *, policy: approvals.Policy, now
                 if not work.fold(report):
                     heard = coverage.with_loss(heard, Loss(LossKind.REPORT_REFUSED, "", 1, exact=True))
             case Heartbeat():
+                changes += host_history.of_heartbeat(heard, report.body, now_ns=now_ns)
                 heard = coverage.with_heartbeat(heard, report.body)
             case Loss():
                 heard = coverage.with_loss(heard, report.body)
+            case HostChange():
+                changes.append(host_history.told(report.body))
             case UnknownBody():
                 pass  # kept with the other reports; there is nothing here that it could change
+    if (refused := len(changes) - host_history.IN_ONE_DELIVERY) > 0:
+        heard = coverage.with_loss(heard, Loss(LossKind.REPORT_REFUSED, "", refused, exact=True))
+    newest = changes[-host_history.IN_ONE_DELIVERY :]
+    host_history.note(ledger, agent_id, newest, now_ns=now_ns)
     ledger.put_host(heard)
     return Kept(added.count, frozenset(work.changed))
 
@@ -363,6 +373,9 @@ class _Work:
         ledger.put_incident(folding.incident)
         ledger.put_case(folding.case)
         self._note_folding(known, folding)
+        if known is None:
+            changed = host_history.of_incident(folding.incident)
+            host_history.note(ledger, report.agent_id, changed, now_ns=self._now_ns)
         if folding.opened:
             for done in ledger.done_with_key(incidents.key_of(folding.incident)):
                 self.step(done, _incident_of(ledger, done), approvals.FaultReturned())

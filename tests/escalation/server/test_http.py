@@ -84,6 +84,7 @@ TABLE = {
     ("POST", "/api/v1/silences"): ("operator", 400),
     ("GET", "/api/v1/silences/preview"): ("viewer", 409),
     ("POST", "/api/v1/silences/{id}/expire"): ("operator", 404),
+    ("GET", "/api/v1/topology"): ("viewer", 200),
     ("GET", "/api/v1/watch"): ("viewer", 200),
     ("GET", "/audit"): ("viewer", 200),
     ("GET", "/help"): ("viewer", 200),
@@ -147,7 +148,7 @@ async def built() -> AsyncIterator[House]:
         more=(
             *ApprovalRoutes(desk=StoredApprovals(store=desk.store, policy=Policy())).rules,
             *AttentionRoutes(desk=desk.attention).rules,
-            *IncidentRoutes(desk=StoredIncidents(store=desk.store)).rules,
+            *IncidentRoutes(desk=StoredIncidents(store=desk.store, clock=desk.clock)).rules,
         ),
     )
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)

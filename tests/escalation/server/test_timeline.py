@@ -23,7 +23,7 @@ def _moment(kind: MomentKind, words: str = "words") -> Moment:
 
 
 async def _kinds(desk: FakeDesk, incident_id: str) -> list[MomentKind]:
-    account = await StoredIncidents(store=desk.store).account(incident_id)
+    account = await StoredIncidents(store=desk.store, clock=desk.clock).account(incident_id)
     return [each.kind for each in account.moments]
 
 
@@ -40,7 +40,7 @@ async def test_a_timeline_tells_an_incident_from_its_opening_to_its_proof() -> N
     desk.clock.advance(86_400)
     await desk.report(heartbeat())
     await desk.advance(1)
-    moments = (await StoredIncidents(store=desk.store).account(entry.incident.id)).moments
+    moments = (await StoredIncidents(store=desk.store, clock=desk.clock).account(entry.incident.id)).moments
     assert [each.kind for each in moments] == [
         K.OPENED,
         K.PROPOSED,
@@ -67,7 +67,7 @@ async def test_only_updates_that_matter_are_noted() -> None:
     body = case_report(CasePhase.UPDATED, severity=Severity.CRITICAL, count=10)
     evidence = (*body.evidence, oom)
     await desk.report(case_report(CasePhase.UPDATED, severity=Severity.CRITICAL, evidence=evidence))
-    account = await StoredIncidents(store=desk.store).account(entry.incident.id)
+    account = await StoredIncidents(store=desk.store, clock=desk.clock).account(entry.incident.id)
     assert [each.words for each in account.moments if each.kind is K.UPDATED] == [
         "now critical, was high",
         "new evidence: oom",
@@ -121,7 +121,7 @@ async def test_an_incident_is_found_by_its_id_and_by_that_of_its_recommendation(
     """Both lead to the same account; what is neither is not found."""
     desk = FakeDesk()
     entry = await desk.opened()
-    incidents = StoredIncidents(store=desk.store)
+    incidents = StoredIncidents(store=desk.store, clock=desk.clock)
     assert await incidents.account(entry.recommendation.id) == await incidents.account(entry.incident.id)
     with pytest.raises(NotFound):
         await incidents.account("nothing")
