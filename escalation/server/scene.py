@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from escalation.model import (
     AgentId,
@@ -17,9 +17,8 @@ from escalation.model import (
     Price,
     Recommendation,
     RouteEvidence,
-    Subject,
 )
-from escalation.server import causes, coverage, silences, track_record
+from escalation.server import causes, coverage, silences, topology, track_record
 from escalation.server.approvals import Policy
 from escalation.server.playbook.alternatives import RESTARTS
 from escalation.server.playbook.names import acted_on
@@ -38,31 +37,14 @@ _COUNTS_TO: Final = 1e15
 _ALL: Final = frozenset(FaultClass)
 
 
-class Replicas(Protocol):
-    """Who serves what, as it was declared."""
-
-    def beside(self, incident: Incident) -> Sequence[tuple[AgentId, Subject]] | None:
-        """Return the others that serve what `incident` is about; None where that is not declared."""
-
-
-class Undeclared:
-    """What is known where nothing was declared."""
-
-    def beside(self, incident: Incident) -> None:
-        """Return None."""
-
-
 class Weigher:
     """Weighs actions by one transaction's view of the ledger."""
 
-    def __init__(
-        self, ledger: Ledger, *, policy: Policy, now_ns: int, replicas: Replicas | None = None
-    ) -> None:
-        """Weigh at `now_ns`, by what `ledger` holds and what was declared."""
+    def __init__(self, ledger: Ledger, *, policy: Policy, now_ns: int) -> None:
+        """Weigh at `now_ns`, by what `ledger` holds."""
         self._ledger = ledger
         self._policy = policy
         self.now_ns = now_ns
-        self._replicas = replicas or Undeclared()
         self._open: dict[AgentId, tuple[Incident, ...]] = {}
         self._outcomes: dict[tuple[str, str, str], History] = {}
         self._maintenance: tuple[silences.Silence, ...] | None = None
@@ -152,20 +134,43 @@ class Weigher:
                 yield each
 
     def _others(self, incident: Incident) -> tuple[Replica, ...] | None:
-        declared = self._replicas.beside(incident)
-        if declared is None:
+        """Return the other engines of the same routes, as they were declared; None where none was."""
+        declared = self._ledger.records.get(topology.DECLARED, topology.THE_MAP)
+        engines = None if declared is None else self._engines_beside(declared, incident)
+        if engines is None:
             return None
         found = []
-        for agent_id, subject in declared:
-            host = self._ledger.host(agent_id)
-            faults = {
-                each.fault_class
-                for each in self._on_host(agent_id)
-                if acted_on(each) == subject or each.subject == subject
-            }
-            silent = host is None or host.silent
-            found.append(Replica(f"{subject.name} on {agent_id}", frozenset(faults), silent))
+        for engine in engines:
+            host = self._ledger.host(engine.host)
+            faults = frozenset(
+                each.fault_class for each in self._on_host(engine.host) if _is_of(each, engine)
+            )
+            name = engine.server.name if engine.server is not None else f"port {engine.port or 'any'}"
+            found.append(Replica(f"{name} on {engine.host}", faults, host is None or host.silent))
         return tuple(found)
+
+    def _engines_beside(
+        self, declared: topology.Declared, incident: Incident
+    ) -> tuple[topology.Replica, ...] | None:
+        others: dict[topology.Replica, None] = {}
+        known = False
+        for route in declared.route:
+            engines = topology.engines_of(route)
+            mine = [
+                each for each in engines if each.host == incident.agent_id and self._serves(each, incident)
+            ]
+            known = known or bool(mine)
+            if mine:
+                others |= dict.fromkeys(each for each in engines if each not in mine)
+        model = causes.model_of(incident)
+        if not known and model:
+            engines = topology.replicas(declared, router=incident.agent_id, name=model)
+            return tuple(each for each in engines if each.host != incident.agent_id) if engines else None
+        return tuple(others) if known else None
+
+    def _serves(self, engine: topology.Replica, incident: Incident) -> bool:
+        """Return whether `incident` is of this engine, by itself or by what else is open of its server."""
+        return _is_of(incident, engine) or any(_is_of(each, engine) for each in self._of_server(incident))
 
     def _ranks(self, incident: Incident) -> tuple[Rank, ...]:
         if not causes.is_agreement(incident):
@@ -211,6 +216,16 @@ class Weigher:
         mine = causes.model_of(incident)
         models = {causes.model_of(each) for each in self._of_server(incident)} - {"", mine}
         return tuple(f"model {model}" for model in sorted(models))[:_ALSO_ENDS_AT_MOST]
+
+
+def _is_of(incident: Incident, engine: topology.Replica) -> bool:
+    """Return whether an incident of the engine's host is of the engine, as far as it was declared."""
+    route = route_of(incident)
+    if engine.server is not None and engine.server in {acted_on(incident), incident.subject}:
+        return True
+    if engine.port:
+        return route is not None and route.port == engine.port
+    return engine.server is None
 
 
 def _newest_flight(told: Sequence[Incident]) -> tuple[int, int, int | None] | None:

@@ -32,6 +32,7 @@ from escalation.server.desk import Entry, Refused
 from escalation.server.policies import ApprovalPolicy
 from escalation.server.service import Service
 from escalation.server.testing import CONTAINER, FakeDesk, ManualClock, case_report, heartbeat
+from escalation.server.topology import DECLARED, THE_MAP, Declared, Engine, Host, Route
 from escalation.server.track_record import RestartBudget
 from escalation.view import entry_view
 from tests.escalation.server.databases import Database
@@ -249,3 +250,35 @@ async def test_every_database_remembers_endings_and_restarts(database: Database)
         assert reload.median_s == 90.0
     finally:
         await store.close()
+
+
+_MAP = Declared(
+    host=(Host(name="spark-1"), Host(name="spark-2")),
+    route=(
+        Route(name="qwen3", engine=(Engine(host="spark-1", port=8000), Engine(host="spark-2", port=8000))),
+    ),
+)
+_SLOW = _STALL | {
+    "fault_class": FaultClass.GPU_CPU_FALLBACK,
+    "evidence": (replace(_FLIGHT, silent_s=1.0),),
+    "reasons": (Reason(ReasonCode.CPU_BURNS_DURING_REQUESTS, count=3),),
+}
+
+
+@pytest.mark.parametrize(
+    ("other", "result"),
+    [("healthy", Result.HOLDS), ("stalled", Result.FAILS), ("never heard", Result.FAILS)],
+)
+async def test_the_other_engines_of_a_declared_route_are_looked_at(other: str, result: Result) -> None:
+    """Whether it is the last healthy replica follows from the map and from what is open on the others."""
+    desk = FakeDesk()
+    await desk.store.write(lambda ledger: ledger.records.put(DECLARED, THE_MAP, _MAP))
+    if other != "never heard":
+        await desk.report(heartbeat(), host="spark-2")
+    if other == "stalled":
+        await desk.opened(host="spark-2", case_id="stall-2", **_STALL)
+    await desk.report(heartbeat())
+    entry = await desk.opened(case_id="slow-1", **_SLOW)
+    assert entry.recommendation.advice.action.kind is ActionKind.RESTART_CONTAINER
+    found = {each.condition: each.result for each in entry.preconditions}
+    assert found[Condition.OTHER_REPLICA] is result
