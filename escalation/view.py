@@ -28,6 +28,7 @@ from escalation.model import (
 from escalation.moments import moment as moment  # noqa: PLC0414 -- other views take it from here
 from escalation.quantities import LABEL_LIMIT
 from escalation.reason_wording import sentence
+from escalation.rule_names import rule_of
 from escalation.server.desk import AuditEntry, Entry, HostState
 from escalation.signing_view import ApprovalView, approval_view
 from escalation.weighing_view import (
@@ -36,11 +37,13 @@ from escalation.weighing_view import (
     OverrideView,
     PreconditionView,
     PriceView,
+    VerdictView,
     alternative_views,
     history_view,
     override_views,
     precondition_views,
     price_view,
+    verdict_view,
 )
 from escalation.wording import (
     coverage_words,
@@ -166,6 +169,8 @@ class EntryView:
     approvals: tuple[ApprovalView, ...] = ()
     model_text: ModelTextView | None = None
     set_aside: tuple[OverrideView, ...] = ()
+    rule: str = ""
+    verdict: VerdictView | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,6 +293,8 @@ def entry_view(entry: Entry) -> EntryView:
         history=None if entry.history is None else history_view(entry.history),
         approvals=tuple(map(approval_view, recommendation.approvals)),
         set_aside=override_views(entry.weighed),
+        rule=rule_of(incident),
+        verdict=None if entry.verdict is None else verdict_view(entry.verdict),
     )
 
 

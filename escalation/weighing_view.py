@@ -15,6 +15,7 @@ from escalation.model import (
     Past,
     Price,
     Result,
+    Verdict,
     Way,
     Weighed,
 )
@@ -97,6 +98,16 @@ class HistoryView:
     tried: int
     last: tuple[PastView, ...]
     words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictView:
+    """What a person says of an incident: whether there was a fault, and why."""
+
+    fault: bool
+    person: str
+    at: str
+    reason: str
 
 
 def alternative_views(alternatives: Sequence[Alternative]) -> tuple[AlternativeView, ...]:
@@ -214,6 +225,16 @@ def _past_view(past: Past) -> PastView:
         target=shown(past.target, limit=LABEL_LIMIT),
         cured=past.cured,
         approved_by=tuple(map(shown, past.approved_by)),
+    )
+
+
+def verdict_view(verdict: Verdict) -> VerdictView:
+    """Return a verdict."""
+    return VerdictView(
+        fault=verdict.fault,
+        person=shown(verdict.person),
+        at=moment(verdict.at_ns),
+        reason=shown(verdict.reason),
     )
 
 

@@ -175,6 +175,8 @@ def state_sentence(state: State, *, approvers: int = 0) -> str:
             return "lapsed: approved, but not carried out in time"
         case State.VERIFIED:
             return "verified: the fault cleared and stayed away"
+        case State.SHADOW:
+            return "in shadow: the rule that found it is on trial, and nothing is proposed or told"
         case State.NOT_CURED:
             return "not cured: the fault is still there, or came back"
         case _:

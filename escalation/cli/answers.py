@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from escalation.policy_view import PolicyRow
+from escalation.rule_view import RuleView
 from escalation.server.notice_desk import ReceiverStatus
 from escalation.view import AuditView, EntryView, HostView, IncidentView
 
@@ -45,3 +47,17 @@ class ReceiversAnswer:
     """`GET /api/v1/notify`."""
 
     receivers: tuple[ReceiverStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RulesAnswer:
+    """`GET /api/v1/rules`."""
+
+    rules: tuple[RuleView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyAnswer:
+    """`GET /api/v1/policy/test`."""
+
+    rows: tuple[PolicyRow, ...]

@@ -17,6 +17,7 @@ from escalation.cli.fleet import hosts, incidents, watch
 from escalation.cli.notify import notify
 from escalation.cli.person import password, person
 from escalation.cli.pki import pki
+from escalation.cli.rules import policy, rules, verdict
 from escalation.cli.session import JSON, TIMEOUT_S, Session, print_json
 from escalation.cli.silences import maintenance, silence
 from escalation.cli.token import token
@@ -116,13 +117,16 @@ for _command in (
     password,
     person,
     pki,
+    policy,
     queue,
     reject,
     release,
+    rules,
     show,
     silence,
     snooze,
     token,
+    verdict,
     version,
     watch,
 ):

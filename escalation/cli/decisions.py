@@ -28,6 +28,7 @@ STATES: Final = (
     "lapsed",
     "verified",
     "not_cured",
+    "shadow",
     "acknowledged",
     "asked",
     "silenced",

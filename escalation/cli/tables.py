@@ -20,7 +20,9 @@ from escalation.attention_view import SilenceView
 from escalation.cli.text import STYLES, attention_words, on_terminal, severity_words, wants_colour
 from escalation.inert import guarded
 from escalation.persons import PersonView
+from escalation.policy_view import PolicyRow
 from escalation.quantities import duration
+from escalation.rule_view import RuleView
 from escalation.server.notice_desk import ReceiverStatus
 from escalation.view import EntryView, HostView, IncidentView, SubjectView
 from escalation.wording import marked
@@ -187,6 +189,44 @@ def person_table(persons: Sequence[PersonView]) -> Table:
         ),
         styles=tuple("heading" for _ in persons),
         empty="The settings name nobody.",
+    )
+
+
+def rule_table(rules: Sequence[RuleView]) -> Table:
+    """Return rules, one a row."""
+    return Table(
+        headings=("RULE", "OPENED", "IN SHADOW", "RIGHT", "NOW"),
+        rows=tuple(
+            (
+                each.rule,
+                str(each.opened),
+                str(each.in_shadow),
+                each.precision,
+                "told" if each.shadow is None else f"in shadow until {each.shadow.until}",
+            )
+            for each in rules
+        ),
+        styles=tuple("quiet" if each.shadow else "high" if each.suggestion else "heading" for each in rules),
+        empty="No rule has found anything yet.",
+    )
+
+
+def policy_table(rows: Sequence[PolicyRow]) -> Table:
+    """Return what policy says, one kind of action a row."""
+    return Table(
+        headings=("KIND", "MAY APPROVE", "NEEDS", "MAY NOT", "POLICIES"),
+        rows=tuple(
+            (
+                each.kind,
+                ", ".join(each.may) or "nobody",
+                "; ".join(each.needs) or "nothing more",
+                "; ".join(f"{no.person}: {no.why}" for no in each.may_not) or "-",
+                ", ".join(each.policies) or "-",
+            )
+            for each in rows
+        ),
+        styles=tuple("heading" if each.may else "quiet" for each in rows),
+        empty="There is no kind of action.",
     )
 
 

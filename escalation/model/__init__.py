@@ -136,6 +136,7 @@ from escalation.model.weighing import (
     Result as Result,
     Step as Step,
     Tally as Tally,
+    Verdict as Verdict,
     Way as Way,
     Weighed as Weighed,
 )

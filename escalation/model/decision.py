@@ -16,7 +16,7 @@ from escalation.model.names import (
     Severity,
     Subject,
 )
-from escalation.model.reasons import Reason
+from escalation.model.reasons import Reason, ReasonCode
 from escalation.model.signature import Signed
 from escalation.model.weighing import Alternative
 
@@ -78,6 +78,7 @@ class State(enum.StrEnum):
     LAPSED = "lapsed"
     VERIFIED = "verified"
     NOT_CURED = "not_cured"
+    SHADOW = "shadow"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,8 @@ class Incident:
     """One cause on one host, folded from the reports that share it.
 
     `explained_by` names the open incident of which this one is a consequence: that one is to be decided. A
-    `drill` was made on purpose.
+    `drill` was made on purpose. `opened_for` is the reason for which it was opened, which with the fault
+    class names the rule; one whose rule is in `shadow` is kept, and neither proposed nor told.
     """
 
     id: IncidentId
@@ -106,6 +108,8 @@ class Incident:
     evidence: tuple[Evidence, ...] = field(default=())
     explained_by: IncidentId | None = None
     drill: bool = False
+    opened_for: ReasonCode | None = None
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -146,3 +146,13 @@ class History:
     here: Tally
     fleet: Tally
     last: tuple[Past, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a person says of an incident: whether there was a fault, and why."""
+
+    fault: bool
+    person: str
+    at_ns: int
+    reason: str

@@ -42,6 +42,9 @@ from escalation.server.model_writer import ModelWriter, NoTexts, Texts
 from escalation.server.notice_desk import NoticeDesk
 from escalation.server.notifier import Notifier
 from escalation.server.notifiers.receiver import Receiver
+from escalation.server.policy_routes import PolicyRoutes
+from escalation.server.rule_desk import RuleDesk, StoredRules
+from escalation.server.rule_routes import RuleRoutes
 from escalation.server.service import Service
 from escalation.server.signatures import Signatures
 from escalation.server.store import Store
@@ -175,10 +178,23 @@ def application(
             *IncidentRoutes(desk=StoredIncidents(store=store, clock=clock)).rules,
             *LoginRoutes(desk=login).rules,
             *PasskeyRoutes(desk=login).rules,
+            *PolicyRoutes(policy=config.approvals.policy(), persons=lambda: config.person).rules,
+            *RuleRoutes(desk=_rules(config, store=store, service=service, clock=clock)).rules,
         ),
         visitors=login,
         public_url=config.http.origin,
         texts=texts,
+    )
+
+
+def _rules(config: Config, *, store: Store, service: Service, clock: Clock) -> RuleDesk:
+    return StoredRules(
+        store=store,
+        clock=clock,
+        settings=config.rules,
+        policy=config.approvals.policy(),
+        touched=service.touch,
+        routing=config.notify.router(),
     )
 
 

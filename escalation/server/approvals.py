@@ -44,6 +44,7 @@ MOVES: Final[Mapping[State, frozenset[State]]] = {
     State.LAPSED: frozenset(),
     State.VERIFIED: frozenset(),
     State.NOT_CURED: frozenset(),
+    State.SHADOW: frozenset({State.WITHDRAWN}),
 }
 """The whole machine: what may follow what. A state that nothing follows is final."""
 
@@ -155,6 +156,11 @@ class Explained:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowFell:
+    """The rule that opened it was put in shadow, or taken out of it: what is proposed changes its place."""
+
+
+@dataclass(frozen=True, slots=True)
 class FaultReturned:
     """The same fault on the same subject was reported again after it had cleared."""
 
@@ -178,7 +184,9 @@ class TimePassed:
     would_be_seen: bool
 
 
-Event = Approve | Reject | MarkDone | CaseCleared | Explained | FaultReturned | Advised | TimePassed
+Event = (
+    Approve | Reject | MarkDone | CaseCleared | Explained | ShadowFell | FaultReturned | Advised | TimePassed
+)
 
 
 def propose(
@@ -198,7 +206,8 @@ def propose(
 
 def restate(recommendation: Recommendation, incident: Incident, advice: Advice) -> Recommendation:
     """Return a proposal that says `advice` now; what one person of two had approved is void if it changed."""
-    _require(recommendation, State.PROPOSED, "be restated")
+    if recommendation.state is not State.SHADOW:
+        _require(recommendation, State.PROPOSED, "be restated")
     digest = digest_of(advice.action, incident)
     if digest == recommendation.digest:
         return recommendation if advice == recommendation.advice else replace(recommendation, advice=advice)
@@ -245,8 +254,8 @@ def step(
             return _mark_done(recommendation, incident, event, now_ns)
         case CaseCleared():
             return _case_cleared(recommendation, incident, now_ns)
-        case Explained():
-            if recommendation.state is State.PROPOSED:
+        case Explained() | ShadowFell():
+            if recommendation.state in {State.PROPOSED, State.SHADOW}:
                 return _finish(recommendation, State.WITHDRAWN, now_ns)
             return recommendation
         case FaultReturned():
@@ -375,7 +384,7 @@ def _mark_done(
 def _case_cleared(recommendation: Recommendation, incident: Incident, now_ns: int) -> Recommendation:
     if incident.open:
         return recommendation
-    if recommendation.state is State.PROPOSED:
+    if recommendation.state in {State.PROPOSED, State.SHADOW}:
         return _finish(recommendation, State.WITHDRAWN, now_ns)
     if recommendation.state is State.APPROVED:
         if _execution_is_late(recommendation, now_ns):
@@ -397,7 +406,13 @@ def _time_passed(
         case State.DONE:
             return _verify(recommendation, incident, event, policy, now_ns)
         case (
-            State.REJECTED | State.EXPIRED | State.WITHDRAWN | State.LAPSED | State.VERIFIED | State.NOT_CURED
+            State.REJECTED
+            | State.EXPIRED
+            | State.WITHDRAWN
+            | State.LAPSED
+            | State.VERIFIED
+            | State.NOT_CURED
+            | State.SHADOW
         ):
             pass
         case _:

@@ -28,6 +28,7 @@ from escalation.server.model_writer import TriageTextSettings
 from escalation.server.notifiers.registry import NotifySettings
 from escalation.server.policies import ApprovalPolicy
 from escalation.server.postgres_settings import PostgresSettings
+from escalation.server.rules import RuleSettings
 from escalation.server.signatures import SigningSettings
 from escalation.server.topology import NOTHING, Declared
 from escalation.server.track_record import RestartBudget
@@ -148,6 +149,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     login: LoginSettings = LoginSettings()
     triage_text: TriageTextSettings | None = None
     attention: AttentionSettings = AttentionSettings()
+    rules: RuleSettings = RuleSettings()
     maintenance: Annotated[tuple[Window, ...], msgspec.Meta(max_length=64)] = ()
     topology: Declared = NOTHING
     person: tuple[Person, ...] = ()

@@ -26,6 +26,7 @@ from escalation.model import (
     SensorCoverage,
     Signed,
     State,
+    Verdict,
     Weighed,
 )
 from escalation.server.attention import NOTHING, Attention
@@ -66,7 +67,8 @@ class Entry:
 
     `explains` are the open incidents that are only consequences of this one; `attention` is what people do
     about it besides deciding. `preconditions` are what has to hold for the action, as the newest facts say;
-    `price` is what it interrupts; `history` how it went before; `weighed` what was found when it was decided.
+    `price` is what it interrupts; `history` how it went before; `weighed` what was found when it was decided;
+    `verdict` what people say of the incident.
     """
 
     recommendation: Recommendation
@@ -79,6 +81,7 @@ class Entry:
     price: Price | None = None
     history: History | None = None
     weighed: tuple[Weighed, ...] = ()
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)

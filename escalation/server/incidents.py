@@ -151,6 +151,7 @@ def _open(report: Report, body: CaseReport, clearing: Clearing | None, now_ns: i
         reasons=body.reasons,
         evidence=body.evidence,
         drill=body.drill,
+        opened_for=body.reasons[0].code if body.reasons else None,
     )
     case = Case(report.agent_id, body.case_id, incident.id, body.count, clearing)
     return Folding(incident, case, opened=clearing is None, closed=False)

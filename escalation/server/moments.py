@@ -18,6 +18,7 @@ _OF_STATE: Final = {
     State.LAPSED: MomentKind.LAPSED,
     State.VERIFIED: MomentKind.VERIFIED,
     State.NOT_CURED: MomentKind.NOT_CURED,
+    State.SHADOW: MomentKind.SHADOWED,
 }
 
 _WORDS: Final = {
@@ -32,6 +33,7 @@ _WORDS: Final = {
     MomentKind.DONE: "done: {action}",
     MomentKind.VERIFIED: "verified, the fault stayed away: {action}",
     MomentKind.NOT_CURED: "did not cure it: {action}",
+    MomentKind.SHADOWED: "its rule is in shadow, so this is not proposed: {action}",
 }
 
 _WITH_REASON: Final = frozenset({MomentKind.APPROVED_BY_FIRST, MomentKind.APPROVED, MomentKind.REJECTED})

@@ -141,14 +141,14 @@ def id_of(incident_id: IncidentId, event: Event, occasion: str, receiver: str) -
 def of_incident(before: Incident | None, after: Incident) -> Happening | None:
     """Return what is to be told of an incident that was `before` and is `after`.
 
-    A consequence is not told: its cause is. It is when it comes to stand alone. What turns out to be no drill
-    is told anew.
+    A consequence is not told: its cause is. It is when it comes to stand alone. Nor is what a rule in shadow
+    found, until it leaves the shadow. What turns out to be no drill is told anew.
     """
     if not after.open:
         return Happening(Event.CLEARED, after) if before is not None and before.open else None
-    if after.explained_by is not None:
+    if after.explained_by is not None or after.shadow:
         return None
-    if before is None or before.explained_by is not None:
+    if before is None or before.explained_by is not None or before.shadow:
         silent = after.fault_class is FaultClass.MONITOR_BLIND and after.subject.kind is SubjectKind.HOST
         return Happening(Event.HOST_SILENT if silent else Event.OPENED, after)
     if before.drill and not after.drill:

@@ -3,9 +3,9 @@
 `host_causes`, `distant_causes` and `causes` say what explains what, on one host, along the ways from host to
 host, and of one model; here is where their answers are joined. An explanation is followed up to its root,
 across all of them: a link at fault that cost a cluster its worker is also behind the engine that stalled for
-want of it, and behind what a router then shows on another host. What a person rejected, and drills, explain
-nothing. What explains what depends on what is open, never on the order in which it came; and where a wrong
-map leads in a circle, the first of the circle is its root, so that never all of them are hidden.
+want of it, and behind what a router then shows on another host. What a person rejected, drills and what is in
+shadow explain nothing. What explains what depends on what is open, never on the order in which it came; and
+where a wrong map leads in a circle, the first of the circle is its root, so that never all are hidden.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class Relations:
         Where the map names the ranks of the model it is they who agree; hosts that it names as replicas of
         one route each run a whole copy, and never agree.
         """
+        related = [each for each in related if not each.shadow]
         models = {self.reach.model_of(each) for each in related if not causes.is_agreement(each)}
         for model in models:
             hosts = self.reach.ranks(model)
@@ -171,7 +172,7 @@ class Relations:
         return self._of_model[model]
 
     def _accepted(self, incidents: Sequence[Incident]) -> Sequence[Incident]:
-        return [each for each in incidents if not self._is_rejected(each)]
+        return [each for each in incidents if not each.shadow and not self._is_rejected(each)]
 
     def _is_rejected(self, incident: Incident) -> bool:
         newest = self._ledger.recommendations(incident.id)[-1:]

@@ -17,8 +17,10 @@ from escalation.model import (
     Price,
     Recommendation,
     RouteEvidence,
+    Verdict,
 )
-from escalation.server import causes, coverage, silences, topology, track_record
+from escalation.rule_names import rule_of
+from escalation.server import causes, coverage, rules, silences, topology, track_record
 from escalation.server.approvals import Policy
 from escalation.server.playbook.alternatives import RESTARTS
 from escalation.server.playbook.names import acted_on
@@ -115,6 +117,10 @@ class Weigher:
             found = track_record.history_of(self._ledger, incident.fault_class, action)
             self._outcomes[key] = found
         return found
+
+    def verdict(self, incident: Incident) -> Verdict | None:
+        """Return what people said of an incident."""
+        return self._ledger.records.of(rules.VERDICTS, owner=rule_of(incident)).get(incident.id)
 
     def _on_host(self, agent_id: AgentId) -> tuple[Incident, ...]:
         if agent_id not in self._open:

@@ -56,6 +56,7 @@ class MomentKind(enum.StrEnum):
     SILENCED = "silenced"
     UNSILENCED = "unsilenced"
     JUDGED = "judged"
+    SHADOWED = "shadowed"
     CLEARED = "cleared"
     RETURNED = "returned"
 
@@ -75,6 +76,7 @@ _REPEATING: Final = frozenset(
         MomentKind.RESTATED,
         MomentKind.EXPIRED,
         MomentKind.WITHDRAWN,
+        MomentKind.SHADOWED,
     }
 )
 """What reports alone can add without end."""

@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from escalation import approval, signing_log
+from escalation.inert import shown
 from escalation.model import (
     Advice,
     AgentId,
     Approval,
     CaseReport,
+    FaultClass,
     Heartbeat,
     HostChange,
     Incident,
@@ -30,8 +32,10 @@ from escalation.model import (
     State,
     Step,
     UnknownBody,
+    Verdict,
     Weighed,
 )
+from escalation.rule_names import RuleName, parts_of, rule_of
 from escalation.server import (
     approvals,
     attention,
@@ -45,6 +49,7 @@ from escalation.server import (
     moments,
     observed,
     preconditions,
+    rules,
     timeline,
     track_record,
     weighed,
@@ -87,6 +92,9 @@ Consequences = Mapping[IncidentId, tuple[Incident, ...]]
 
 ORCHESTRATOR: Final = "orchestrator"
 """The actor of what nobody asked for: time that passed, a host that fell silent."""
+
+_OF_RULE_AT_MOST: Final = 20_000
+"""How many open incidents of one rule are moved into its shadow at once."""
 
 _OPEN_INCIDENTS_PER_HOST: Final = 1000
 """Above it a host's new cases are counted as a loss instead of shown: a queue of thousands helps nobody."""
@@ -151,6 +159,9 @@ def pass_time(
             ledger.put_host(replace(host, silent=True))
             work.note("host.silent", agent_id, "")
             work.fold(coverage.silence_begins(host, now_ns))
+    for name, shadow in ledger.records.of(rules.SHADOWS).items():
+        if shadow.is_over(now_ns):
+            _unshadow(work, ledger, RuleName(name), "its time is over")
     for recommendation in ledger.in_states(approvals.UNFINISHED, limit=None):
         incident = _incident_of(ledger, recommendation)
         host = ledger.host(incident.agent_id)
@@ -244,6 +255,67 @@ def mark_done(
     return decided
 
 
+def shadow(
+    ledger: Ledger, name: RuleName, kept: rules.Shadow, *, policy: approvals.Policy, now_ns: int
+) -> Changed:
+    """Put a rule in shadow: what it has found and will find is kept, and neither proposed nor told."""
+    parts = parts_of(name)
+    if parts is None:
+        raise NotFound("there is no rule of this name")
+    work = _Work(ledger, actor=kept.person, policy=policy, now_ns=now_ns)
+    ledger.records.put(rules.SHADOWS, name, kept)
+    work.note("rule.shadowed", name, f"until={kept.until_ns} reason={kept.reason}")
+    work.shade(name, parts[0], shadow=True)
+    return frozenset(work.changed)
+
+
+def unshadow(
+    ledger: Ledger, name: RuleName, *, person: str, reason: str, policy: approvals.Policy, now_ns: int
+) -> Changed:
+    """Take a rule out of its shadow: what is still open is proposed and told."""
+    if name not in ledger.records.of(rules.SHADOWS):
+        raise NotFound("this rule is in no shadow")
+    work = _Work(ledger, actor=person, policy=policy, now_ns=now_ns)
+    _unshadow(work, ledger, name, reason)
+    return frozenset(work.changed)
+
+
+def judge(ledger: Ledger, entry_id: str, verdict: Verdict, *, now_ns: int) -> Incident:
+    """Record what a person says of an incident; the last word counts, and all are in the audit log."""
+    incident = ledger.incident(IncidentId(entry_id))
+    if incident is None:
+        found = ledger.recommendation(RecommendationId(entry_id))
+        incident = None if found is None else ledger.incident(found.incident_id)
+    if incident is None:
+        raise NotFound("there is no queue entry or incident with this id")
+    if incident.drill:
+        raise Refused("a drill says nothing of its rule: somebody made it on purpose")
+    name = rule_of(incident)
+    ledger.records.put(rules.VERDICTS, incident.id, verdict, owner=name)
+    word = "fault" if verdict.fault else "not_a_fault"
+    note(
+        ledger,
+        actor=verdict.person,
+        verb="incident.judged",
+        object_id=incident.id,
+        detail=f"{word} rule={name} reason={verdict.reason}",
+        now_ns=now_ns,
+    )
+    said = "there was a fault" if verdict.fault else "there was no fault"
+    why = f" ({shown(verdict.reason)})" if verdict.reason else ""
+    moment = timeline.Moment(now_ns, timeline.MomentKind.JUDGED, f"judged: {said}{why}", verdict.person)
+    timeline.add(ledger, incident.id, moment)
+    return incident
+
+
+def _unshadow(work: _Work, ledger: Ledger, name: RuleName, reason: str) -> None:
+    ledger.records.remove(rules.SHADOWS, name)
+    work.note("rule.unshadowed", name, f"reason={reason}")
+    parts = parts_of(name)
+    if parts is not None:
+        work.shade(name, parts[0], shadow=False)
+
+
 def note(ledger: Ledger, *, actor: str, verb: str, object_id: str, detail: str, now_ns: int) -> None:
     """Append an audit entry for something that changes no state."""
     entry = audit.follow(
@@ -289,6 +361,7 @@ def entry_of(
         cured, tried = ledger.outcomes(incident.fault_class, recommendation.advice.action.kind)
         return Entry(recommendation, incident, cured, tried, explains)
     history = weigher.history(recommendation, incident)
+    verdict = weigher.verdict(incident)
     undecided = recommendation.state is State.PROPOSED
     kept = () if undecided else tuple(weighed.of(ledger, recommendation.id))
     last = kept[-1].checks if kept else ()
@@ -303,6 +376,7 @@ def entry_of(
         price=weigher.price(recommendation, incident) if live else None,
         history=history,
         weighed=kept,
+        verdict=verdict,
     )
 
 
@@ -367,6 +441,8 @@ class _Work:
         )
         if folding is None:
             return True
+        if folding.opened:
+            folding = replace(folding, incident=self._shaded(folding.incident))
         if folding.opened and ledger.open_count(report.agent_id) >= _OPEN_INCIDENTS_PER_HOST:
             return False
         known = ledger.incident(folding.incident.id)
@@ -398,6 +474,8 @@ class _Work:
             verb = "incident.opened" if folding.opened else "incident.recorded"
             what = marked(incident.fault_class, drill=incident.drill)
             self.note(verb, incident.id, f"{what} on {incident.agent_id}")
+            if folding.opened:
+                rules.count_opening(self._ledger, incident, now_ns=self._now_ns)
         elif known.drill and not incident.drill:
             self.note("incident.is_no_drill", incident.id, "")
         if folding.closed:
@@ -413,6 +491,21 @@ class _Work:
             now_ns=self._now_ns,
         ):
             timeline.add(self._ledger, incident.id, moment)
+
+    def _shaded(self, incident: Incident) -> Incident:
+        """Return a new incident, in shadow where its rule is."""
+        in_shadow = rules.shadow_over(self._ledger, rule_of(incident), now_ns=self._now_ns)
+        return replace(incident, shadow=in_shadow is not None and not incident.drill)
+
+    def shade(self, name: RuleName, fault_class: FaultClass, *, shadow: bool) -> None:
+        """Put what a rule has open into its shadow, or take it out."""
+        for each in self._ledger.open_of(frozenset({fault_class}), limit=_OF_RULE_AT_MOST):
+            if each.drill or each.shadow is shadow or rule_of(each) != name:
+                continue
+            changed = replace(each, shadow=shadow)
+            self._ledger.put_incident(changed)
+            self.relate(changed)
+            self.follow(self._ledger.incident(each.id) or changed)
 
     def relate(self, incident: Incident, *, repeats: bool = False) -> None:
         """Find out anew what has one cause among what is open of the same model, on its host and around it.
@@ -501,6 +594,11 @@ class _Work:
             return
         advice = advise(incident)
         newest = standing[-1] if standing else None
+        if incident.shadow:
+            self._keep_in_shadow(incident, advice, standing)
+            return
+        if newest is not None and newest.state is State.SHADOW:
+            newest = self.step(newest, incident, approvals.ShadowFell())
         if newest is not None and newest.state is State.PROPOSED:
             restated = approvals.restate(newest, incident, self._within_budget(advice, incident))
             self._keep(newest, restated, incident)
@@ -521,6 +619,21 @@ class _Work:
             incident, advice, ordinal=len(standing) + 1, policy=self._policy, now_ns=self._now_ns
         )
         self._keep(None, proposal, incident)
+
+    def _keep_in_shadow(self, incident: Incident, advice: Advice, standing: Sequence[Recommendation]) -> None:
+        """Keep what would be proposed where nobody is asked to decide it; what was decided stays decided."""
+        newest = standing[-1] if standing else None
+        if newest is not None and newest.state is State.SHADOW:
+            self._keep(newest, approvals.restate(newest, incident, advice), incident)
+            return
+        if newest is not None and newest.state in {State.APPROVED, State.DONE, State.REJECTED}:
+            return
+        if newest is not None and newest.state is State.PROPOSED:
+            self.step(newest, incident, approvals.ShadowFell())
+        proposal = approvals.propose(
+            incident, advice, ordinal=len(standing) + 1, policy=self._policy, now_ns=self._now_ns
+        )
+        self._keep(None, replace(proposal, state=State.SHADOW), incident)
 
     def _within_budget(self, advice: Advice, incident: Incident) -> Advice:
         """Return the advice, or to find the cause first where its restart was approved too often already."""
