@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -28,6 +30,8 @@ LIMIT_BYTES: Final = 32 * 1024
 
 _DIGESTED: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+NOTHING_ASIDE: Final[Mapping[str, str]] = MappingProxyType({})
 
 Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Nonce = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
@@ -102,11 +106,15 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Document(Terms, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The whole of it: the terms, the person, the reason, and a number that is used once."""
+    """The whole of it: the terms, the person, the reason, and a number that is used once.
+
+    `set_aside` are the conditions in spite of which the person approves, each with the reason for it.
+    """
 
     nonce: Nonce
     person: str
     reason: str
+    set_aside: dict[Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,64}\Z")], str]
 
 
 def sealed(content: object) -> str:
@@ -170,9 +178,16 @@ def _thing(kind: str, name: str) -> dict[str, str]:
     return {"kind": shown(kind), "name": shown(name)}
 
 
-def document(agreed: Terms, *, person: str, reason: str, nonce: str) -> str:
-    """Return the document that `person` signs, as the text that is signed."""
-    whole = msgspec.to_builtins(agreed) | {"nonce": nonce, "person": shown(person), "reason": shown(reason)}
+def document(
+    agreed: Terms, *, person: str, reason: str, nonce: str, set_aside: Mapping[str, str] = NOTHING_ASIDE
+) -> str:
+    """Return the document that `person` signs, as the text that is signed; raise ApprovalError."""
+    whole = msgspec.to_builtins(agreed) | {
+        "nonce": nonce,
+        "person": shown(person),
+        "reason": shown(reason),
+        "set_aside": {shown(condition): shown(why) for condition, why in set_aside.items()},
+    }
     try:
         text = canonical(msgspec.convert(whole, Document))
     except msgspec.ValidationError as error:

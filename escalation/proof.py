@@ -26,6 +26,7 @@ KeyOf = Callable[[Signed, str, datetime], str]
 
 _APPROVED: Final = "recommendation.approved"
 _BY_FIRST: Final = "recommendation.approved_by_first"
+_SET_ASIDE: Final = "recommendation.condition_set_aside"
 _OVER: Final = frozenset(
     f"recommendation.{state}"
     for state in ("approved", "rejected", "expired", "withdrawn", "lapsed", "done", "verified", "not_cured")
@@ -81,6 +82,7 @@ class _Reading:
     given: dict[tuple[str, str, str], int] = field(default_factory=dict)
     keys: dict[tuple[str, str, str], str] = field(default_factory=dict)
     over: dict[str, int] = field(default_factory=dict)
+    signed: dict[tuple[str, str], Document] = field(default_factory=dict)
 
     def take(self, entry: AuditEntry) -> Decision | None:
         """Return the decision that this entry is, or None."""
@@ -89,6 +91,8 @@ class _Reading:
             self.stray += [before] if before is not None else []
             self.waiting[entry.object_id, entry.actor] = entry
             return None
+        if entry.verb == _SET_ASIDE:
+            return self._set_aside(entry)
         decided = None
         if entry.verb in {_APPROVED, _BY_FIRST}:
             decided = self._decision(entry)
@@ -98,17 +102,17 @@ class _Reading:
 
     def left_over(self) -> list[Decision]:
         """Return the signatures that no decision names: somebody signed, and it was not counted."""
-        return [
-            Decision(
-                number=entry.number,
-                at_ns=entry.at_ns,
-                person=entry.actor,
-                entry_id=entry.object_id,
-                last=False,
-                problems=("a signature without its decision",),
-            )
-            for entry in (*self.stray, *self.waiting.values())
-        ]
+        stray = (*self.stray, *self.waiting.values())
+        return [_unfit(entry, "a signature without its decision") for entry in stray]
+
+    def _set_aside(self, entry: AuditEntry) -> Decision | None:
+        """Return what is wrong with a condition that the log says was set aside in a signed approval."""
+        document = self.signed.get((entry.object_id, entry.actor))
+        if document is None:
+            return None
+        if shown(entry.detail) in {f"{name}: {why}" for name, why in document.set_aside.items()}:
+            return None
+        return _unfit(entry, "a condition was set aside that is not in what was signed")
 
     def _decision(self, entry: AuditEntry) -> Decision:
         problems: list[str] = []
@@ -126,6 +130,8 @@ class _Reading:
             else:
                 kind, key, document, wrong = self._signature(entry, kept, said["digest"], said["reason"])
                 problems += wrong
+                if document is not None:
+                    self.signed[entry.object_id, entry.actor] = document
         elif self.signed_from is not None and entry.number >= self.signed_from:
             problems.append("it is not signed, and has to be")
         return Decision(
@@ -180,6 +186,17 @@ class _Reading:
         if (other := self.keys.setdefault((*what, key), document.person)) != document.person:
             wrong.append(f"the key {key} approved the same before, for {shown(other)}")
         return wrong
+
+
+def _unfit(entry: AuditEntry, problem: str) -> Decision:
+    return Decision(
+        number=entry.number,
+        at_ns=entry.at_ns,
+        person=entry.actor,
+        entry_id=entry.object_id,
+        last=False,
+        problems=(problem,),
+    )
 
 
 def _time(at_ns: int) -> datetime:

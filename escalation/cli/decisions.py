@@ -174,7 +174,7 @@ def approve(
         if aside:
             said["set_aside"] = aside
         if not no_sign:
-            said |= _signed(session, client, entry, reason=reason, key=sign)
+            said |= _signed(session, client, entry, reason=reason, aside=aside, key=sign)
         body = client.post(f"/api/v1/queue/{entry.id}/approve", said)
     approved = _entry(body)
     if as_json:
@@ -247,7 +247,13 @@ def _set_aside(given: tuple[str, ...]) -> dict[str, str]:
 
 
 def _signed(
-    session: Session, client: Client, entry: EntryView, *, reason: str, key: Path | None
+    session: Session,
+    client: Client,
+    entry: EntryView,
+    *,
+    reason: str,
+    aside: dict[str, str],
+    key: Path | None,
 ) -> dict[str, object]:
     """Return what stands in a signed approval besides; nothing when there is no key to sign with."""
     connection = session.connection()
@@ -261,7 +267,12 @@ def _signed(
     agreed = signing.agreed(client, entry)
     click.echo(f"signing for {agreed.person} with {key}", err=True)
     signed = signing.sign(
-        agreed, reason=reason, key=key, keygen=connection.ssh_keygen, ask=not session.no_input
+        agreed,
+        reason=reason,
+        set_aside=aside,
+        key=key,
+        keygen=connection.ssh_keygen,
+        ask=not session.no_input,
     )
     return {"signed": msgspec.to_builtins(signed)}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,7 +79,15 @@ def shown_otherwise(terms: Terms, entry: EntryView) -> tuple[str, ...]:
     return tuple(name for name, (signed, seen) in pairs.items() if signed != seen)
 
 
-def sign(agreed_on: Agreed, *, reason: str, key: Path, keygen: Path | None, ask: bool) -> Signed:
+def sign(
+    agreed_on: Agreed,
+    *,
+    reason: str,
+    set_aside: Mapping[str, str],
+    key: Path,
+    keygen: Path | None,
+    ask: bool,
+) -> Signed:
     """Return the document and its signature by `key`; a passphrase is asked for only when `ask`."""
     until = agreed_on.terms.approve_by
     try:
@@ -88,7 +97,11 @@ def sign(agreed_on: Agreed, *, reason: str, key: Path, keygen: Path | None, ask:
                 code=ExitCode.EXPIRED_OR_SUPERSEDED,
             )
         text = approval.document(
-            agreed_on.terms, person=agreed_on.person, reason=reason.strip(), nonce=secrets.token_hex(16)
+            agreed_on.terms,
+            person=agreed_on.person,
+            reason=reason.strip(),
+            nonce=secrets.token_hex(16),
+            set_aside={condition: why.strip() for condition, why in set_aside.items()},
         )
         tool = sshsig.find() if keygen is None else Keygen(keygen)
         return Signed(text, tool.sign(text, key=key, environment=os.environ, ask=ask))

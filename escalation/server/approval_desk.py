@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
 from escalation import approval
 from escalation.approval import ApprovalError, Terms
-from escalation.model import State
+from escalation.model import Override, State
 from escalation.server import triage
 from escalation.server.approvals import Policy, terms_of
 from escalation.server.binding import bound_of
@@ -24,7 +25,9 @@ class ApprovalDesk(Protocol):
     async def approval(self, entry_id: str, *, person: str) -> SigningView:
         """Return what an approval of this entry is made of."""
 
-    async def document(self, entry_id: str, *, person: str, reason: str) -> DocumentView:
+    async def document(
+        self, entry_id: str, *, person: str, reason: str, overrides: Sequence[Override] = ()
+    ) -> DocumentView:
         """Return the document that `person` would sign now, with a number of its own."""
 
 
@@ -52,11 +55,19 @@ class StoredApprovals:
             required=self._policy.demands(case_of(action, entry.incident.fault_class)).require_signature,
         )
 
-    async def document(self, entry_id: str, *, person: str, reason: str) -> DocumentView:
+    async def document(
+        self, entry_id: str, *, person: str, reason: str, overrides: Sequence[Override] = ()
+    ) -> DocumentView:
         """Return the document that `person` would sign now, with a number of its own."""
         _, terms = await self._read(entry_id)
         try:
-            text = approval.document(terms, person=person, reason=reason.strip(), nonce=secrets.token_hex(16))
+            text = approval.document(
+                terms,
+                person=person,
+                reason=reason.strip(),
+                nonce=secrets.token_hex(16),
+                set_aside={each.condition: each.reason for each in overrides},
+            )
         except ApprovalError as error:
             raise Refused(str(error)) from error
         return DocumentView(text, approval.fingerprint(text))

@@ -8,6 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from escalation.model import Condition, Override
 from escalation.server.access import Role
 from escalation.server.approval_desk import ApprovalDesk
 from escalation.server.handlers import Rule, body_of, json_answer, person_of
@@ -16,6 +17,7 @@ from escalation.signing_view import DocumentView, SigningView
 
 class _Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, msgspec.Meta(pattern=r"\S", max_length=2000)]
+    set_aside: dict[Condition, Annotated[str, msgspec.Meta(pattern=r"\S", max_length=2000)]] = {}
 
 
 class ApprovalRoutes:
@@ -51,6 +53,9 @@ class ApprovalRoutes:
         asked = await body_of(request, _Reason)
         return json_answer(
             await self._desk.document(
-                request.path_params["id"], person=person_of(request), reason=asked.reason
+                request.path_params["id"],
+                person=person_of(request),
+                reason=asked.reason,
+                overrides=[Override(each, why.strip()) for each, why in sorted(asked.set_aside.items())],
             )
         )

@@ -24,6 +24,7 @@ from escalation.model import (
     Approval,
     Condition,
     Incident,
+    Override,
     Recommendation,
     RecommendationId,
     State,
@@ -120,7 +121,7 @@ class Policy:
 class Approve:
     """`person` approves exactly what `digest` names; `checked` is a signature that was found right.
 
-    `requesters` are those who have asked about it.
+    `requesters` are those who have asked about it, `overrides` the conditions that are set aside.
     """
 
     person: str
@@ -128,6 +129,7 @@ class Approve:
     digest: str
     checked: Checked | None = None
     requesters: frozenset[str] = frozenset()
+    overrides: tuple[Override, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +338,11 @@ def _require_same(recommendation: Recommendation, event: Approve, checked: Check
     try:
         signed = approval.parse(checked.signed.document)
         stands = approval.document(
-            terms, person=event.person, reason=_stated(event.reason), nonce=signed.nonce
+            terms,
+            person=event.person,
+            reason=_stated(event.reason),
+            nonce=signed.nonce,
+            set_aside={each.condition: each.reason for each in event.overrides},
         )
     except ApprovalError as error:
         raise Refused(str(error)) from error

@@ -299,10 +299,8 @@ class Service:
         `overrides` are the conditions that they set aside.
         """
         checked = None if signed is None else await self._signatures.check(signed, person=person)
-        event = Approve(person, reason, digest, checked)
-        return await self._decide(
-            partial(triage.approve, entry_id=entry_id, event=event, overrides=overrides)
-        )
+        event = Approve(person, reason, digest, checked, overrides=tuple(overrides))
+        return await self._decide(partial(triage.approve, entry_id=entry_id, event=event))
 
     async def reject(self, entry_id: str, *, person: str, reason: str) -> Entry:
         """Record that `person` rejects it; a reason is required."""

@@ -7,7 +7,7 @@ in the same transaction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set as AbstractSet
+from collections.abc import Mapping, Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -25,7 +25,6 @@ from escalation.model import (
     IncidentId,
     Loss,
     LossKind,
-    Override,
     Recommendation,
     RecommendationId,
     Report,
@@ -195,12 +194,11 @@ def approve(
     event: approvals.Approve,
     policy: approvals.Policy,
     now_ns: int,
-    overrides: Sequence[Override] = (),
 ) -> Decided:
     """Record that a person approves exactly what a digest names; raise Refused for a condition in the way.
 
-    The conditions are judged anew, by what the ledger holds in this transaction. Those in `overrides` are set
-    aside by name, with a reason, where policy allows it.
+    The conditions are judged anew, by what the ledger holds in this transaction. Those in the event's
+    `overrides` are set aside by name, with a reason, where policy allows it.
     """
     if event.checked is not None:
         _use_up(ledger, approval.parse(event.checked.signed.document).nonce, now_ns)
@@ -210,10 +208,10 @@ def approve(
     event = replace(event, requesters=frozenset(each.person for each in remarks if each.is_question))
     checks = Weigher(ledger, policy=policy, now_ns=now_ns).checks(recommendation, incident)
     decided = _decide(ledger, recommendation.id, event, event.person, policy=policy, now_ns=now_ns)
-    preconditions.insist(checks, overrides)
-    found = Weighed(Step.APPROVED, event.person, now_ns, checks, tuple(overrides))
+    preconditions.insist(checks, event.overrides)
+    found = Weighed(Step.APPROVED, event.person, now_ns, checks, event.overrides)
     weighed.add(ledger, recommendation.id, found)
-    for each in overrides:
+    for each in event.overrides:
         note(
             ledger,
             actor=event.person,

@@ -58,6 +58,19 @@ def test_is_the_form_that_the_standard_names(bound: Bound, reason: str) -> None:
     assert approval.canonical(approval.parse(text)) == text
 
 
+def test_what_is_set_aside_is_part_of_it() -> None:
+    """The conditions in spite of which somebody approves stand in what they sign, by plain names alone."""
+    aside = {"not_busy": "it answers \u202enothing", "b": "c"}
+    text = approval.document(_terms(_BOUND), person="ada", reason="why", nonce="0f" * 16, set_aside=aside)
+    assert text.encode() == rfc8785.dumps(json.loads(text))
+    assert approval.parse(text).set_aside == {"not_busy": "it answers \\u202enothing", "b": "c"}
+    for name in ("", "Not_busy", "é", "a\u202e", "not busy"):
+        with pytest.raises(ApprovalError):
+            approval.document(
+                _terms(_BOUND), person="ada", reason="why", nonce="0f" * 16, set_aside={name: "why"}
+            )
+
+
 @given(_BOUNDS)
 def test_shows_nothing_that_could_mislead(bound: Bound) -> None:
     """A document can be printed as it is: what came from a host stands in it escaped."""
@@ -161,6 +174,8 @@ def _another(value: object) -> st.SearchStrategy[Any]:
             return _another(value.boot).map(lambda each: msgspec.structs.replace(value, boot=each))
         case tuple():
             return st.sampled_from("abc").map(lambda each: (*value, each))
+        case dict():
+            return st.sampled_from("abc").map(lambda each: value | {each: "why"})
     raise TypeError(f"no other value for {value!r}")
 
 

@@ -302,6 +302,9 @@ def test_a_compromised_orchestrator_cannot_pass_off_an_approval(
         ),
         "not in the log": forger.written(*forger.log[:-2], decided),
         "without its decision": forger.written(*forger.log[:-1]),
+        "not in what was signed": forger.written(
+            *forger.log, replace(decided, verb="recommendation.condition_set_aside", detail="not_busy: so")
+        ),
         "does not say": forger.written(*forger.log[:-1], replace(decided, detail="digest=yes")),
         "cannot be read": forger.renamed(paper, decided, Signed("{}", kept.signature)),
         "has to be": forger.written(*forger.log[:-2], replace(decided, detail=stripped)),

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from escalation import approval, approvers
 from escalation.approvers import Approvers
-from escalation.model import ActionKind, Incarnation, PasskeySignature, Signed, SshSignature, State
+from escalation.model import (
+    ActionKind,
+    Incarnation,
+    Override,
+    PasskeySignature,
+    RecommendationId,
+    Signed,
+    SshSignature,
+    State,
+)
 from escalation.passkey import Passkey
+from escalation.server import rows
 from escalation.server.approval_desk import StoredApprovals
 from escalation.server.approvals import Policy
 from escalation.server.desk import Entry, Refused, Superseded, Unavailable
 from escalation.server.signatures import Signatures
+from escalation.server.store import Ledger
 from escalation.server.testing import CONTAINER, FakeDesk, case_report
 from escalation.signing_log import VERB, reference_to, signed_of
+from tests.escalation.server.databases import Database
 from tests.escalation.signers import KEYGEN, Authenticator, SshKey
 
 Sign = Callable[[str], SshSignature | PasskeySignature]
@@ -172,6 +186,35 @@ async def test_a_document_is_used_once(keys: dict[str, SshKey]) -> None:
         await signing.approve(entry, keys["ada"].sign, text=document)
 
 
+async def test_what_is_set_aside_is_signed_too(keys: dict[str, SshKey]) -> None:
+    """A condition that nobody signed for is not set aside in a person's name."""
+    signing = Signing(keys, _ALL)
+    entry = await signing.desk.opened()
+    ident, digest = entry.recommendation.id, entry.recommendation.digest
+    document = await signing.document(entry)
+    condition = next(each.condition for each in entry.preconditions if each.may_be_set_aside)
+    aside = Override(condition, "it answers nothing")
+    with pytest.raises(Superseded, match=r"\(set_aside\)"):
+        await signing.desk.approve(
+            ident,
+            person="ada",
+            reason="why",
+            digest=digest,
+            signed=Signed(document, keys["ada"].sign(document)),
+            overrides=[aside],
+        )
+    paper = await signing.papers.document(ident, person="ada", reason="why", overrides=[aside])
+    approved = await signing.desk.approve(
+        ident,
+        person="ada",
+        reason="why",
+        digest=digest,
+        signed=Signed(paper.document, keys["ada"].sign(paper.document)),
+        overrides=[aside],
+    )
+    assert approved.recommendation.state is State.APPROVED
+
+
 async def test_two_keys_of_one_person_count_once(keys: dict[str, SshKey]) -> None:
     """Two-person approval means two persons: Ada's second key and her passkey change nothing."""
     signing = Signing(keys, _TWO)
@@ -205,6 +248,36 @@ async def test_a_changed_proposal_takes_the_first_signature_with_it(keys: dict[s
     )
     now = await signing.desk.entry(entry.incident.id)
     assert now.recommendation.approvals == ()
+
+
+async def test_every_database_keeps_it_and_reads_what_is_older(
+    keys: dict[str, SshKey], database: Database
+) -> None:
+    """A signed approval comes back as it was from each database, and one from before they were kept too."""
+    signing = Signing(keys, _ALL)
+    entry = await signing.desk.opened()
+    ssh = await signing.approve(entry, keys["ada"].sign)
+    other = await signing.approve(
+        await signing.desk.opened(host="spark-2", case_id="case-2"), signing.passkey.sign
+    )
+    older = rows.load_recommendation(
+        json.dumps({k: v for k, v in json.loads(rows.dump(ssh.recommendation)).items() if k != "approvals"})
+    )
+    assert older.approvers == ("ada",)
+    assert older.approvals == ()
+    kept = [ssh.recommendation, other.recommendation, replace(older, id=RecommendationId("older"))]
+
+    def keep(ledger: Ledger) -> None:
+        for each, incident in zip(kept, (ssh.incident, other.incident, ssh.incident), strict=True):
+            ledger.put_incident(incident)
+            ledger.put_recommendation(each, incident)
+
+    store = database.open()
+    await store.write(keep)
+    await store.close()
+    store = database.open()
+    assert [await store.read(lambda ledger, i=each.id: ledger.recommendation(i)) for each in kept] == kept
+    await store.close()
 
 
 async def test_a_file_that_cannot_be_trusted_takes_nothing(keys: dict[str, SshKey], tmp_path: Path) -> None:
