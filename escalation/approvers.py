@@ -81,6 +81,11 @@ def parse(text: str, *, name: str) -> Approvers:
     return Approvers("".join(f"{line}\n" for line in ssh), tuple(passkeys))
 
 
+def line_of(person: str, key: Passkey) -> str:
+    """Return the line of a person's passkey."""
+    return " ".join((person, "webauthn", key.credential_id, key.public_key, key.origin, key.rp_id)).rstrip()
+
+
 def read(path: Path, *, revoked: Path | None = None, owners: AbstractSet[int] = ROOT) -> Approvers:
     """Read the file and, beside it, the revoked keys; raise ApproversError, also when others can change it.
 

@@ -49,6 +49,13 @@ class DocumentView:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class PasskeyLines:
+    """A person's passkeys, as lines of an approvers' file."""
+
+    lines: tuple[str, ...]
+
+
 def approval_view(given: Approval) -> ApprovalView:
     """Return what a person sees of an approval."""
     kind = None

@@ -15,6 +15,7 @@ from escalation.cli.decisions import approve, command, done, queue, reject, show
 from escalation.cli.errors import CtlError, ExitCode
 from escalation.cli.fleet import hosts, incidents, watch
 from escalation.cli.notify import notify
+from escalation.cli.passkeys import passkeys
 from escalation.cli.person import password, person
 from escalation.cli.pki import pki
 from escalation.cli.rules import policy, rules, verdict
@@ -114,6 +115,7 @@ for _command in (
     incidents,
     maintenance,
     notify,
+    passkeys,
     password,
     person,
     pki,

@@ -37,6 +37,7 @@ from escalation.server.login.passkey_routes import PasskeyRoutes
 from escalation.server.login.passwords import Passwords
 from escalation.server.login.person_routes import PersonRoutes
 from escalation.server.login.routes import LoginRoutes
+from escalation.server.login.signing_keys import registered
 from escalation.server.metrics import ServerMetrics
 from escalation.server.model_writer import ModelWriter, NoTexts, Texts
 from escalation.server.notice_desk import NoticeDesk
@@ -93,7 +94,7 @@ async def run(config: Config, *, clock: Clock, supervisor: Supervisor, stop: asy
             store=store,
             clock=clock,
             policy=config.approvals.policy(),
-            signatures=_signatures(config),
+            signatures=_signatures(config, store),
             metrics=metrics,
             silence_factor=config.hosts.silence_factor,
             grace_s=config.hosts.grace_s,
@@ -172,7 +173,10 @@ def application(
         hosts=frozenset(config.http.hosts),
         notices=notices,
         more=(
-            *ApprovalRoutes(desk=StoredApprovals(store=store, policy=config.approvals.policy())).rules,
+            *ApprovalRoutes(
+                desk=StoredApprovals(store=store, policy=config.approvals.policy()),
+                passkeys=registered(store, origin=config.http.origin),
+            ).rules,
             *AttentionRoutes(desk=attention).rules,
             *PersonRoutes(desk=login).rules,
             *IncidentRoutes(desk=StoredIncidents(store=store, clock=clock)).rules,
@@ -213,14 +217,14 @@ def logins(
     )
 
 
-def _signatures(config: Config) -> Signatures:
+def _signatures(config: Config, store: Store) -> Signatures:
     signing = config.approvals.signing
     try:
         signing.read()
         keygen = None if signing.allowed_signers is None else sshsig.find()
     except (ApproversError, KeygenError) as error:
         raise StartError(f"approvals.signing: {error}") from error
-    return Signatures(read=signing.read, keygen=keygen)
+    return Signatures(read=signing.read, keygen=keygen, passkeys=registered(store, origin=config.http.origin))
 
 
 def _receivers(config: Config) -> tuple[Receiver, ...]:

@@ -8,11 +8,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from escalation.approvers import line_of
 from escalation.model import Condition, Override
 from escalation.server.access import Role
 from escalation.server.approval_desk import ApprovalDesk
 from escalation.server.handlers import Rule, body_of, json_answer, person_of
-from escalation.signing_view import DocumentView, SigningView
+from escalation.server.signatures import Passkeys
+from escalation.signing_view import DocumentView, PasskeyLines, SigningView
 
 
 class _Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -23,10 +25,19 @@ class _Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ApprovalRoutes:
     """Translates between HTTP and the desk."""
 
-    def __init__(self, *, desk: ApprovalDesk) -> None:
-        """Answer from `desk`."""
+    def __init__(self, *, desk: ApprovalDesk, passkeys: Passkeys | None = None) -> None:
+        """Answer from `desk`; `passkeys` finds what people registered here."""
         self._desk = desk
+        self._passkeys = passkeys
         self.rules: tuple[Rule, ...] = (
+            Rule(
+                "GET",
+                "/api/v1/me/passkeys",
+                Role.VIEWER,
+                self._lines,
+                "The passkeys of who asks, as lines of an approvers' file.",
+                answer=PasskeyLines,
+            ),
             Rule(
                 "GET",
                 "/api/v1/queue/{id}/approval",
@@ -45,6 +56,11 @@ class ApprovalRoutes:
                 answer=DocumentView,
             ),
         )
+
+    async def _lines(self, request: Request) -> Response:
+        person = person_of(request)
+        keys = await self._passkeys(person) if self._passkeys is not None else ()
+        return json_answer(PasskeyLines(tuple(line_of(person, each) for each in keys)))
 
     async def _approval(self, request: Request) -> Response:
         return json_answer(await self._desk.approval(request.path_params["id"], person=person_of(request)))

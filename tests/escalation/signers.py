@@ -16,7 +16,7 @@ from fido2 import cbor
 from fido2.cose import ES256, EdDSA
 from fido2.webauthn import AuthenticatorData
 
-from escalation import passkey
+from escalation import approvers, passkey
 from escalation.model import PasskeySignature, SshSignature
 from escalation.passkey import Passkey
 from escalation.sshsig import PLACES, Keygen
@@ -75,8 +75,7 @@ class Authenticator:
         return Passkey(encoded(self.credential), encoded(cose), self.origin)
 
     def line(self, person: str) -> str:
-        own = self.passkey
-        return f"{person} webauthn {own.credential_id} {own.public_key} {own.origin}\n"
+        return approvers.line_of(person, self.passkey) + "\n"
 
     def sign(
         self,

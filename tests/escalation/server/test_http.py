@@ -62,6 +62,7 @@ TABLE = {
     ("GET", "/api/v1/incidents"): ("viewer", 200),
     ("GET", "/api/v1/incidents/{id}"): ("viewer", 200),
     ("GET", "/api/v1/me"): ("scraper", 200),
+    ("GET", "/api/v1/me/passkeys"): ("viewer", 200),
     ("GET", "/api/v1/maintenance"): ("viewer", 200),
     ("POST", "/api/v1/maintenance"): ("operator", 400),
     ("POST", "/api/v1/maintenance/{id}/end"): ("operator", 404),
