@@ -161,6 +161,7 @@ class EntryView:
     explained_by: str | None = None
     explains: tuple[ConsequenceView, ...] = ()
     drill: bool = False
+    returns: int = 0
     attention: AttentionView = NO_ATTENTION
     alternatives: tuple[AlternativeView, ...] = ()
     preconditions: tuple[PreconditionView, ...] = ()
@@ -192,6 +193,7 @@ class IncidentView:
     evidence: tuple[dict[str, Scalar], ...]
     explained_by: str | None = None
     drill: bool = False
+    returns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +288,7 @@ def entry_view(entry: Entry) -> EntryView:
         explained_by=_shown_or_none(incident.explained_by),
         explains=tuple(consequence_view(each) for each in entry.explains),
         drill=incident.drill,
+        returns=incident.returns,
         attention=attention_view(entry.attention),
         alternatives=alternative_views(advice.alternatives),
         preconditions=precondition_views(entry.preconditions),
@@ -371,6 +374,7 @@ def incident_view(incident: Incident) -> IncidentView:
         evidence=tuple(evidence_view(evidence) for evidence in incident.evidence),
         explained_by=_shown_or_none(incident.explained_by),
         drill=incident.drill,
+        returns=incident.returns,
     )
 
 

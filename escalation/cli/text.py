@@ -74,6 +74,8 @@ def entry_text(entry: EntryView, *, paint: Paint = plain, width: int | None = No
     seen = f"{entry.first_seen}, last {entry.last_seen}, {times(entry.count)}"
     if entry.cleared_at:
         seen += f"; cleared {entry.cleared_at}"
+    if entry.returns:
+        seen += f"; came back {times(entry.returns)} soon after it had cleared"
     for label, values in (
         ("State", [f"{entry.state}: {entry.state_means}"]),
         ("Since", [seen]),

@@ -87,7 +87,8 @@ class Incident:
 
     `explained_by` names the open incident of which this one is a consequence: that one is to be decided. A
     `drill` was made on purpose. `opened_for` is the reason for which it was opened, which with the fault
-    class names the rule; one whose rule is in `shadow` is kept, and neither proposed nor told.
+    class names the rule; one whose rule is in `shadow` is kept, and neither proposed nor told. `returns`
+    counts how often it came back soon after it had cleared.
     """
 
     id: IncidentId
@@ -110,6 +111,7 @@ class Incident:
     drill: bool = False
     opened_for: ReasonCode | None = None
     shadow: bool = False
+    returns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,9 @@ Reports may come late, twice or out of order, so folding asks what is known and 
   says;
 - only a CLEARED of the case that an incident follows closes it; another case of the same key that went quiet
   (an agent that lost its notes) does not hold it open and does not close it;
-- a fault seen after its own case had cleared is a new incident, unless that report is older than the
-  clearing;
+- a fault seen soon after its incident had cleared is the same incident, which has returned: what comes and
+  goes is one row and not hundreds. Later it is a new one;
+- a fault seen after its own case had cleared is nothing when that report is older than the clearing;
 - a CLEARED for a case that nobody reported is recorded as an incident that is over;
 - a drill and a real fault of the same class and subject are two incidents. What began as a drill is real as
   soon as one report of its case says so; what is real never becomes a drill.
@@ -18,6 +19,8 @@ same ids.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import uuid
 from dataclasses import dataclass, replace
 from typing import Final
@@ -34,9 +37,14 @@ from escalation.model import (
     Report,
     Subject,
 )
+from escalation.server.clock import is_over
+from escalation.server.records import Kind
 
 COUNT_MAX: Final = 2**63 - 1
 """Where counts stop: the largest number that every database and reader of JSON here can hold."""
+
+RETURNS_WITHIN_S: Final = 900.0
+"""How soon after its clearing a fault is the same one again."""
 
 _INCIDENTS: Final = uuid.UUID("f6a0c8a2-30f4-5c6e-8f0e-0f4f2f3f9d55")
 
@@ -82,6 +90,24 @@ class Folding:
     closed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """Which incident of a key cleared last, and when."""
+
+    incident_id: IncidentId
+    at_ns: int
+
+
+CLEARED: Final = Kind("cleared", Cleared)
+"""Owned by the host, by the name of the key."""
+
+
+def name_of(key: Key) -> str:
+    """Return a key as the name of its record."""
+    told = (key.fault_class, key.fault_number, key.subject.kind, key.subject.name, key.drill)
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
 def key_of(incident: Incident) -> Key:
     """Return the key under which reports fold into `incident` while it is open."""
     return Key(
@@ -101,13 +127,14 @@ def fold(
     case: Case | None,
     incident: Incident | None,
     standing: Incident | None,
+    recent: Incident | None = None,
     now_ns: int,
 ) -> Folding | None:
     """Fold `body` of `report`; None when it tells nothing new.
 
     `case` is what is known of its case, `incident` that case's incident, `standing` the open incident of its
-    key. `now_ns` is when it was received: incidents are closed by the orchestrator's clock, because waiting
-    times are measured from there.
+    key, `recent` the one of its key that cleared last. `now_ns` is when it was received: incidents
+    are closed by the orchestrator's clock, because waiting times are measured from there.
     """
     if case is not None and case.clearing is not None and _is_older(report, case.clearing):
         return None
@@ -126,9 +153,39 @@ def fold(
     if clears and case is not None and incident is not None:
         # Its incident was closed by the case that took it over.
         return Folding(incident, replace(case, clearing=clearing), opened=False, closed=False)
+    if standing is None and not clears and recent is not None and has_just_cleared(recent, now_ns=now_ns):
+        return _return(recent, report, body)
     if clears or standing is None:
         return _open(report, body, clearing, now_ns)
     return _fold_into(standing, None, report, body, clearing=clearing, now_ns=now_ns)
+
+
+def has_just_cleared(incident: Incident, *, now_ns: int) -> bool:
+    """Return whether `incident` cleared so lately that the same fault is the same incident."""
+    if incident.open or incident.cleared_ns is None:
+        return False
+    ends_ns = incident.cleared_ns + int(RETURNS_WITHIN_S * 1e9)
+    return not is_over(started_ns=incident.cleared_ns, ends_ns=ends_ns, now_ns=now_ns)
+
+
+def _return(incident: Incident, report: Report, body: CaseReport) -> Folding:
+    back = replace(
+        incident,
+        open=True,
+        cleared_ns=None,
+        returns=min(COUNT_MAX, incident.returns + 1),
+        case_id=body.case_id,
+        target=body.target,
+        severity=body.severity,
+        incarnation=body.incarnation,
+        last_seen_ns=max(incident.last_seen_ns, body.last_seen_ns),
+        count=min(COUNT_MAX, incident.count + body.count),
+        reasons=body.reasons,
+        evidence=body.evidence,
+        opened_for=body.reasons[0].code if body.reasons else None,
+    )
+    case = Case(report.agent_id, body.case_id, incident.id, body.count, None)
+    return Folding(back, case, opened=True, closed=False)
 
 
 def _open(report: Report, body: CaseReport, clearing: Clearing | None, now_ns: int) -> Folding:

@@ -48,6 +48,8 @@ def of_incident(
         kind = MomentKind.OPENED if opened else MomentKind.RECORDED
         over = "" if opened else ", and is over"
         found.append((kind, f"{named(after)}, {after.severity}{over}"))
+    elif opened:
+        found.append((MomentKind.RETURNED, f"it is back, for the {after.returns}. time, {after.severity}"))
     else:
         if before.drill and not after.drill:
             found.append((MomentKind.NO_DRILL, "it is no drill"))

@@ -12,7 +12,8 @@ from typing import Any, Protocol, TypeVar, cast
 
 from escalation.model import Incident, IncidentId, Recommendation, RecommendationId
 from escalation.server import notices, quiet
-from escalation.server.notices import RAISING, Event, Happening
+from escalation.server.incidents import RETURNS_WITHIN_S
+from escalation.server.notices import RAISING, Event, Happening, Notice, NoticeState
 from escalation.server.store import Ledger
 
 T = TypeVar("T")
@@ -87,17 +88,45 @@ def saying(
 def tell(ledger: Ledger, happening: Happening, *, routing: Routing, now_ns: int) -> None:
     """Keep a notice for each receiver; of an end, for those that were told of the beginning.
 
-    What is silenced is held back, and told when the silence is over.
+    What is silenced is held back, and told when the silence is over. What comes and goes is told as gone only
+    when it stays away; to whom that is not told yet, its return is no news.
     """
     told = routing.receivers(happening, now_ns=now_ns)
+    if happening.event is Event.RETURNED:
+        unaware = _take_back_ends(ledger, happening.incident.id)
+        told = [(receiver, due_ns) for receiver, due_ns in told if receiver not in unaware]
     if told and quiet.holds_back(ledger, happening, now_ns=now_ns):
         return
     if happening.event is Event.CLEARED:
         known = ledger.notices.of(happening.incident.id)
         due_ns = dict(told)
-        heard = dict.fromkeys(each.receiver for each in known if each.event in RAISING)
-        told = [(receiver, due_ns.get(receiver, now_ns)) for receiver in heard]
+        heard = [receiver for receiver, stands in _newest_words(known).items() if stands]
+        stays_ns = now_ns + (int(RETURNS_WITHIN_S * 1e9) if happening.incident.returns else 0)
+        told = [(receiver, max(stays_ns, due_ns.get(receiver, now_ns))) for receiver in heard]
     for receiver, due_ns_of_it in told:
         ledger.notices.add(
             notices.of(happening, receiver=receiver, now_ns=now_ns, due_ns=max(now_ns, due_ns_of_it))
         )
+
+
+def _take_back_ends(ledger: Ledger, incident_id: IncidentId) -> frozenset[str]:
+    """Tell nobody of an end that is none, and return who has not heard of it."""
+    ends = [
+        each
+        for each in ledger.notices.of(incident_id)
+        if each.event is Event.CLEARED and each.state is NoticeState.WAITING
+    ]
+    for each in ends:
+        ledger.notices.settle(each, NoticeState.FOLDED)
+    return frozenset(each.receiver for each in ends)
+
+
+def _newest_words(known: Sequence[Notice]) -> dict[str, bool]:
+    """Return for each receiver whether the newest that it was or will be told is that something stands."""
+    words: dict[str, bool] = {}
+    for each in known:
+        if each.event in RAISING:
+            words[each.receiver] = True
+        elif each.event is Event.CLEARED and each.state is not NoticeState.FOLDED:
+            words[each.receiver] = False
+    return words

@@ -39,6 +39,7 @@ class Event(enum.StrEnum):
 
     OPENED = "opened"
     HOST_SILENT = "host_silent"
+    RETURNED = "returned"
     WORSENED = "worsened"
     WAITING = "waiting"
     APPROVED = "approved"
@@ -54,6 +55,7 @@ class Event(enum.StrEnum):
 WORDS: Final[Mapping[Event, str]] = {
     Event.OPENED: "new",
     Event.HOST_SILENT: "a host is silent",
+    Event.RETURNED: "it is back",
     Event.WORSENED: "it got worse",
     Event.WAITING: "still waits for a decision",
     Event.APPROVED: "approved",
@@ -66,7 +68,7 @@ WORDS: Final[Mapping[Event, str]] = {
     Event.TEST: "a test",
 }
 
-RAISING: Final = frozenset({Event.OPENED, Event.HOST_SILENT, Event.WORSENED})
+RAISING: Final = frozenset({Event.OPENED, Event.HOST_SILENT, Event.RETURNED, Event.WORSENED})
 """The events after which something stands open."""
 
 _OF_STATE: Final[Mapping[State, Event]] = {
@@ -78,7 +80,7 @@ _OF_STATE: Final[Mapping[State, Event]] = {
 
 
 class NoticeState(enum.StrEnum):
-    """Where a notice stands. FOLDED: it went out as one of "and N more"."""
+    """Where a notice stands. FOLDED: it went out as one of "and N more", or was overtaken unsent."""
 
     WAITING = "waiting"
     SENT = "sent"
@@ -145,9 +147,12 @@ def of_incident(before: Incident | None, after: Incident) -> Happening | None:
     found, until it leaves the shadow. What turns out to be no drill is told anew.
     """
     if not after.open:
-        return Happening(Event.CLEARED, after) if before is not None and before.open else None
+        occasion = str(after.returns) if after.returns else ""
+        return Happening(Event.CLEARED, after, occasion) if before is not None and before.open else None
     if after.explained_by is not None or after.shadow:
         return None
+    if before is not None and not before.open:
+        return Happening(Event.RETURNED, after, str(after.returns))
     if before is None or before.explained_by is not None or before.shadow:
         silent = after.fault_class is FaultClass.MONITOR_BLIND and after.subject.kind is SubjectKind.HOST
         return Happening(Event.HOST_SILENT if silent else Event.OPENED, after)

@@ -13,15 +13,23 @@ from escalation.model import Incident, IncidentId
 from escalation.moments import moment
 from escalation.server import timeline
 from escalation.server.attention import ACKNOWLEDGEMENTS, SNOOZES, ended, seen_of
-from escalation.server.notices import Event, Happening, Notice
+from escalation.server.notices import RAISING, Event, Happening, Notice
 from escalation.server.silences import ACTIVE, HELD, HeldBack, Origin, Phase, Silence
 from escalation.server.store import Ledger
 from escalation.server.timeline import Moment, MomentKind
 
 _OF_MACHINES: Final = frozenset(
-    {Event.OPENED, Event.HOST_SILENT, Event.WORSENED, Event.WAITING, Event.EXPIRED, Event.REOPENED}
+    {
+        Event.OPENED,
+        Event.HOST_SILENT,
+        Event.RETURNED,
+        Event.WORSENED,
+        Event.WAITING,
+        Event.EXPIRED,
+        Event.REOPENED,
+    }
 )
-_TOLD_LATER: Final = frozenset({Event.OPENED, Event.HOST_SILENT, Event.WORSENED, Event.REOPENED})
+_TOLD_LATER: Final = RAISING | {Event.REOPENED}
 _UNTOLD_AT_MOST: Final = 8
 
 

@@ -73,10 +73,9 @@ class SqlNotices:
         """Return the newest word that `receiver` has on each incident of which it has not heard the end."""
         return self._notices(
             "SELECT value FROM notices WHERE number IN (SELECT max(number) FROM notices "  # noqa: S608 - constants
-            f"WHERE receiver = ? AND state = 'sent' AND event IN ({_RAISING}) GROUP BY incident_id) "
-            "AND incident_id NOT IN (SELECT incident_id FROM notices "
-            "WHERE receiver = ? AND event = 'cleared' AND state = 'sent') ORDER BY number DESC LIMIT ?",
-            (receiver, receiver, limit),
+            f"WHERE receiver = ? AND state = 'sent' AND event IN ('cleared', {_RAISING}) "
+            "GROUP BY incident_id) AND event <> 'cleared' ORDER BY number DESC LIMIT ?",
+            (receiver, limit),
         )
 
     def last_test(self, receiver: str) -> Notice | None:

@@ -42,9 +42,8 @@ class MemoryNotices:
     def standing(self, receiver: str, *, limit: int) -> Sequence[Notice]:
         """Return the newest word that `receiver` has on each incident of which it has not heard the end."""
         sent = [each for each in self._to(receiver) if each.state is NoticeState.SENT]
-        over = {each.incident_id for each in sent if each.event is Event.CLEARED}
-        newest = {each.incident_id: each for each in sent if each.event in RAISING}
-        found = [each for each in newest.values() if each.incident_id not in over]
+        newest = {each.incident_id: each for each in sent if each.event in RAISING | {Event.CLEARED}}
+        found = [each for each in newest.values() if each.event is not Event.CLEARED]
         order = list(self.kept)
         return sorted(found, key=lambda each: -order.index(each.id))[:limit]
 

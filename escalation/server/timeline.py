@@ -3,13 +3,14 @@
 The audit log holds every decision and is what proves it; the timeline is what a person reads at 3 a.m. Each
 moment is one sentence, of ours but for names and reasons of people: who shows it makes it inert.
 
-An incident that goes to and fro fills no database: from `FULL` moments on only what a person or the end of
-the incident adds is kept, and the last moment before says so.
+An incident that goes to and fro fills no database: from `FULL` moments on only what a person or the first
+end of the incident adds is kept, and the last moment before says so.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,6 +78,7 @@ _REPEATING: Final = frozenset(
         MomentKind.EXPIRED,
         MomentKind.WITHDRAWN,
         MomentKind.SHADOWED,
+        MomentKind.RETURNED,
     }
 )
 """What reports alone can add without end."""
@@ -109,9 +111,14 @@ def add(ledger: Ledger, incident_id: IncidentId, moment: Moment) -> None:
         full = Moment(moment.at_ns, MomentKind.FULL, words, moment.actor)
         ledger.records.put(MOMENT, f"{number:08d}", full, owner=incident_id)
         number += 1
-    if moment.kind in _REPEATING and number > FULL:
+    if number > FULL and (moment.kind in _REPEATING or _ends_twice(last.values(), moment)):
         return
     ledger.records.put(MOMENT, f"{number:08d}", moment, owner=incident_id)
+
+
+def _ends_twice(last: Iterable[Moment], moment: Moment) -> bool:
+    """Return whether `moment` is the end of an incident whose end stands last already: it came and went."""
+    return moment.kind is MomentKind.CLEARED and any(each.kind is MomentKind.CLEARED for each in last)
 
 
 def of(ledger: Ledger, incident_id: IncidentId) -> tuple[Moment, ...]:

@@ -435,7 +435,13 @@ class _Work:
         incident = ledger.incident(case.incident_id) if case is not None else None
         standing = ledger.open_incident(incidents.key_of_case(report.agent_id, body))
         folding = incidents.fold(
-            report, body, case=case, incident=incident, standing=standing, now_ns=self._now_ns
+            report,
+            body,
+            case=case,
+            incident=incident,
+            standing=standing,
+            recent=None if standing is not None else self._recent(report.agent_id, body),
+            now_ns=self._now_ns,
         )
         if folding is None:
             return True
@@ -447,9 +453,13 @@ class _Work:
         ledger.put_incident(folding.incident)
         ledger.put_case(folding.case)
         self._note_folding(known, folding)
-        if known is None:
+        if known is None or folding.opened:
             changed = host_history.of_incident(folding.incident)
             host_history.note(ledger, report.agent_id, changed, now_ns=self._now_ns)
+        if folding.closed:
+            cleared = incidents.Cleared(folding.incident.id, self._now_ns)
+            name = incidents.name_of(incidents.key_of(folding.incident))
+            ledger.records.put(incidents.CLEARED, name, cleared, owner=report.agent_id)
         if folding.opened:
             for done in ledger.done_with_key(incidents.key_of(folding.incident)):
                 self.step(done, _incident_of(ledger, done), approvals.FaultReturned())
@@ -466,6 +476,12 @@ class _Work:
             self.follow(now)
         return True
 
+    def _recent(self, agent_id: AgentId, body: CaseReport) -> Incident | None:
+        """Return the incident of the key of `body` that cleared last."""
+        name = incidents.name_of(incidents.key_of_case(agent_id, body))
+        cleared = self._ledger.records.get(incidents.CLEARED, name, owner=agent_id)
+        return None if cleared is None else self._ledger.incident(cleared.incident_id)
+
     def _note_folding(self, known: Incident | None, folding: incidents.Folding) -> None:
         incident = folding.incident
         if known is None:
@@ -474,6 +490,8 @@ class _Work:
             self.note(verb, incident.id, f"{what} on {incident.agent_id}")
             if folding.opened:
                 rules.count_opening(self._ledger, incident, now_ns=self._now_ns)
+        elif folding.opened:
+            self.note("incident.returned", incident.id, f"number {incident.returns}")
         elif known.drill and not incident.drill:
             self.note("incident.is_no_drill", incident.id, "")
         if folding.closed:

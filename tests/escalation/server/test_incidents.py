@@ -13,11 +13,13 @@ from escalation.model import (
     Incident,
     Report,
     Severity,
+    State,
     Subject,
     SubjectKind,
 )
 from escalation.server import triage
 from escalation.server.approvals import Policy
+from escalation.server.incidents import RETURNS_WITHIN_S
 from escalation.server.store import Delivery
 from escalation.server.testing import START_NS, MemoryLedger, case_report
 
@@ -67,16 +69,40 @@ def test_only_its_own_case_closes_it() -> None:
     assert [each.open for each in fleet.incidents()] == [False]
 
 
-def test_a_new_case_after_a_clear_is_a_new_incident() -> None:
-    """What was over stays over."""
+_LATER = int(RETURNS_WITHIN_S * 1e9)
+
+
+def test_a_new_case_soon_after_a_clear_is_the_same_incident_which_returned() -> None:
+    """What comes and goes is one row; its count, its severity and its case are those of now."""
+    fleet = _Fleet()
+    fleet.report(_case(CasePhase.OPENED, count=2), 1)
+    fleet.report(_case(CasePhase.CLEARED, seen=1, count=2), 2)
+    fleet.report(_case(CasePhase.OPENED, "case-2", seen=2, count=5, severity=Severity.NOTE), 3)
+    (incident,) = fleet.incidents()
+    assert (incident.open, incident.returns, incident.cleared_ns) == (True, 1, None)
+    assert (incident.count, incident.case_id, incident.severity) == (7, "case-2", Severity.NOTE)
+    assert incident.first_seen_ns == START_NS
+
+
+def test_a_new_case_long_after_a_clear_is_a_new_incident() -> None:
+    """What stayed away for a quarter of an hour was over."""
     fleet = _Fleet()
     fleet.report(_case(CasePhase.OPENED), 1)
     fleet.report(_case(CasePhase.CLEARED, seen=1), 2)
-    fleet.report(_case(CasePhase.OPENED, "case-2", seen=2), 3)
+    fleet.report(_case(CasePhase.OPENED, "case-2", seen=2), 3, at_ns=START_NS + _LATER - 1)
     assert [each.open for each in fleet.incidents()] == [False, True]
 
 
-def test_the_same_case_seen_after_its_clear_is_a_new_incident_unless_the_report_is_older() -> None:
+def test_a_clock_that_went_back_revives_nothing() -> None:
+    """A clearing that lies in the future is no clearing of just now."""
+    fleet = _Fleet()
+    fleet.report(_case(CasePhase.OPENED), 1)
+    fleet.report(_case(CasePhase.CLEARED, seen=1), 2)
+    fleet.report(_case(CasePhase.OPENED, "case-2", seen=2), 3, at_ns=START_NS - 61 * 10**9)
+    assert [each.returns for each in fleet.incidents()] == [0, 0]
+
+
+def test_the_same_case_seen_after_its_clear_returned_unless_the_report_is_older() -> None:
     """A late report changes nothing; a later one is a fault that stands there now."""
     fleet = _Fleet()
     fleet.report(_case(CasePhase.OPENED), 1)
@@ -85,7 +111,41 @@ def test_the_same_case_seen_after_its_clear_is_a_new_incident_unless_the_report_
     fleet.report(_case(CasePhase.UPDATED, seen=0), 1, boot="older-boot", at_ns=START_NS - 100)
     assert [each.open for each in fleet.incidents()] == [False]
     fleet.report(_case(CasePhase.UPDATED, seen=6), 6)
-    assert [each.open for each in fleet.incidents()] == [False, True]
+    assert [(each.open, each.returns) for each in fleet.incidents()] == [(True, 1)]
+
+
+def test_another_fault_soon_after_a_clear_is_another_incident() -> None:
+    """Only the same class on the same subject of the same host returns."""
+    fleet = _Fleet()
+    fleet.report(_case(CasePhase.OPENED), 1)
+    fleet.report(_case(CasePhase.CLEARED, seen=1), 2)
+    fleet.report(_case(CasePhase.OPENED, "case-2", seen=2, subject=Subject(SubjectKind.UNIT, "x")), 3)
+    fleet.report(_case(CasePhase.OPENED, "case-3", seen=3, fault_class=FaultClass.GPU_UVM_LOST), 4)
+    fleet.report(_case(CasePhase.OPENED, "case-4", seen=4, drill=True), 5)
+    assert [each.returns for each in fleet.incidents()] == [0, 0, 0, 0]
+
+
+@given(gaps=st.lists(st.integers(1, 3600), min_size=1, max_size=30))
+def test_what_comes_and_goes_is_one_incident_for_each_time_that_it_stayed_away(gaps: list[int]) -> None:
+    """However often it comes back: a new incident only after a quarter of an hour of quiet."""
+    fleet = _Fleet()
+    now_ns = START_NS
+    fleet.report(_case(CasePhase.OPENED, "case-0"), 1, at_ns=now_ns)
+    for number, gap_s in enumerate(gaps, start=1):
+        seen = number * 10**6
+        fleet.report(_case(CasePhase.CLEARED, f"case-{number - 1}", seen=seen), 2 * number, at_ns=now_ns)
+        now_ns += gap_s * 10**9
+        case = _case(CasePhase.OPENED, f"case-{number}", seen=seen + 1)
+        fleet.report(case, 2 * number + 1, at_ns=now_ns)
+    quiet = sum(gap_s >= RETURNS_WITHIN_S for gap_s in gaps)
+    found = fleet.incidents()
+    assert len(found) == quiet + 1
+    assert sum(each.returns for each in found) == len(gaps) - quiet
+    assert sum(each.open for each in found) == 1
+    proposed = [
+        each for each in fleet.ledger.in_states(frozenset(State), limit=None) if each.finished_ns is None
+    ]
+    assert len(proposed) == 1
 
 
 def test_an_update_without_an_opening_opens() -> None:
@@ -140,7 +200,7 @@ def test_the_same_reports_make_the_same_ids() -> None:
         fleet.report(_case(CasePhase.OPENED, seen=2), 3)
     first, second = ([each.id for each in fleet.incidents()] for fleet in fleets)
     assert first == second
-    assert len(set(first)) == 2
+    assert len(set(first)) == 1
 
 
 def test_a_host_that_opens_thousands_of_cases_is_bounded() -> None:

@@ -124,8 +124,9 @@ async def test_an_end_is_told_to_those_who_heard_the_beginning() -> None:
     desk = FakeDesk(routing=routing(Route(receivers=("pager",), severity=Severity.CRITICAL)))
     await desk.opened()
     await desk.cleared(severity=Severity.NOTE)
-    await desk.opened(case_id="case-2", severity=Severity.NOTE)
-    await desk.cleared(case_id="case-2", severity=Severity.NOTE)
+    unit = Subject(SubjectKind.UNIT, "vllm.service")
+    await desk.opened(case_id="case-2", severity=Severity.NOTE, subject=unit)
+    await desk.cleared(case_id="case-2", severity=Severity.NOTE, subject=unit)
     assert told(desk) == [Event.OPENED, Event.CLEARED]
 
 
@@ -340,3 +341,63 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, object], comp
     """Before anything starts, with what is wrong."""
     with pytest.raises(msgspec.ValidationError, match=complaint):
         msgspec.convert(settings, NotifySettings)
+
+
+def _sent(desk: FakeDesk) -> None:
+    """Let the pager take what is due."""
+    for each in desk.store.ledger.notices.due("pager", now_ns=desk.clock.wall_ns(), limit=100):
+        desk.store.ledger.notices.settle(each, NoticeState.SENT)
+
+
+def _sent_to_pager(desk: FakeDesk) -> list[Event]:
+    return [each.event for each in desk.store.ledger.notices.kept.values() if each.state is NoticeState.SENT]
+
+
+async def test_what_comes_and_goes_is_told_four_times_however_often() -> None:
+    """New, cleared, back; and cleared once more when it has stayed away for a quarter of an hour."""
+    desk = FakeDesk(routing=routing())
+    for number in range(40):
+        await desk.report(case_report(case_id=f"case-{number}"))
+        _sent(desk)
+        await desk.cleared(case_id=f"case-{number}")
+        _sent(desk)
+        desk.clock.advance(30)
+    assert _sent_to_pager(desk) == [Event.OPENED, Event.CLEARED, Event.RETURNED]
+    assert [each.event for each in desk.store.ledger.notices.standing("pager", limit=9)] == [Event.RETURNED]
+    desk.clock.advance(900)
+    _sent(desk)
+    assert _sent_to_pager(desk) == [Event.OPENED, Event.CLEARED, Event.RETURNED, Event.CLEARED]
+    assert desk.store.ledger.notices.standing("pager", limit=9) == []
+    assert [(each.returns, each.open) for each in await desk.incidents()] == [(39, False)]
+
+
+async def test_end_that_was_not_told_yet_is_taken_back_when_it_was_none() -> None:
+    """Who has not heard that it was over does not hear that it is back."""
+    desk = FakeDesk(routing=routing())
+    await desk.opened()
+    _sent(desk)
+    await desk.cleared()
+    await desk.report(case_report(case_id="case-2"))
+    _sent(desk)
+    assert _sent_to_pager(desk) == [Event.OPENED]
+
+
+async def test_what_came_back_stands_open_for_who_repeats_it(database: Database) -> None:
+    """A receiver that is told again what stands hears of it until the newest word on it is its end."""
+    _stands_open(MemoryNotices())
+    store = database.open()
+    try:
+        await store.write(lambda ledger: _stands_open(ledger.notices))
+    finally:
+        await store.close()
+
+
+def _stands_open(outbox: NoticeLedger) -> None:
+    for number, event in enumerate((Event.OPENED, Event.CLEARED, Event.RETURNED, Event.CLEARED)):
+        told_now = notices.of(
+            Happening(event, BASE, str(number)), receiver="pager", now_ns=START_NS, due_ns=START_NS
+        )
+        outbox.add(told_now)
+        outbox.settle(told_now, NoticeState.SENT)
+        standing = [each.event for each in outbox.standing("pager", limit=9)]
+        assert standing == ([] if event is Event.CLEARED else [event])
