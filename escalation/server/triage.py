@@ -456,10 +456,6 @@ class _Work:
         if known is None or folding.opened:
             changed = host_history.of_incident(folding.incident)
             host_history.note(ledger, report.agent_id, changed, now_ns=self._now_ns)
-        if folding.closed:
-            cleared = incidents.Cleared(folding.incident.id, self._now_ns)
-            name = incidents.name_of(incidents.key_of(folding.incident))
-            ledger.records.put(incidents.CLEARED, name, cleared, owner=report.agent_id)
         if folding.opened:
             for done in ledger.done_with_key(incidents.key_of(folding.incident)):
                 self.step(done, _incident_of(ledger, done), approvals.FaultReturned())
@@ -496,6 +492,9 @@ class _Work:
             self.note("incident.is_no_drill", incident.id, "")
         if folding.closed:
             self.note("incident.cleared", incident.id, "")
+            cleared = incidents.Cleared(incident.id, self._now_ns)
+            name = incidents.name_of(incidents.key_of(incident))
+            self._ledger.records.put(incidents.CLEARED, name, cleared, owner=incident.agent_id)
             if known is not None:
                 track_record.note_loading(self._ledger, known, incident)
         for moment in moments.of_incident(
