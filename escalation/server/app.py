@@ -164,6 +164,7 @@ def application(
         touched=service.touch,
         routing=config.notify.router(),
     )
+    incidents = StoredIncidents(store=store, clock=clock)
     return http.build(
         desk=service,
         persons=config.person,
@@ -172,6 +173,8 @@ def application(
         clock=clock,
         hosts=frozenset(config.http.hosts),
         notices=notices,
+        attention=attention,
+        incidents=incidents,
         more=(
             *ApprovalRoutes(
                 desk=StoredApprovals(store=store, policy=config.approvals.policy()),
@@ -179,7 +182,7 @@ def application(
             ).rules,
             *AttentionRoutes(desk=attention).rules,
             *PersonRoutes(desk=login).rules,
-            *IncidentRoutes(desk=StoredIncidents(store=store, clock=clock)).rules,
+            *IncidentRoutes(desk=incidents).rules,
             *LoginRoutes(desk=login).rules,
             *PasskeyRoutes(desk=login).rules,
             *PolicyRoutes(policy=config.approvals.policy(), persons=lambda: config.person).rules,

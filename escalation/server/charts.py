@@ -95,3 +95,9 @@ def _charts(piece: Evidence) -> tuple[Chart, ...]:  # noqa: C901, PLR0912 -- one
             )
         case _:
             return ()
+
+
+def axis(moments_ns: Sequence[int]) -> tuple[float, ...]:
+    """Return where each moment stands between the first (0.0) and the last (1.0)."""
+    first, last = min(moments_ns, default=0), max(moments_ns, default=0)
+    return tuple((each - first) / (last - first) if last > first else 0.0 for each in moments_ns)

@@ -34,6 +34,8 @@ from escalation.listings import (
 from escalation.model import Condition, Override, Signed
 from escalation.server import openapi, pages, shelves
 from escalation.server.access import Person, Role
+from escalation.server.attention_desk import AttentionDesk
+from escalation.server.attention_pages import AttentionPages
 from escalation.server.clock import Clock
 from escalation.server.desk import (
     Desk,
@@ -42,9 +44,11 @@ from escalation.server.desk import (
     Refused,
     Unavailable,
 )
+from escalation.server.entry_page import EntryPage, status_of
 from escalation.server.gate import HEADERS, Gate, problem
 from escalation.server.handlers import (
     EVENTS,
+    HTML,
     TEXT,
     Nothing,
     Query,
@@ -58,11 +62,13 @@ from escalation.server.handlers import (
     refusal_of,
     stale,
 )
+from escalation.server.incident_desk import IncidentDesk
+from escalation.server.incident_page import IncidentPage
 from escalation.server.login.visits import Nobody, Visitors
 from escalation.server.metrics import CONTENT_TYPE, ServerMetrics
 from escalation.server.model_writer import NoTexts, Texts
 from escalation.server.notice_desk import NoReceivers, NoticeDesk
-from escalation.server.page_routes import PAGES, PageRoutes, status_of
+from escalation.server.page_routes import PageRoutes
 from escalation.server.store import StoreError
 from escalation.view import (
     NOT_FINISHED,
@@ -145,6 +151,8 @@ def build(
     clock: Clock,
     hosts: frozenset[str] = frozenset(),
     notices: NoticeDesk | None = None,
+    attention: AttentionDesk | None = None,
+    incidents: IncidentDesk | None = None,
     texts: Texts | None = None,
     more: Sequence[Rule] = (),
     visitors: Visitors | None = None,
@@ -152,6 +160,7 @@ def build(
 ) -> Starlette:
     """Return the application; `hosts` are the names besides loopback that it may be called by.
 
+    `attention` and `incidents` have pages beside those of `desk` when they are given.
     `more` are the routes of other desks, which stand beside those of `desk`; `visitors` know the cookies of
     who logged in.
     """
@@ -165,8 +174,16 @@ def build(
         notices=notices or NoReceivers(),
         texts=told,
     )
-    web = PageRoutes(desk=desk, pages=shown, texts=told)
-    rules = openapi.with_description((*surface.rules, *web.rules, *more))
+    card = EntryPage(
+        desk=desk, pages=shown, texts=told, attended=attention is not None, accounted=incidents is not None
+    )
+    web = [*PageRoutes(desk=desk, pages=shown, card=card).rules]
+    if attention is not None:
+        web += AttentionPages(desk=attention, pages=shown, card=card).rules
+    if incidents is not None:
+        web += IncidentPage(desk=incidents, pages=shown).rules
+    rules = openapi.with_description((*surface.rules, *web, *more))
+    surface.pages = frozenset(rule.path for rule in rules if rule.media == HTML)
     return Starlette(
         routes=[Route(rule.path, _checked(rule), methods=[rule.method]) for rule in rules],
         middleware=[
@@ -210,6 +227,7 @@ class Surface:
         self._metrics = metrics
         self._ready = ready
         self._pages = shown
+        self.pages: frozenset[str] = frozenset()
         self._head = 0
         self._watchers = 0
         self.rules: tuple[Rule, ...] = (
@@ -479,7 +497,7 @@ class Surface:
         self, request: Request, status: int, code: str, message: str, headers: dict[str, str] | None = None
     ) -> Response:
         """Return an error as a page to a browser's page, as JSON to everything else."""
-        if exchange_of(request).route in PAGES:
+        if exchange_of(request).route in self.pages:
             return self._pages.problem(request, status, message)
         return problem(status, code, message, headers)
 

@@ -1,71 +1,41 @@
-"""The pages, and the forms that decide without a script: each is answered from the desk, in HTML.
-
-A form is a POST of the page's own; what it did is told on the page that it leads to (303), so a second press
-of reload decides nothing. What was refused is told on the same page, with what was typed still in its place.
-Sending the same decision twice is harmless: the second finds it taken, by the same person, and leads there.
-"""
+"""The pages, and the forms that decide without a script: each is answered from the desk, in HTML."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Final
-from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
-from escalation.model import Severity, State
+from escalation.model import Condition, Override, Severity, State
 from escalation.server import audit, shelves
 from escalation.server.access import Role
 from escalation.server.attention import Shelf
-from escalation.server.charts import charts_of
 from escalation.server.desk import (
     AuditEntry,
     Desk,
-    DeskError,
     Entry,
-    Expired,
-    FellBehind,
-    NotFound,
     Refused,
-    Superseded,
-    Unavailable,
 )
-from escalation.server.handlers import HTML, Rule, exchange_of, form_of, number_of, person_of
-from escalation.server.model_writer import Texts
+from escalation.server.entry_page import EntryPage, Typed
+from escalation.server.handlers import HTML, Rule, number_of, person_of
 from escalation.server.pages import Pages
 from escalation.server.queue_page import Sought
 from escalation.view import action_view, audit_view, entry_view, host_view
-
-PAGES: Final = frozenset(
-    {"/", "/audit", "/help", "/hosts", "/q/{id}", "/q/{id}/approve", "/q/{id}/done", "/q/{id}/reject"}
-)
-"""The routes of pages and their forms, whose errors are pages too."""
 
 _MOST_PAGES: Final = 10_000
 _LINKS: Final = 100
 _VERIFIED_AT_ONCE: Final = 5000
 
-_TOLD: Final = {
-    "approved": "Approved in your name. Nothing runs by itself: carry out the command, then mark it done.",
-    "first": "Approved in your name, as the first of two. A second person has to approve it too.",
-    "rejected": "Rejected in your name.",
-    "done": "Marked done. Recovery is being verified.",
-}
-"""What a page says that a form led to; a page never says what stands in its address."""
-
-_FIELDS: Final = frozenset({"reason", "digest"})
-
 
 class PageRoutes:
     """Every page and form, and its handler."""
 
-    def __init__(self, *, desk: Desk, pages: Pages, texts: Texts) -> None:
-        """Answer from `desk`, and from `texts` what a model wrote; shown by `pages`."""
+    def __init__(self, *, desk: Desk, pages: Pages, card: EntryPage) -> None:
+        """Answer from `desk`, shown by `pages`; an entry is shown and decided on its `card`."""
         self._desk = desk
-        self._texts = texts
+        self._card = card
         self._pages = pages
         self._verified: AuditEntry | None = None
         self._break: audit.Break | None = None
@@ -101,8 +71,7 @@ class PageRoutes:
         )
 
     async def _entry(self, request: Request) -> Response:
-        told = _TOLD.get(request.query_params.get("told", ""), "")
-        return self._card(request, await self._desk.entry(request.path_params["id"]), told=told)
+        return self._card.show(request, await self._desk.entry(request.path_params["id"]))
 
     async def _hosts(self, request: Request) -> Response:
         return self._pages.show(
@@ -142,83 +111,33 @@ class PageRoutes:
             self._verified = links[-1]
 
     async def _approve(self, request: Request) -> Response:
-        async def decide(entry: Entry, typed: dict[str, str], person: str) -> str:
+        async def decide(entry: Entry, typed: Typed, person: str) -> str:
             if refusal := action_view(entry.recommendation.advice.action, drill=entry.incident.drill).refusal:
                 raise Refused(f"it cannot be approved: {refusal}")
             decided = await self._desk.approve(
-                entry.recommendation.id, person=person, reason=typed["reason"], digest=typed["digest"]
+                entry.recommendation.id,
+                person=person,
+                reason=typed.get("reason", ""),
+                digest=typed.get("digest", ""),
+                overrides=_overrides(typed),
             )
             return "approved" if decided.recommendation.state is State.APPROVED else "first"
 
-        return await self._decide(request, decide, _approved_already)
+        return await self._card.decide(request, decide, _approved_already)
 
     async def _reject(self, request: Request) -> Response:
-        async def decide(entry: Entry, typed: dict[str, str], person: str) -> str:
-            await self._desk.reject(entry.recommendation.id, person=person, reason=typed["reason"])
+        async def decide(entry: Entry, typed: Typed, person: str) -> str:
+            await self._desk.reject(entry.recommendation.id, person=person, reason=typed.get("reason", ""))
             return "rejected"
 
-        return await self._decide(request, decide, _rejected_already)
+        return await self._card.decide(request, decide, _rejected_already)
 
     async def _done(self, request: Request) -> Response:
-        async def decide(entry: Entry, _typed: dict[str, str], person: str) -> str:
+        async def decide(entry: Entry, _typed: Typed, person: str) -> str:
             await self._desk.done(entry.recommendation.id, person=person)
             return "done"
 
-        return await self._decide(request, decide, _done_already)
-
-    async def _decide(
-        self,
-        request: Request,
-        decide: Callable[[Entry, dict[str, str], str], Awaitable[str]],
-        already: Callable[[Entry, dict[str, str], str], str | None],
-    ) -> Response:
-        """Take a form's decision, and lead to the page that tells it; or show why it was refused."""
-        person = person_of(request)
-        exchange = exchange_of(request)
-        if exchange.session is None and not {"origin", "sec-fetch-site"} & set(request.headers):
-            raise HTTPException(403, "a form has to say which page it stands on; programs use /api/v1")
-        sent = await form_of(request)
-        typed = {name: " ".join(sent.get(name, "").split()) for name in _FIELDS}
-        entry = await self._desk.entry(request.path_params["id"])
-        try:
-            told = await decide(entry, typed, person)
-        except DeskError as error:
-            standing = await self._desk.entry(entry.recommendation.id)
-            if isinstance(error, Refused) and (done := already(standing, typed, person)):
-                told = done
-            else:
-                return self._card(
-                    request, standing, error=str(error), typed=typed, status=status_of(error)[0]
-                )
-        return RedirectResponse(f"/q/{quote(entry.recommendation.id)}?told={told}", status_code=303)
-
-    def _card(
-        self,
-        request: Request,
-        entry: Entry,
-        *,
-        told: str = "",
-        error: str = "",
-        typed: dict[str, str] | None = None,
-        status: int = 200,
-    ) -> Response:
-        exchange = exchange_of(request)
-        may = exchange.person is not None and exchange.person.role.may(Role.OPERATOR)
-        form = request.url.path.rpartition("/")[2] if error else ""
-        view = entry_view(entry)
-        return self._pages.show(
-            request,
-            "entry.html",
-            status=status,
-            entry=replace(view, model_text=self._texts.of(view)),
-            charts=charts_of(entry.incident.evidence),
-            approved_by_me=person_of(request) in entry.recommendation.approvers,
-            may=may,
-            fresh=exchange.fresh,
-            told=told,
-            error=error,
-            typed={form: typed or {}},
-        )
+        return await self._card.decide(request, decide, _done_already)
 
     async def _script(self, _request: Request) -> Response:
         return self._pages.script()
@@ -227,36 +146,25 @@ class PageRoutes:
         return self._pages.style()
 
 
-def status_of(error: DeskError) -> tuple[int, str]:
-    """Return the status and the code by which what the desk refused is answered."""
-    match error:
-        case NotFound():
-            return 404, "not_found"
-        case Refused():
-            return 409, "refused"
-        case Superseded():
-            return 409, "superseded"
-        case Expired():
-            return 410, "expired"
-        case Unavailable() | FellBehind():
-            return 503, "unavailable"
-        case _:
-            return 409, "conflict"
+def _overrides(typed: Typed) -> list[Override]:
+    """Return the conditions that the form sets aside, each with the reason that was typed for it."""
+    named = {each: typed.get(f"override.{each.value}", "") for each in Condition}
+    return [Override(condition, reason) for condition, reason in named.items() if reason]
 
 
-def _approved_already(entry: Entry, typed: dict[str, str], person: str) -> str | None:
+def _approved_already(entry: Entry, typed: Typed, person: str) -> str | None:
     standing = entry.recommendation
-    if person not in standing.approvers or typed["digest"] != standing.digest:
+    if person not in standing.approvers or typed.get("digest") != standing.digest:
         return None
     return {State.PROPOSED: "first", State.APPROVED: "approved"}.get(standing.state)
 
 
-def _rejected_already(entry: Entry, _typed: dict[str, str], person: str) -> str | None:
+def _rejected_already(entry: Entry, _typed: Typed, person: str) -> str | None:
     standing = entry.recommendation
     return "rejected" if standing.state is State.REJECTED and standing.decided_by == person else None
 
 
-def _done_already(entry: Entry, _typed: dict[str, str], person: str) -> str | None:
+def _done_already(entry: Entry, _typed: Typed, person: str) -> str | None:
     standing = entry.recommendation
     return "done" if standing.state is State.DONE and standing.done_by == person else None
 

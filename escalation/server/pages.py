@@ -18,6 +18,7 @@ from escalation.model import ActionKind, Severity, State
 from escalation.quantities import duration
 from escalation.server.clock import Clock
 from escalation.server.handlers import exchange_of
+from escalation.weighing_view import result_symbol
 from escalation.wording import action_headline, severity_symbol, state_sentence
 
 _STATIC = "web/static"
@@ -40,6 +41,8 @@ class Pages:
         self._environment.filters["kind_words"] = lambda kind: action_headline(ActionKind(kind))
         self._environment.filters["model_lines"] = model_text.lines
         self._environment.filters["state_words"] = lambda state: state_sentence(State(state))
+        self._environment.filters["duration"] = duration
+        self._environment.filters["result_symbol"] = result_symbol
         self._environment.filters["relative"] = self._relative
         self._environment.filters["guarded"] = guarded
         self._environment.filters["inert"] = shown

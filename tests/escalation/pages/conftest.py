@@ -19,15 +19,14 @@ import pytest
 import pytest_asyncio
 import uvicorn
 
+from escalation.server import app
 from escalation.server.access import Person, Role
+from escalation.server.config import Config, GrpcSettings
 from escalation.server.gate import cookie_name
-from escalation.server.http import build
 from escalation.server.login.desk import LoginDesk
-from escalation.server.login.passwords import Passwords
-from escalation.server.login.routes import LoginRoutes
 from escalation.server.login.sessions import Means
-from escalation.server.login.settings import LoginSettings
 from escalation.server.metrics import ServerMetrics
+from escalation.server.notice_desk import NoReceivers
 from escalation.server.testing import FakeDesk
 
 PICTURES = Path(__file__).parents[3] / "build" / "pages"
@@ -146,25 +145,18 @@ async def served(application: Any) -> AsyncIterator[str]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def stage(browser: Any) -> AsyncIterator[Stage]:
-    """An empty orchestrator over a real socket, and the browser to look at it."""
-    desk = FakeDesk()
-    metrics = ServerMetrics()
-    login = LoginDesk(
+    """An empty orchestrator, wired as app.py does it, over a real socket, and the browser to look at it."""
+    desk, metrics, nowhere = FakeDesk(), ServerMetrics(), Path("/nonexistent")
+    config = Config(grpc=GrpcSettings(certificate=nowhere, key=nowhere, clients_ca=nowhere), person=people())
+    login = app.logins(config, store=desk.store, metrics=metrics, clock=desk.clock)
+    application = app.application(
+        config,
         store=desk.store,
-        clock=desk.clock,
-        settings=LoginSettings(),
-        persons=people(),
+        service=desk.service,
+        notices=NoReceivers(),
         metrics=metrics,
-        passwords=Passwords(),
-    )
-    application = build(
-        desk=desk,
-        persons=people(),
-        metrics=metrics,
-        ready=lambda: True,
         clock=desk.clock,
-        more=LoginRoutes(desk=login).rules,
-        visitors=login,
+        login=login,
     )
     async with contextlib.AsyncExitStack() as stack:
         url = await stack.enter_async_context(served(application))

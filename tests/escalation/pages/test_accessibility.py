@@ -19,6 +19,8 @@ async def test_axe_finds_nothing_on_any_page(stage: Stage, dark: bool) -> None:
         "queue": "/",
         "entry": f"/q/{entry.recommendation.id}",
         "hosts": "/hosts",
+        "incident": f"/i/{entry.incident.id}",
+        "silences": "/silences?match=host%3Dspark-1",
         "audit": "/audit",
         "help": "/help",
         "nothing": "/?severity=note",

@@ -48,7 +48,7 @@ async def test_new_entries_are_announced_and_rows_keep_their_place(stage: Stage)
     await stage.desk.reject(ids[0], person="bob", reason="planned")
     await page.wait_for_selector("#rows > li.gone:first-child")
     assert await page.evaluate(order) == ids
-    assert "No longer in this list" in await page.inner_text("#rows > li:first-child")
+    assert "no longer in this list" in await page.inner_text("#rows > li:first-child")
     assert await page.evaluate("document.activeElement.closest('li').dataset.id") == ids[1]
     assert abs(await page.evaluate(top) - stood) < 2
     await picture(page, "queue-live")
@@ -62,13 +62,13 @@ async def test_a_stale_button_stays_off(stage: Stage) -> None:
     entry = await stage.desk.opened()
     page = await stage.open(f"/q/{entry.recommendation.id}")
     await page.wait_for_selector("#live:text-is('Live.')")
-    assert await page.locator("#decide button:enabled").count() == 2
+    assert await page.locator("#decide button:enabled").count() >= 2
     await stage.desk.reject(entry.recommendation.id, person="bob", reason="planned")
     await page.wait_for_selector("#changed:visible")
     await stage.desk.report(heartbeat())
     assert await page.locator("#decide button:enabled").count() == 0
     await page.click("text=Look again")
-    assert await page.locator("main button").count() == 0
+    assert await page.locator("#approve, #reject").count() == 0
 
 
 async def test_text_from_hosts_cannot_act(stage: Stage) -> None:

@@ -47,10 +47,9 @@
       if (!now) {
         if (!row.classList.contains("gone")) {
           row.classList.add("gone");
-          const words = document.createElement("p");
-          words.className = "left";
-          words.textContent = "No longer in this list.";
-          row.append(words);
+          const words = document.createElement("strong");
+          words.textContent = "no longer in this list";
+          row.querySelector(".marks").append(words); // where it makes the row no higher
         }
       } else if (now.innerHTML !== row.innerHTML || row.className !== now.className) {
         row.className = now.className; // the row itself stays, and with it its place and the focus in it
