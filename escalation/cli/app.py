@@ -18,6 +18,7 @@ from escalation.cli.notify import notify
 from escalation.cli.passkeys import passkeys
 from escalation.cli.person import password, person
 from escalation.cli.pki import pki
+from escalation.cli.places import incident, topology
 from escalation.cli.rules import policy, rules, verdict
 from escalation.cli.session import JSON, TIMEOUT_S, Session, print_json
 from escalation.cli.silences import maintenance, silence
@@ -112,6 +113,7 @@ for _command in (
     completion,
     done,
     hosts,
+    incident,
     incidents,
     maintenance,
     notify,
@@ -128,6 +130,7 @@ for _command in (
     silence,
     snooze,
     token,
+    topology,
     verdict,
     version,
     watch,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final
@@ -53,23 +53,35 @@ class Client:
 
     def entry(self, entry_id: str) -> bytes:
         """Return the entry with this id or this incident's id; the beginning of one is enough."""
+        return self._named("/api/v1/queue/", entry_id, self._entries)
+
+    def incident(self, incident_id: str) -> bytes:
+        """Return the incident with this id or that of one of its entries; the beginning of one is enough."""
+        return self._named("/api/v1/incidents/", incident_id, lambda: self._entries() | self._incidents())
+
+    def _named(self, path: str, name: str, known: Callable[[], set[str]]) -> bytes:
         try:
-            return self.get(f"/api/v1/queue/{quote(entry_id, safe='')}")
+            return self.get(f"{path}{quote(name, safe='')}")
         except CtlError as error:
-            if error.code is not ExitCode.NOT_FOUND or len(entry_id) < _SHORTEST_PREFIX:
+            if error.code is not ExitCode.NOT_FOUND or len(name) < _SHORTEST_PREFIX:
                 raise
-            known = json.loads(self.get("/api/v1/queue", state="all", limit=1000))["entries"]
-            names = {name for each in known for name in (each["id"], each["incident_id"])}
-            fitting = [name for name in names if name.startswith(entry_id)]
+            fitting = [each for each in known() if each.startswith(name)]
             if len(fitting) > 1:
                 raise CtlError(
-                    f"{entry_id} is the beginning of {len(fitting)} ids",
+                    f"{name} is the beginning of {len(fitting)} ids",
                     code=ExitCode.NOT_FOUND,
                     advice="give more of it",
                 ) from error
             if not fitting:
                 raise
-            return self.get(f"/api/v1/queue/{fitting[0]}")
+            return self.get(f"{path}{fitting[0]}")
+
+    def _entries(self) -> set[str]:
+        known = json.loads(self.get("/api/v1/queue", state="all", limit=1000))["entries"]
+        return {name for each in known for name in (each["id"], each["incident_id"])}
+
+    def _incidents(self) -> set[str]:
+        return {each["id"] for each in json.loads(self.get("/api/v1/incidents", limit=1000))["incidents"]}
 
     @contextmanager
     def changes(self) -> Iterator[Iterator[bytes]]:

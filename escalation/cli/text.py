@@ -88,7 +88,7 @@ def entry_text(entry: EntryView, *, paint: Paint = plain, width: int | None = No
         ("Advice", [entry.summary]),
     ):
         if values:
-            lines += _block(label, values, paint, width)
+            lines += block(label, values, paint, width)
     lines += _action(entry, paint, width)
     for label, values in (
         ("Costs", [entry.risk, *_price(entry)]),
@@ -106,7 +106,7 @@ def entry_text(entry: EntryView, *, paint: Paint = plain, width: int | None = No
         ("Model", [] if entry.model_text is None else list(model_text.lines(entry.model_text))),
     ):
         if values:
-            lines += _block(label, values, paint, width)
+            lines += block(label, values, paint, width)
     if advice := _next_step(entry):
         lines += ["", *advice]
     return "\n".join(lines) + "\n"
@@ -191,7 +191,7 @@ def _action(entry: EntryView, paint: Paint, width: int | None) -> list[str]:
     action = entry.action
     known = action.kind in set(ActionKind)
     words = action_headline(ActionKind(action.kind)) if known else action.kind
-    lines = _block(
+    lines = block(
         "Action", [f"{words}: {action.target.kind} {action.target.name} on {action.host}"], paint, width
     )
     if action.command_line is not None and action.command:
@@ -199,11 +199,12 @@ def _action(entry: EntryView, paint: Paint, width: int | None) -> list[str]:
     for number, element in enumerate(action.command, start=1):
         lines.append(f"{_INDENT}{paint(f'[{number}]', 'quiet')} {guarded(element)}")
     if action.refusal:
-        lines += _block("", [f"cannot be approved: {action.refusal}"], paint, width)
+        lines += block("", [f"cannot be approved: {action.refusal}"], paint, width)
     return lines
 
 
-def _block(label: str, values: Sequence[str], paint: Paint, width: int | None) -> list[str]:
+def block(label: str, values: Sequence[str], paint: Paint, width: int | None) -> list[str]:
+    """Return values under a label, one a line, wrapped to `width`."""
     lines = [line for value in values for line in _wrapped(guarded(value), width)]
     first = paint(f"{label:<10}", "heading") if label else " " * 10
     return [f"{first}  {lines[0]}", *(f"{_INDENT}{line}" for line in lines[1:])]

@@ -87,17 +87,17 @@ def graph(
     _add_held(draft, held)
     _add_served(draft, served, declared)
     _add_declared(draft, declared, served)
-    for node in draft.declared | draft.seen:
-        if node.kind in {NodeKind.SERVER, NodeKind.GPU}:
-            host = Node(NodeKind.HOST, node.host, node.host)
-            draft.links.add((node, host))
-            draft.seen.add(host)
     about: dict[Node, list[Incident]] = {}
     for incident in incidents:
         if incident.open and not incident.drill:
             for node in places_of(incident):
                 draft.seen.add(node)
                 about.setdefault(node, []).append(incident)
+    for node in draft.declared | draft.seen:
+        if node.kind in {NodeKind.SERVER, NodeKind.GPU}:
+            host = Node(NodeKind.HOST, node.host, node.host)
+            draft.links.add((node, host))
+            draft.seen.add(host)
     nodes = sorted(draft.declared | draft.seen, key=_order)
     return Graph(
         nodes=tuple(

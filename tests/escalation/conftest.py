@@ -21,6 +21,8 @@ from escalation.server.approval_routes import ApprovalRoutes
 from escalation.server.approvals import Policy
 from escalation.server.attention_routes import AttentionRoutes
 from escalation.server.http import build
+from escalation.server.incident_desk import StoredIncidents
+from escalation.server.incident_routes import IncidentRoutes
 from escalation.server.login.desk import LoginDesk
 from escalation.server.login.passwords import Passwords
 from escalation.server.login.person_routes import PersonRoutes
@@ -95,6 +97,7 @@ def served() -> Iterator[Served]:
         more=(
             *ApprovalRoutes(desk=StoredApprovals(store=desk.store, policy=Policy())).rules,
             *AttentionRoutes(desk=desk.attention).rules,
+            *IncidentRoutes(desk=StoredIncidents(store=desk.store, clock=desk.clock)).rules,
             *PersonRoutes(desk=login).rules,
         ),
         visitors=login,
