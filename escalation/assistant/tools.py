@@ -15,8 +15,9 @@ import msgspec
 
 from escalation.assistant.faults import FAULTS, FaultExplained
 from escalation.assistant.reader import Reader
+from escalation.incident_view import AccountView
 from escalation.inert import guarded
-from escalation.listings import AuditHead, AuditList, HostList, IncidentList, QueueList
+from escalation.listings import AuditHead, AuditList, HostList, IncidentList, QueueList, SilenceList
 from escalation.model import State
 from escalation.view import CoverageView, EntryView, LossView
 
@@ -140,6 +141,14 @@ async def _incidents(reader: Reader, asked: Some) -> object:
     return await reader.get("/api/v1/incidents", IncidentList, limit=asked.limit)
 
 
+async def _incident(reader: Reader, asked: One) -> object:
+    return await reader.get(f"/api/v1/incidents/{quote(asked.id, safe='')}", AccountView)
+
+
+async def _silences(reader: Reader, _asked: Nothing) -> object:
+    return await reader.get("/api/v1/silences", SilenceList)
+
+
 async def _hosts(reader: Reader, _asked: Nothing) -> object:
     return await reader.get("/api/v1/hosts", HostList)
 
@@ -221,12 +230,28 @@ TOOLS: Final[tuple[Tool, ...]] = (
         _queue,
     ),
     Tool(
+        "list_silences",
+        "Silences",
+        "What is silenced, by whom, why and until when; those that stand first.",
+        Nothing,
+        SilenceList,
+        _silences,
+    ),
+    Tool(
         "show_entry",
         "One entry",
         "One recommendation, whole, by its id or by its incident's.",
         One,
         EntryView,
         _entry,
+    ),
+    Tool(
+        "show_incident",
+        "One incident",
+        "All of one incident, by its id: what it hangs on, its timeline, what was changed nearby.",
+        One,
+        AccountView,
+        _incident,
     ),
 )
 
