@@ -18,20 +18,33 @@ from escalation.server.access import Role
 from escalation.server.attention import TEXT_LIMIT
 from escalation.server.attention_desk import AttentionDesk, Until
 from escalation.server.handlers import Nothing, Query, Rule, body_of, json_answer, person_of
-from escalation.server.silences import COMMENT_LIMIT, LONGEST_S, MATCHERS_AT_MOST, Matcher, Origin, parse
+from escalation.server.silences import (
+    COMMENT_LIMIT,
+    LONGEST_S,
+    MATCHER_PATTERN,
+    MATCHERS_AT_MOST,
+    Matcher,
+    Origin,
+    parse,
+)
 from escalation.view import EntryView, entry_view, incident_view
 
 T = TypeVar("T")
 
 _Seconds = Annotated[float, msgspec.Meta(ge=60, le=LONGEST_S)]
-_Time = Annotated[str, msgspec.Meta(max_length=40)]
+_Time = Annotated[str, msgspec.Meta(max_length=40, extra_json_schema={"format": "date-time"})]
 _Text = Annotated[str, msgspec.Meta(pattern=r"\S", max_length=TEXT_LIMIT)]
 _Comment = Annotated[str, msgspec.Meta(pattern=r"\S", max_length=COMMENT_LIMIT)]
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")]
-_Matchers = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MATCHERS_AT_MOST)]
+# Described, and read by `silences.parse`, which says what is wrong with one.
+_Matcher = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": MATCHER_PATTERN})]
+_Matchers = Annotated[tuple[_Matcher, ...], msgspec.Meta(min_length=1, max_length=MATCHERS_AT_MOST)]
 
 _MATCH: Final = Query(
-    "match", str, "A matcher such as host=spark-1 or fault_class~gpu.*; may be given several times."
+    "match",
+    _Matchers,
+    "A matcher such as host=spark-1 or fault_class~gpu.*; may be given several times.",
+    required=True,
 )
 
 

@@ -49,6 +49,7 @@ class Query:
     name: str
     type: Any
     says: str
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)

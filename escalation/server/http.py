@@ -8,7 +8,7 @@ with a JSON body, and needs the role operator.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -135,7 +135,10 @@ class _Approve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, msgspec.Meta(pattern=r"\S", max_length=2000)]
     digest: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8,128}\Z")]
     signed: Signed | None = None
-    set_aside: dict[Condition, Annotated[str, msgspec.Meta(pattern=r"\S", max_length=2000)]] = {}
+    set_aside: Annotated[
+        dict[Condition, Annotated[str, msgspec.Meta(pattern=r"\S", max_length=2000)]],
+        msgspec.Meta(extra_json_schema={"propertyNames": {"enum": [each.value for each in Condition]}}),
+    ] = {}
 
 
 class _Reject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -185,7 +188,7 @@ def build(
     rules = openapi.with_description((*surface.rules, *web, *more))
     surface.pages = frozenset(rule.path for rule in rules if rule.media == HTML)
     return Starlette(
-        routes=[Route(rule.path, _checked(rule), methods=[rule.method]) for rule in rules],
+        routes=_routes(rules),
         middleware=[
             Middleware(
                 Gate,
@@ -500,6 +503,23 @@ class Surface:
         if exchange_of(request).route in self.pages:
             return self._pages.problem(request, status, message)
         return problem(status, code, message, headers)
+
+
+def _routes(rules: Sequence[Rule]) -> list[Route]:
+    """Return one route for each path, so that another method is answered with all that the path has."""
+    of_path: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {}
+    for rule in rules:
+        of_path.setdefault(rule.path, {})[rule.method] = _checked(rule)
+    return [Route(path, _by_method(methods), methods=list(methods)) for path, methods in of_path.items()]
+
+
+def _by_method(
+    methods: Mapping[str, Callable[[Request], Awaitable[Response]]],
+) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return await methods["GET" if request.method == "HEAD" else request.method](request)
+
+    return endpoint
 
 
 def _checked(rule: Rule) -> Callable[[Request], Awaitable[Response]]:

@@ -37,6 +37,7 @@ _CODES: Final = {
 _ALWAYS: Final = (400,)
 _WITH_CREDENTIALS: Final = (401, 403, 429, 503)
 _WITH_A_NAME: Final = (404,)
+_WITH_A_QUERY: Final = (409,)
 _WITH_A_BODY: Final = (404, 409, 410, 413, 415)
 
 
@@ -110,7 +111,15 @@ def _operation(rule: Rule, shapes: Mapping[Any, Any]) -> dict[str, Any]:
     ]
     for each in rule.query:
         schema = msgspec.json.schema(each.type)
-        parameters.append({"name": each.name, "in": "query", "description": each.says, "schema": schema})
+        parameters.append(
+            {
+                "name": each.name,
+                "in": "query",
+                "description": each.says,
+                "required": each.required,
+                "schema": schema,
+            }
+        )
     operation: dict[str, Any] = {
         "operationId": _operation_id(rule),
         "summary": rule.says,
@@ -143,6 +152,7 @@ def _refusals(rule: Rule, *, named: bool) -> set[int]:
         *_ALWAYS,
         *(_WITH_CREDENTIALS if rule.role is not None else (503,)),
         *(_WITH_A_NAME if named else ()),
+        *(_WITH_A_QUERY if rule.query else ()),
         *(_WITH_A_BODY if rule.method != "GET" else ()),
     }
 

@@ -42,6 +42,10 @@ GUARDED: Final = frozenset(
 _TEXT: Final = re.compile(r"(host|fault_class|subject_kind|subject_name|severity)(!=|=|~)(.+)", re.DOTALL)
 
 
+MATCHER_PATTERN: Final = f"^{_TEXT.pattern}$"
+"""How a matcher looks, for who describes it."""
+
+
 class Field(enum.StrEnum):
     """What of an incident a matcher looks at."""
 
