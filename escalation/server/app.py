@@ -33,6 +33,7 @@ from escalation.server.incident_desk import StoredIncidents
 from escalation.server.incident_routes import IncidentRoutes
 from escalation.server.ingest import Ingest
 from escalation.server.login.desk import LoginDesk
+from escalation.server.login.oidc_routes import OidcRoutes
 from escalation.server.login.passkey_routes import PasskeyRoutes
 from escalation.server.login.passwords import Passwords
 from escalation.server.login.person_routes import PersonRoutes
@@ -183,6 +184,7 @@ def application(
             *AttentionRoutes(desk=attention).rules,
             *PersonRoutes(desk=login).rules,
             *IncidentRoutes(desk=incidents).rules,
+            *(OidcRoutes(login=login, desk=login.oidc).rules if login.oidc else ()),
             *LoginRoutes(desk=login).rules,
             *PasskeyRoutes(desk=login).rules,
             *PolicyRoutes(policy=config.approvals.policy(), persons=lambda: config.person).rules,

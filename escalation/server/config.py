@@ -23,6 +23,7 @@ from escalation.server.http import HttpSettings
 from escalation.server.ingest import Limits
 from escalation.server.login import passwords
 from escalation.server.login.settings import LoginSettings
+from escalation.server.login.tailnet import is_tailnet
 from escalation.server.maintenance import Window
 from escalation.server.model_writer import TriageTextSettings
 from escalation.server.notifiers.registry import NotifySettings
@@ -167,6 +168,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                     passwords.check_hash(person.password_hash)
                 except ValueError as error:
                     raise ValueError(f"person {person.name}: {error}") from error
+        if self.login.tailscale is not None and not is_tailnet(address_of(self.http.listen)[0]):
+            raise ValueError("login.tailscale needs http.listen on an address of the tailnet")
+        if self.login.oidc is not None and not self.http.public_url:
+            raise ValueError("login.oidc needs http.public_url, where people come back to")
         operators = {person.name for person in self.person if person.role.may(Role.OPERATOR)}
         for kind, approvers in self.approvals.approvers.items():
             strangers = sorted(set(approvers) - operators)

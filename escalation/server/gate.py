@@ -75,7 +75,6 @@ class Exchange:
     public: bool = False
     secure: bool = False
     form: Mapping[str, str] | None = None
-    form_action: str = ""
 
 
 def problem(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
@@ -132,8 +131,6 @@ class Gate:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
-                if exchange.form_action:
-                    headers["Content-Security-Policy"] = _also_to(exchange.form_action)
                 headers["X-Request-Id"] = exchange.request_id
             await send(message)
 
@@ -248,11 +245,6 @@ def own_path(asked: str) -> str:
     """Return `asked` when it is a path of our own, as a browser reads it, and the queue's path otherwise."""
     harmless = asked.startswith("/") and not asked.startswith("//") and "\\" not in asked
     return asked if harmless and len(asked) <= 2000 and asked.isascii() and asked.isprintable() else "/"
-
-
-def _also_to(origin: str) -> str:
-    """Return the policy of a page whose form leads, by a redirect, to the login of another origin."""
-    return HEADERS["Content-Security-Policy"].replace("form-action 'self'", f"form-action 'self' {origin}")
 
 
 def _bare_host(value: str) -> str:

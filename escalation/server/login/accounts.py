@@ -108,9 +108,7 @@ class Accounts:
         if invited is None:
             raise WrongCredentials("this code is unknown, used, or too old")
         hashed = await self._hashed(invited.person, password) if password else ""
-        cookie, opening = self._sessions.opening(
-            person=invited.person, means=Means.INVITATION, proven=True, before=before
-        )
+        cookie, opening = self._sessions.opening(person=invited.person, means=Means.INVITATION, before=before)
 
         def work(ledger: Ledger) -> bool:
             still = ledger.records.get(INVITATIONS, _key(code))

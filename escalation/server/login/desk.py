@@ -16,12 +16,15 @@ import structlog
 from escalation.server.access import FailedLogins, Person, Presented, authenticate
 from escalation.server.clock import Clock, Timekeeper
 from escalation.server.login.accounts import Accounts
+from escalation.server.login.oidc import OidcSettings, Provider
+from escalation.server.login.oidc_desk import OidcDesk
 from escalation.server.login.passkey_desk import PasskeyDesk
 from escalation.server.login.passkeys import has_passkeys
 from escalation.server.login.passwords import Passwords
-from escalation.server.login.refusals import LoginBusy, TooManyAttempts, WrongCredentials
+from escalation.server.login.refusals import LoginBusy, LoginRefused, TooManyAttempts, WrongCredentials
 from escalation.server.login.sessions import Means, Sessions
 from escalation.server.login.settings import LoginSettings
+from escalation.server.login.tailnet import Tailnet
 from escalation.server.login.visits import SessionKey, Visit
 from escalation.server.metrics import ServerMetrics
 from escalation.server.store import Store, StoreError
@@ -77,6 +80,42 @@ class LoginDesk:
             if has_passkeys(origin)
             else None
         )
+        self.tailnet = (
+            None if settings.tailscale is None else Tailnet(settings=settings.tailscale, persons=persons)
+        )
+        self.oidc = None if settings.oidc is None else self._oidc(settings.oidc)
+
+    async def by_tailnet(self, host: str, port: int, *, before: SessionKey | None) -> str:
+        """Return the cookie of a new session for whom the tailnet knows at this end; raise LoginRefused."""
+        if self.tailnet is None or self.settings.tailscale is None:
+            raise WrongCredentials("the tailnet lets nobody in here")
+        try:
+            person = await self.tailnet.person(host, port)
+        except LoginRefused as refused:
+            self._metrics.login_refused()
+            self._log.warning("tailnet_refused", address=host, error=str(refused))
+            raise
+        proven_ns = None if self.settings.tailscale.fresh else 0
+        cookie, work = self.sessions.opening(
+            person=person.name, means=Means.TAILSCALE, proven_ns=proven_ns, before=before
+        )
+        await self._store.write(work)
+        return cookie
+
+    def _oidc(self, settings: OidcSettings) -> OidcDesk:
+        return OidcDesk(
+            store=self._store,
+            clock=self._clock,
+            keeper=self.keeper,
+            sessions=self.sessions,
+            metrics=self._metrics,
+            provider=Provider(
+                settings=settings,
+                keeper=self.keeper,
+                redirect_uri=f"{self.origin}/login/oidc/callback",
+                persons=self.accounts.persons,
+            ),
+        )
 
     def __repr__(self) -> str:
         return f"LoginDesk(persons={len(self.accounts.persons)})"
@@ -88,7 +127,7 @@ class LoginDesk:
     async def by_secret(self, name: str, secret: str, *, address: str, before: SessionKey | None) -> str:
         """Return the cookie of a new session for a name with its password or token; raise LoginRefused."""
         means = await self._means(name, secret, address=address)
-        cookie, work = self.sessions.opening(person=name, means=means, proven=True, before=before)
+        cookie, work = self.sessions.opening(person=name, means=means, before=before)
         try:
             await self._store.write(work)
         except StoreError as error:

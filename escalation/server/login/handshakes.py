@@ -59,10 +59,17 @@ class Handshakes:
         return "Handshakes()"
 
     async def begin(
-        self, purpose: Purpose, *, person: str = "", challenge: str = "", secret: str = "", back: str = "/"
+        self,
+        purpose: Purpose,
+        *,
+        name: str = "",
+        person: str = "",
+        challenge: str = "",
+        secret: str = "",
+        back: str = "/",
     ) -> tuple[str, Handshake]:
-        """Return the name of a new handshake, and it, its challenge random unless given; raise StoreError."""
-        name = random_text()
+        """Return the name of a new handshake, and it; both are random unless given. Raise StoreError."""
+        name = name or random_text()
         now_ns = self._keeper.now_ns()
         handshake = Handshake(
             purpose=purpose,

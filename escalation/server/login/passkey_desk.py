@@ -82,9 +82,7 @@ class PasskeyDesk:
         passkey = await self._answered(answer, begun.challenge, person=None)
         if passkey.person not in persons:
             raise self._refused("the passkey is of nobody in the settings")
-        cookie, work = self._sessions.opening(
-            person=passkey.person, means=Means.PASSKEY, proven=True, before=before
-        )
+        cookie, work = self._sessions.opening(person=passkey.person, means=Means.PASSKEY, before=before)
         await self._store.write(work)
         return cookie
 

@@ -18,6 +18,7 @@ from escalation.server.login.desk import LoginDesk
 from escalation.server.login.pages import LoginPages
 from escalation.server.login.refusals import LoginBusy, LoginRefused, TooManyAttempts
 from escalation.server.login.settings import LoginSettings
+from escalation.server.login.tailnet import is_tailnet
 from escalation.server.login.visits import SessionKey
 
 _SHORT: Final = 128
@@ -44,6 +45,7 @@ class LoginRoutes:
             Rule("POST", "/logout", Role.SCRAPER, self._logout, media=HTML),
             Rule("GET", "/static/login.css", None, self._style, media=TEXT),
             Rule("GET", "/static/login.js", None, self._script, media=TEXT),
+            *([Rule("POST", "/login/tailscale", None, self._tailnet, media=HTML)] if desk.tailnet else []),
         )
 
     async def _login_page(self, request: Request) -> Response:
@@ -59,6 +61,16 @@ class LoginRoutes:
                 address=address_of(request),
                 before=exchange_of(request).session,
             )
+        except LoginRefused as refused:
+            return self._login_form(request, back=back, refused=refused)
+        return self._entered(request, cookie, back)
+
+    async def _tailnet(self, request: Request) -> Response:
+        form = await form_of(request)
+        back = own_path(form.get("next", "/"))
+        host, port = (request.client.host, request.client.port) if request.client else ("", 0)
+        try:
+            cookie = await self._desk.by_tailnet(host, port, before=exchange_of(request).session)
         except LoginRefused as refused:
             return self._login_form(request, back=back, refused=refused)
         return self._entered(request, cookie, back)
@@ -112,7 +124,7 @@ class LoginRoutes:
         passkeys = await self._desk.passkeys.of(name) if self._desk.passkeys else {}
         return self._pages.show(
             "account.html",
-            status=_status_of(refused),
+            status=status_of(refused),
             refused=str(refused) if refused else "",
             name=name,
             role=exchange.person.role.value if exchange.person else "",
@@ -180,12 +192,14 @@ class LoginRoutes:
         exchange = exchange_of(request)
         return self._pages.show(
             template,
-            status=_status_of(refused),
+            status=status_of(refused),
             refused=str(refused) if refused else "",
             back=back,
             csrf=exchange.csrf,
             person=exchange.person.name if exchange.person else "",
             passkeys=self._desk.passkeys is not None and exchange.public,
+            tailnet=self._desk.tailnet is not None and is_tailnet(address_of(request)),
+            oidc=self._desk.oidc.label if self._desk.oidc and exchange.public else "",
             **more,
         )
 
@@ -209,7 +223,7 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
-def _status_of(refused: LoginRefused | None) -> int:
+def status_of(refused: LoginRefused | None) -> int:
     match refused:
         case None:
             return 200

@@ -111,9 +111,18 @@ class Sessions:
         )
 
     def opening(
-        self, *, person: str, means: Means, proven: bool, role: Role | None = None, before: SessionKey | None
+        self,
+        *,
+        person: str,
+        means: Means,
+        proven_ns: int | None = None,
+        role: Role | None = None,
+        before: SessionKey | None,
     ) -> tuple[str, Callable[[Ledger], None]]:
-        """Return a new cookie, and the work that keeps its session in place of `before`."""
+        """Return a new cookie, and the work that keeps its session in place of `before`.
+
+        `proven_ns` is when the person showed who they are; now, unless given.
+        """
         cookie = _text(secrets.token_bytes(_COOKIE_BYTES))
 
         def work(ledger: Ledger) -> None:
@@ -128,7 +137,7 @@ class Sessions:
                 role=role,
                 opened_ns=now_ns,
                 seen_ns=now_ns,
-                proven_ns=now_ns if proven else 0,
+                proven_ns=now_ns if proven_ns is None else proven_ns,
             )
             records.put(SESSIONS, key_of(cookie), session)
             self.note(ledger, person, "session.opened", person, means.value)

@@ -6,6 +6,9 @@ from typing import Annotated, Final
 
 import msgspec
 
+from escalation.server.login.oidc import OidcSettings
+from escalation.server.login.tailnet import TailscaleSettings
+
 _LONGEST_S: Final = 90 * 86_400
 
 Span = Annotated[float, msgspec.Meta(ge=1, le=_LONGEST_S)]
@@ -23,6 +26,8 @@ class LoginSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     idle_s: Span = 12 * 3600.0
     absolute_s: Span = 7 * 86_400.0
     invitation_s: Span = 86_400.0
+    oidc: OidcSettings | None = None
+    tailscale: TailscaleSettings | None = None
 
     def __post_init__(self) -> None:
         """Refuse spans that contradict each other."""

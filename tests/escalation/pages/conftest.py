@@ -90,9 +90,7 @@ class Stage:
             reduced_motion="reduce",
             java_script_enabled=script,
         )
-        cookie, work = self.login.sessions.opening(
-            person=name, means=Means.PASSWORD, proven=True, before=None
-        )
+        cookie, work = self.login.sessions.opening(person=name, means=Means.PASSWORD, before=None)
         await self.desk.store.write(work)
         await context.add_cookies([{"name": cookie_name(secure=False), "value": cookie, "url": self.url}])
         self.stack.push_async_callback(context.close)

@@ -84,3 +84,10 @@ if (code && location.hash.length > 1) {
   code.value = location.hash.slice(1);
   history.replaceState(null, "", location.pathname);
 }
+
+// The way back from a provider of identities: what it gave is sent on from a page of ours.
+const onward = document.querySelector("form[data-send]");
+if (onward) {
+  history.replaceState(null, "", location.pathname);
+  onward.submit();
+}

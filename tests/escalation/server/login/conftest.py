@@ -104,7 +104,7 @@ async def built(
     desk, nowhere, metrics = desk or FakeDesk(), Path("/nonexistent"), ServerMetrics()
     config = Config(
         grpc=GrpcSettings(certificate=nowhere, key=nowhere, clients_ca=nowhere),
-        http=HttpSettings(public_url=public_url),
+        http=HttpSettings(listen="100.64.0.1:9737", public_url=public_url),
         login=settings or LoginSettings(),
         person=persons or tuple(person(name) for name in ROLES),
     )

@@ -205,7 +205,7 @@ async def test_a_session_holds_after_a_restart_and_at_every_orchestrator(databas
         )
 
     first = database.open()
-    cookie, work = sessions(first).opening(person="ada", means=Means.PASSWORD, proven=True, before=None)
+    cookie, work = sessions(first).opening(person="ada", means=Means.PASSWORD, before=None)
     await first.write(work)
     await first.close()
     second = database.open()
@@ -227,7 +227,7 @@ async def test_a_person_has_so_many_sessions_and_no_more(house: House) -> None:
     first = await house.enters("ada")
     for _ in range(PER_PERSON):
         house.desk.clock.advance(1)
-        _, work = house.login.sessions.opening(person="ada", means=Means.TOKEN, proven=True, before=None)
+        _, work = house.login.sessions.opening(person="ada", means=Means.TOKEN, before=None)
         await house.desk.store.write(work)
     assert len(house.desk.store.ledger.records.of(SESSIONS)) == PER_PERSON
     assert (await first.get("/account")).status_code == 303
