@@ -29,8 +29,10 @@ def signed_of(detail: str) -> Signed:
     return msgspec.json.decode(detail, type=Signed)
 
 
-def summary_of(detail: str) -> str:
-    """Return such a detail as a few words: how it was signed, and the document's SHA-256."""
+def words_of(verb: str, detail: str) -> str:
+    """Return the detail of any entry for people: of a signature only how, and the document's SHA-256."""
+    if verb != VERB:
+        return detail
     try:
         signed = signed_of(detail)
     except ValueError:

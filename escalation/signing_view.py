@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from escalation.inert import shown
-from escalation.model import Approval, PasskeySignature, SshSignature
+from escalation.model import Approval, PasskeySignature, Signature, SshSignature
 from escalation.moments import moment
 
 
@@ -20,6 +20,7 @@ class ApprovalView:
     kind: str | None
     key: str | None
     document: str | None
+    signature: Signature | None
     words: str
 
 
@@ -74,5 +75,6 @@ def approval_view(given: Approval) -> ApprovalView:
         kind=kind,
         key=key,
         document=None if given.signed is None else given.signed.document,
+        signature=None if given.signed is None else given.signed.signature,
         words="not signed" if kind is None else f"signed by key {key} ({kind})",
     )

@@ -42,8 +42,7 @@ def list_entries(session: Session, *, after: int, as_json: bool) -> None:
             print_each(_line(entry) for entry in _entries(client, after=after))
             return
         for entry in _entries(client, after=after):
-            signed = entry.verb == signing_log.VERB
-            detail = signing_log.summary_of(entry.detail) if signed else entry.detail
+            detail = signing_log.words_of(entry.verb, entry.detail)
             click.echo(
                 f"{entry.number:>6}  {entry.at}  {shown(entry.actor)}  {shown(entry.verb)}  "
                 f"{shown(entry.object_id)}  {shown(detail)}".rstrip()

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from escalation import model_text
+from escalation import model_text, signing_log
 from escalation.inert import guarded, shown
 from escalation.model import ActionKind, Severity, State
 from escalation.quantities import duration
@@ -46,6 +46,7 @@ class Pages:
         self._environment.filters["relative"] = self._relative
         self._environment.filters["guarded"] = guarded
         self._environment.filters["inert"] = shown
+        self._environment.filters["detail_words"] = lambda link: signing_log.words_of(link.verb, link.detail)
         folder = resources.files("escalation.server")
         self._script = (folder / _STATIC / "page.js").read_bytes()
         self._style = (folder / _STATIC / "style.css").read_bytes()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from escalation import approval, approvers, signing_log
@@ -96,6 +97,10 @@ def test_signs_what_it_shows(ctl: Ctl, site: Site, keys: dict[str, SshKey], name
     shown = ctl("show", site.id)
     assert f"signed by key {given['key']} (ssh)" in shown.out
     assert ctl("show", "--canonical", site.id).out == given["document"] + "\n"
+    bearer = {"Authorization": f"Bearer {site.served.tokens['operator']}"}
+    page = httpx2.get(f"{site.served.url}/q/{site.id}", headers=bearer).text
+    assert f"signed by key {given['key']} (ssh)" in page
+    assert "BEGIN SSH" not in httpx2.get(f"{site.served.url}/audit", headers=bearer).text
     listed = ctl("audit", "list").out
     assert f"ssh document={approval.fingerprint(given['document'])}" in listed
     assert "BEGIN SSH" not in listed
