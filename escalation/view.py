@@ -176,7 +176,7 @@ class EntryView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentView:
-    """One incident."""
+    """One incident; what a rule in `shadow` found is kept and told to nobody."""
 
     id: str
     host: str
@@ -194,6 +194,8 @@ class IncidentView:
     explained_by: str | None = None
     drill: bool = False
     returns: int = 0
+    rule: str = ""
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -375,6 +377,8 @@ def incident_view(incident: Incident) -> IncidentView:
         explained_by=_shown_or_none(incident.explained_by),
         drill=incident.drill,
         returns=incident.returns,
+        rule=rule_of(incident),
+        shadow=incident.shadow,
     )
 
 

@@ -66,7 +66,7 @@ class RuleRoutes:
             ),
             Rule(
                 "GET",
-                "/api/v1/rules/{rule}",
+                "/api/v1/rules/{id}",
                 Role.VIEWER,
                 self._rule,
                 "One rule with what people said of its incidents.",
@@ -74,7 +74,7 @@ class RuleRoutes:
             ),
             Rule(
                 "POST",
-                "/api/v1/rules/{rule}/shadow",
+                "/api/v1/rules/{id}/shadow",
                 Role.OPERATOR,
                 self._shadow,
                 "Put a rule in shadow for some days: what it finds is kept, and neither proposed nor told.",
@@ -83,7 +83,7 @@ class RuleRoutes:
             ),
             Rule(
                 "POST",
-                "/api/v1/rules/{rule}/unshadow",
+                "/api/v1/rules/{id}/unshadow",
                 Role.OPERATOR,
                 self._unshadow,
                 "Take a rule out of its shadow.",
@@ -96,7 +96,7 @@ class RuleRoutes:
         return json_answer(RuleList(tuple(rule_view(each) for each in await self._desk.rules())))
 
     async def _rule(self, request: Request) -> Response:
-        return json_answer(rule_view(await self._desk.rule(request.path_params["rule"])))
+        return json_answer(rule_view(await self._desk.rule(request.path_params["id"])))
 
     async def _judge(self, request: Request) -> Response:
         asked = await body_of(request, _Judge)
@@ -113,7 +113,7 @@ class RuleRoutes:
         person = exchange_of(request).person
         assert person is not None
         state = await self._desk.shadow(
-            request.path_params["rule"],
+            request.path_params["id"],
             person=person.name,
             role=person.role,
             reason=asked.reason,
@@ -125,6 +125,6 @@ class RuleRoutes:
     async def _unshadow(self, request: Request) -> Response:
         asked = await body_of(request, _Unshadow)
         state = await self._desk.unshadow(
-            request.path_params["rule"], person=person_of(request), reason=asked.reason
+            request.path_params["id"], person=person_of(request), reason=asked.reason
         )
         return json_answer(rule_view(state))

@@ -48,6 +48,8 @@ from escalation.server.incidents import Case, Key, key_of
 from escalation.server.maintenance import Window
 from escalation.server.notice_watch import Routing
 from escalation.server.queue_page import QueuePage, QueueRow, Sought, row_of
+from escalation.server.rule_desk import StoredRules
+from escalation.server.rules import RuleSettings
 from escalation.server.service import Service
 from escalation.server.signatures import SignatureCheck
 from escalation.server.store import (
@@ -345,6 +347,14 @@ class FakeDesk:
             routing=routing,
             signatures=signatures,
             windows=windows,
+        )
+        self.rules = StoredRules(
+            store=self.store,
+            clock=self.clock,
+            settings=RuleSettings(),
+            policy=policy or Policy(),
+            touched=self.service.touch,
+            routing=routing,
         )
         self.attention = StoredAttention(
             store=self.store,

@@ -15,6 +15,7 @@ import structlog
 import uvicorn
 
 from escalation.approvers import Approvers
+from escalation.model import ActionKind
 from escalation.server.access import Person, Role
 from escalation.server.approval_desk import StoredApprovals
 from escalation.server.approval_routes import ApprovalRoutes
@@ -30,12 +31,28 @@ from escalation.server.login.settings import LoginSettings
 from escalation.server.metrics import ServerMetrics
 from escalation.server.notifier import Notifier
 from escalation.server.notifiers.registry import NotifySettings
+from escalation.server.policies import ApprovalPolicy
+from escalation.server.policy_routes import PolicyRoutes
+from escalation.server.rule_routes import RuleRoutes
 from escalation.server.signatures import Signatures
 from escalation.server.testing import FakeDesk
 from escalation.sshsig import PLACES, Keygen
 from tests.escalation.server.notifiers.told import Mailbox
 
 T = TypeVar("T")
+
+_POLICY = Policy(
+    policies=(
+        ApprovalPolicy(
+            name="sparks",
+            kinds=(ActionKind.RESTART_UNIT,),
+            host="spark-*",
+            approvers=("admin",),
+            two_person=True,
+        ),
+    )
+)
+"""What `policy test` is asked about; decisions are not taken by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +116,8 @@ def served() -> Iterator[Served]:
             *AttentionRoutes(desk=desk.attention).rules,
             *IncidentRoutes(desk=StoredIncidents(store=desk.store, clock=desk.clock)).rules,
             *PersonRoutes(desk=login).rules,
+            *PolicyRoutes(policy=_POLICY, persons=lambda: persons).rules,
+            *RuleRoutes(desk=desk.rules).rules,
         ),
         visitors=login,
     )

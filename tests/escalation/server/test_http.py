@@ -45,6 +45,8 @@ from escalation.server.incident_routes import IncidentRoutes
 from escalation.server.metrics import ServerMetrics
 from escalation.server.notifier import Notifier
 from escalation.server.notifiers.registry import NotifySettings
+from escalation.server.policy_routes import PolicyRoutes
+from escalation.server.rule_routes import RuleRoutes
 from escalation.server.testing import FakeDesk, ManualClock, case_report, heartbeat
 from tests.escalation.server.notifiers.told import Mailbox
 
@@ -61,6 +63,7 @@ TABLE = {
     ("GET", "/api/v1/hosts"): ("viewer", 200),
     ("GET", "/api/v1/incidents"): ("viewer", 200),
     ("GET", "/api/v1/incidents/{id}"): ("viewer", 200),
+    ("POST", "/api/v1/incidents/{id}/verdict"): ("operator", 400),
     ("GET", "/api/v1/me"): ("scraper", 200),
     ("GET", "/api/v1/me/passkeys"): ("viewer", 200),
     ("GET", "/api/v1/maintenance"): ("viewer", 200),
@@ -81,6 +84,11 @@ TABLE = {
     ("POST", "/api/v1/queue/{id}/reject"): ("operator", 400),
     ("POST", "/api/v1/queue/{id}/release"): ("operator", 409),
     ("POST", "/api/v1/queue/{id}/snooze"): ("operator", 409),
+    ("GET", "/api/v1/policy/test"): ("viewer", 200),
+    ("GET", "/api/v1/rules"): ("viewer", 200),
+    ("GET", "/api/v1/rules/{id}"): ("viewer", 404),
+    ("POST", "/api/v1/rules/{id}/shadow"): ("operator", 400),
+    ("POST", "/api/v1/rules/{id}/unshadow"): ("operator", 400),
     ("GET", "/api/v1/silences"): ("viewer", 200),
     ("POST", "/api/v1/silences"): ("operator", 400),
     ("GET", "/api/v1/silences/preview"): ("viewer", 409),
@@ -150,6 +158,8 @@ async def built() -> AsyncIterator[House]:
             *ApprovalRoutes(desk=StoredApprovals(store=desk.store, policy=Policy())).rules,
             *AttentionRoutes(desk=desk.attention).rules,
             *IncidentRoutes(desk=StoredIncidents(store=desk.store, clock=desk.clock)).rules,
+            *PolicyRoutes(policy=Policy(), persons=lambda: [person(name) for name in ROLES]).rules,
+            *RuleRoutes(desk=desk.rules).rules,
         ),
     )
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
