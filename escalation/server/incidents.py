@@ -154,7 +154,7 @@ def fold(
         # Its incident was closed by the case that took it over.
         return Folding(incident, replace(case, clearing=clearing), opened=False, closed=False)
     if standing is None and not clears and recent is not None and has_just_cleared(recent, now_ns=now_ns):
-        return _return(recent, report, body)
+        return _return(recent, case, report, body)
     if clears or standing is None:
         return _open(report, body, clearing, now_ns)
     return _fold_into(standing, None, report, body, clearing=clearing, now_ns=now_ns)
@@ -168,7 +168,9 @@ def has_just_cleared(incident: Incident, *, now_ns: int) -> bool:
     return not is_over(started_ns=incident.cleared_ns, ends_ns=ends_ns, now_ns=now_ns)
 
 
-def _return(incident: Incident, report: Report, body: CaseReport) -> Folding:
+def _return(incident: Incident, case: Case | None, report: Report, body: CaseReport) -> Folding:
+    """Open it again; of a case that it knew, and that another one closed, only what is new counts."""
+    counted = case.count if case is not None and case.incident_id == incident.id else 0
     back = replace(
         incident,
         open=True,
@@ -179,13 +181,13 @@ def _return(incident: Incident, report: Report, body: CaseReport) -> Folding:
         severity=body.severity,
         incarnation=body.incarnation,
         last_seen_ns=max(incident.last_seen_ns, body.last_seen_ns),
-        count=min(COUNT_MAX, incident.count + body.count),
+        count=min(COUNT_MAX, incident.count + max(0, body.count - counted)),
         reasons=body.reasons,
         evidence=body.evidence,
         opened_for=body.reasons[0].code if body.reasons else None,
     )
-    case = Case(report.agent_id, body.case_id, incident.id, body.count, None)
-    return Folding(back, case, opened=True, closed=False)
+    known = Case(report.agent_id, body.case_id, incident.id, max(counted, body.count), None)
+    return Folding(back, known, opened=True, closed=False)
 
 
 def _open(report: Report, body: CaseReport, clearing: Clearing | None, now_ns: int) -> Folding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from escalation.model import AgentId, BootId, CasePhase, CaseReport, Heartbeat, Loss, LossKind, Report
 from escalation.server import triage
@@ -58,6 +58,16 @@ def _state(ledger: MemoryLedger) -> object:
 
 
 @given(_BODIES)
+@example(
+    [
+        (CasePhase.OPENED, 1),
+        (CasePhase.OPENED, 3),
+        (CasePhase.CLEARED, 3),
+        (CasePhase.UPDATED, 2),
+        (CasePhase.UPDATED, 1),
+        (CasePhase.UPDATED, 2),
+    ]
+)
 def test_superseded_reports_change_nothing(drawn: list[tuple[CasePhase, int] | str]) -> None:
     """Folding what is decoded leaves the same incidents, losses and host as folding everything."""
     reports = [
