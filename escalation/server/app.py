@@ -166,6 +166,7 @@ def application(
         routing=config.notify.router(),
     )
     incidents = StoredIncidents(store=store, clock=clock)
+    judged = _rules(config, store=store, service=service, clock=clock)
     return http.build(
         desk=service,
         persons=config.person,
@@ -176,6 +177,7 @@ def application(
         notices=notices,
         attention=attention,
         incidents=incidents,
+        judged=judged,
         more=(
             *ApprovalRoutes(
                 desk=StoredApprovals(store=store, policy=config.approvals.policy()),
@@ -188,7 +190,7 @@ def application(
             *LoginRoutes(desk=login).rules,
             *PasskeyRoutes(desk=login).rules,
             *PolicyRoutes(policy=config.approvals.policy(), persons=lambda: config.person).rules,
-            *RuleRoutes(desk=_rules(config, store=store, service=service, clock=clock)).rules,
+            *RuleRoutes(desk=judged).rules,
         ),
         visitors=login,
         public_url=config.http.origin,

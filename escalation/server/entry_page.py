@@ -47,6 +47,7 @@ _TOLD: Final = {
     "asked": "Your question stands below.",
     "done": "Marked done. Recovery is being verified.",
     "first": "Approved in your name, as the first of two. A second person has to approve it too.",
+    "judged": "Your verdict is kept; it counts for the rule that found this.",
     "rejected": "Rejected in your name.",
     "released": "It is given back: it waits for everybody.",
     "snoozed": "Put off. The queue only counts it until then, or until it gets worse.",
@@ -57,17 +58,20 @@ _TOLD: Final = {
 class EntryPage:
     """Shows entries, and takes what their forms send."""
 
-    def __init__(self, *, desk: Desk, pages: Pages, texts: Texts, attended: bool, accounted: bool) -> None:
+    def __init__(
+        self, *, desk: Desk, pages: Pages, texts: Texts, attended: bool, accounted: bool, judged: bool
+    ) -> None:
         """Answer from `desk`, and from `texts` what a model wrote.
 
         `attended` says whether entries can be acknowledged, put off and asked about here, `accounted` whether
-        their incidents have a page.
+        their incidents have a page, `judged` whether people say here if there was a fault.
         """
         self._desk = desk
         self._pages = pages
         self._texts = texts
         self._attended = attended
         self._accounted = accounted
+        self._judged = judged
 
     def show(
         self,
@@ -92,6 +96,7 @@ class EntryPage:
             may=exchange.person is not None and exchange.person.role.may(Role.OPERATOR),
             attended=self._attended,
             accounted=self._accounted,
+            judged=self._judged,
             fresh=exchange.fresh,
             told="" if error else _TOLD.get(request.query_params.get("told", ""), ""),
             error=error,

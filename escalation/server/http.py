@@ -69,6 +69,8 @@ from escalation.server.metrics import CONTENT_TYPE, ServerMetrics
 from escalation.server.model_writer import NoTexts, Texts
 from escalation.server.notice_desk import NoReceivers, NoticeDesk
 from escalation.server.page_routes import PageRoutes
+from escalation.server.rule_desk import RuleDesk
+from escalation.server.rule_pages import RulePages
 from escalation.server.store import StoreError
 from escalation.view import (
     NOT_FINISHED,
@@ -156,6 +158,7 @@ def build(
     notices: NoticeDesk | None = None,
     attention: AttentionDesk | None = None,
     incidents: IncidentDesk | None = None,
+    judged: RuleDesk | None = None,
     texts: Texts | None = None,
     more: Sequence[Rule] = (),
     visitors: Visitors | None = None,
@@ -163,7 +166,7 @@ def build(
 ) -> Starlette:
     """Return the application; `hosts` are the names besides loopback that it may be called by.
 
-    `attention` and `incidents` have pages beside those of `desk` when they are given.
+    `attention`, `incidents` and `judged` rules have pages beside those of `desk` when they are given.
     `more` are the routes of other desks, which stand beside those of `desk`; `visitors` know the cookies of
     who logged in.
     """
@@ -178,13 +181,20 @@ def build(
         texts=told,
     )
     card = EntryPage(
-        desk=desk, pages=shown, texts=told, attended=attention is not None, accounted=incidents is not None
+        desk=desk,
+        pages=shown,
+        texts=told,
+        attended=attention is not None,
+        accounted=incidents is not None,
+        judged=judged is not None,
     )
     web = [*PageRoutes(desk=desk, pages=shown, card=card).rules]
     if attention is not None:
         web += AttentionPages(desk=attention, pages=shown, card=card).rules
     if incidents is not None:
         web += IncidentPage(desk=incidents, pages=shown).rules
+    if judged is not None:
+        web += RulePages(desk=judged, pages=shown, card=card).rules
     rules = openapi.with_description((*surface.rules, *web, *more))
     surface.pages = frozenset(rule.path for rule in rules if rule.media == HTML)
     return Starlette(

@@ -21,6 +21,7 @@ async def test_axe_finds_nothing_on_any_page(stage: Stage, dark: bool) -> None:
         "hosts": "/hosts",
         "incident": f"/i/{entry.incident.id}",
         "silences": "/silences?match=host%3Dspark-1",
+        "rules": "/rules",
         "audit": "/audit",
         "help": "/help",
         "nothing": "/?severity=note",
