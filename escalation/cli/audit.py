@@ -147,17 +147,13 @@ def verify(
 def _decisions(
     links: list[AuditEntry], path: Path, revoked: Path | None, signed_from: int | None
 ) -> list[Decision]:
-    import os  # noqa: PLC0415
-
-    from escalation import approvers, proof, sshsig  # noqa: PLC0415
+    from escalation import proof, sshsig  # noqa: PLC0415
+    from escalation.cli.signing import trusted  # noqa: PLC0415
     from escalation.keys import key_of  # noqa: PLC0415
 
     try:
-        known = approvers.read(path, revoked=revoked, owners=approvers.ROOT | {os.geteuid()})
-        judge = partial(key_of, approvers=known, keygen=sshsig.find())
+        judge = partial(key_of, approvers=trusted(path, revoked), keygen=sshsig.find())
         return proof.decisions(links, key_of=judge, signed_from=signed_from)
-    except approvers.ApproversError as error:
-        raise CtlError(str(error), code=ExitCode.USAGE, advice="correct that file") from error
     except sshsig.KeygenError as error:
         raise CtlError(f"signatures cannot be checked: {error}") from error
 

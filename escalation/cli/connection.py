@@ -28,7 +28,8 @@ _MAX_TOKEN_BYTES: Final = 4096
 class CtlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """ctl.toml. A relative `token_file`, `ca_file` or `sign_with` lies beside it.
 
-    `sign_with` is the SSH key that approvals are signed with, `ssh_keygen` the program that does it.
+    `sign_with` is the SSH key that approvals are signed with, `ssh_keygen` the program that does it, and
+    `approvers` a file of whose signatures `command` wants to see.
     """
 
     url: str
@@ -37,6 +38,7 @@ class CtlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     plain_http: bool = False
     sign_with: str | None = None
     ssh_keygen: str | None = None
+    approvers: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Connection:
     ca_file: Path | None = None
     sign_with: Path | None = None
     ssh_keygen: Path | None = None
+    approvers: Path | None = None
 
 
 def places(environment: Mapping[str, str], *, prefix: Path, home: Path) -> tuple[Path, ...]:
@@ -94,6 +97,7 @@ def connect(settings: CtlSettings, *, beside: Path) -> Connection:
         ca_file=beside / settings.ca_file if settings.ca_file else None,
         sign_with=beside / Path(settings.sign_with).expanduser() if settings.sign_with else None,
         ssh_keygen=Path(settings.ssh_keygen) if settings.ssh_keygen else None,
+        approvers=beside / settings.approvers if settings.approvers else None,
     )
 
 

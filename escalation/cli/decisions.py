@@ -94,11 +94,35 @@ def show(session: Session, *, entry_id: str, canonical: bool, as_json: bool) -> 
 
 @click.command()
 @_ID
+@click.option(
+    "--approvers",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Print it only if who is named here signed it; default: approvers in ctl.toml.",
+)
+@click.option("--revoked", type=click.Path(path_type=Path), metavar="FILE", help="Keys that count no more.")
+@click.option(
+    "--signers", type=click.IntRange(1), default=1, show_default=True, help="Persons who have to have signed."
+)
 @click.pass_obj
-def command(session: Session, *, entry_id: str) -> None:
-    """Print the recommended command alone, quoted for a shell."""
+def command(
+    session: Session, *, entry_id: str, approvers: Path | None, revoked: Path | None, signers: int
+) -> None:
+    """Print the recommended command alone, quoted for a shell.
+
+    With --approvers it is printed only when the signatures of an approval are over exactly this command, for
+    this host and target, and not too old: whatever the orchestrator says.
+    """
+    approvers = approvers or session.connection().approvers
+    if approvers is None and (revoked or signers > 1):
+        raise click.UsageError("--revoked and --signers need --approvers")
     with session.client() as client:
         entry = _entry(client.entry(entry_id))
+    if approvers is not None:
+        from escalation.cli import signing  # noqa: PLC0415
+
+        for line in signing.insist(entry, path=approvers, revoked=revoked, least=signers):
+            click.echo(line, err=True)
     if not entry.action.whole:
         raise CtlError(
             "this action has no command that can be shown exactly",

@@ -10,24 +10,30 @@ import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from escalation import approval, sshsig
+from escalation import approval, approvers, sshsig
 from escalation.approval import ApprovalError, Terms
+from escalation.approvers import Approvers, ApproversError
 from escalation.cli.errors import CtlError, ExitCode
 from escalation.cli.session import read
 from escalation.inert import shown
+from escalation.keys import key_of
 from escalation.model import Signed
+from escalation.passkey import PasskeyRefused
 from escalation.signing_view import SigningView
-from escalation.sshsig import Keygen, KeygenError
+from escalation.sshsig import Keygen, KeygenError, SshRefused
 
 if TYPE_CHECKING:
     from escalation.cli.client import Client
     from escalation.view import EntryView
 
 _ALARM = "do not approve it; ask whoever runs the orchestrator, and look at it from another machine"
+
+
+_ALARM_RUN = "do not run it; ask the persons who are named as approvers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,57 @@ def shown_otherwise(terms: Terms, entry: EntryView) -> tuple[str, ...]:
         "time to approve": (terms.approve_by, entry.approve_by),
     }
     return tuple(name for name, (signed, seen) in pairs.items() if signed != seen)
+
+
+def insist(entry: EntryView, *, path: Path, revoked: Path | None, least: int) -> tuple[str, ...]:
+    """Return who signed exactly what `entry` shows, by the approvers' file at `path`; raise CtlError.
+
+    At least `least` persons have to have signed, each with a key of their own, and the time to carry it out
+    is not over by this machine's clock.
+    """
+    known = trusted(path, revoked)
+    signed: dict[str, str] = {}
+    try:
+        for each in entry.approvals:
+            if each.document is None or each.signature is None:
+                continue
+            document = approval.parse(each.document)
+            if different := shown_otherwise(document, entry):
+                raise _unsigned(f"what {each.person} signed is not what is shown ({', '.join(different)})")
+            _check_time(document)
+            at = approval.moment_of(each.at)
+            given = Signed(each.document, each.signature)
+            key = key_of(given, document.person, at, approvers=known, keygen=sshsig.find())
+            if key not in signed.values():
+                signed.setdefault(document.person, key)
+    except (ApprovalError, SshRefused, PasskeyRefused) as error:
+        raise _unsigned(str(error)) from error
+    except KeygenError as error:
+        raise CtlError(f"signatures cannot be checked: {error}") from error
+    if len(signed) < least:
+        raise _unsigned(f"{len(signed)} of {least} persons signed it")
+    return tuple(f"{person} signed it with {key}" for person, key in sorted(signed.items()))
+
+
+def trusted(path: Path, revoked: Path | None) -> Approvers:
+    """Return the approvers' file of this machine, which belongs to root or who asks; raise CtlError."""
+    try:
+        return approvers.read(path, revoked=revoked, owners=approvers.ROOT | {os.geteuid()})
+    except ApproversError as error:
+        raise CtlError(str(error), code=ExitCode.USAGE, advice="correct that file") from error
+
+
+def _check_time(document: approval.Document) -> None:
+    until = approval.moment_of(document.approve_by) + timedelta(seconds=document.execute_within_s)
+    if until <= datetime.now(UTC):
+        raise CtlError(
+            f"by this machine's clock the time to carry it out is over ({until:%Y-%m-%dT%H:%M:%SZ})",
+            code=ExitCode.EXPIRED_OR_SUPERSEDED,
+        )
+
+
+def _unsigned(why: str) -> CtlError:
+    return CtlError(f"this is not a signed approval: {why}", code=ExitCode.REFUSED, advice=_ALARM_RUN)
 
 
 def sign(

@@ -19,6 +19,8 @@ from escalation import approval, approvers, signing_log
 from escalation.cli.errors import ExitCode
 from escalation.model import Signed
 from escalation.server import audit
+from escalation.server.approval_desk import StoredApprovals
+from escalation.server.approvals import Policy
 from escalation.server.desk import AuditEntry, Entry
 from escalation.server.testing import START_NS
 from escalation.view import audit_view
@@ -338,6 +340,61 @@ def test_an_action_that_is_shown_for_another_is_found(
     caught = ctl("audit", "verify", "--approvers", str(signed.approvers))
     assert caught.code == ExitCode.FAILED
     assert "shows something else than what was signed (host)" in caught.err
+
+
+def test_a_command_is_printed_only_when_it_is_signed(
+    ctl: Ctl, site: Site, keys: dict[str, SshKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who carries it out asks the keys and not the orchestrator: unsigned, changed, or by one of two."""
+    asked = ("command", site.id, "--approvers", str(site.approvers))
+    assert (ctl(*asked).code, ctl(*asked).out) == (ExitCode.REFUSED, "")
+    assert ctl("approve", site.id, "--reason", "why", "--sign", str(keys["operator"].path)).code == 0
+    printed = ctl(*asked)
+    assert printed.out == ctl("command", site.id).out
+    assert printed.err.startswith("operator signed it with SHA256:")
+    assert "1 of 2 persons" in ctl(*asked, "--signers", "2").err
+    own = tmp_path / "own"
+    own.write_text(keys["stranger"].line("operator"))
+    config = tmp_path / "ctl.toml"
+    plain = config.read_text()
+    config.write_text(plain + 'approvers = "own"\n')
+    assert ctl("command", site.id).code == ExitCode.REFUSED
+    config.write_text(plain)
+    from escalation.cli.client import Client  # noqa: PLC0415 - patched where it stands
+
+    honest = Client.get
+
+    def lying(self: Client, path: str, **params: str | int) -> bytes:
+        body = json.loads(honest(self, path, **params))
+        body["action"]["command"][-1] = "other"
+        body["action"]["command_line"] = "docker restart other"
+        return json.dumps(body).encode()
+
+    monkeypatch.setattr(Client, "get", lying)
+    changed = ctl(*asked)
+    assert (changed.code, changed.out) == (ExitCode.REFUSED, "")
+    assert "is not what is shown (command)" in changed.err
+    assert ctl("command", site.id).out == "docker restart other\n"
+
+
+def test_by_the_clock_of_who_signs_or_runs_it_may_be_too_late(
+    ctl: Ctl, site: Site, keys: dict[str, SshKey]
+) -> None:
+    """An orchestrator that turns its clock back revives nothing here."""
+    site.served.desk.clock.jump(-6 * 3600)
+    old = site.served.call(site.served.desk.opened(host="spark-3", case_id="case-3")).recommendation.id
+    late = ctl("approve", old, "--reason", "why", "--sign", str(keys["operator"].path))
+    assert late.code == ExitCode.EXPIRED_OR_SUPERSEDED
+    assert "the time to approve it is over" in late.err
+    papers = StoredApprovals(store=site.served.desk.store, policy=Policy())
+    paper = site.served.call(papers.document(old, person="operator", reason="why")).document
+    given = Signed(paper, keys["operator"].sign(paper))
+    digest = approval.parse(paper).digest
+    approved = site.served.desk.approve(old, person="operator", reason="why", digest=digest, signed=given)
+    assert site.served.call(approved).recommendation.state == "approved"
+    run = ctl("command", old, "--approvers", str(site.approvers))
+    assert (run.code, run.out) == (ExitCode.EXPIRED_OR_SUPERSEDED, "")
+    assert "the time to carry it out is over" in run.err
 
 
 def test_keys_that_expired_or_were_revoked_are_told_apart_by_time(
