@@ -25,6 +25,10 @@ _NS = 1_000_000_000
 _SHORTEST_S = 60
 
 
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
 @dataclass(frozen=True, slots=True)
 class Until:
     """An end as it was asked for: after so many seconds, or at a time; None where the default is meant."""
@@ -99,8 +103,10 @@ class StoredAttention:
         settings: AttentionSettings,
         touched: Callable[[Changed], None],
         routing: Routing | None = None,
+        new_id: Callable[[], str] = _new_id,
     ) -> None:
         """Work on `store`; `touched` is called with what watchers have to see anew, after the commit."""
+        self._new_id = new_id
         self._store = store
         self._time = Timekeeper(clock=clock)
         self._settings = settings
@@ -179,7 +185,7 @@ class StoredAttention:
         if begins_ns > now_ns + LONGEST_S * _NS:
             raise Refused("a silence begins within 30 days")
         planned = _planned(
-            SilenceId(str(uuid.uuid4())),
+            SilenceId(self._new_id()),
             matchers,
             person=person,
             comment=_said(comment),
@@ -196,7 +202,7 @@ class StoredAttention:
         now_ns = self.now_ns()
         try:
             started = maintenance.by_hand(
-                SilenceId(str(uuid.uuid4())),
+                SilenceId(self._new_id()),
                 host=host,
                 person=person,
                 comment=_said(comment),

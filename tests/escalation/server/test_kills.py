@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from escalation.model import CasePhase
+from escalation.model import CasePhase, Subject, SubjectKind
 from escalation.server import audit
 from escalation.server.desk import AuditEntry
 from escalation.server.testing import case_report, heartbeat
@@ -25,9 +25,10 @@ _LAST = 23
 
 
 def _reports() -> list[bytes]:
-    """Heartbeats, and a case that opens, is updated and clears, and opens again as another one."""
+    """Heartbeats, and a case that opens, is updated and clears, and then another case."""
     bodies = [heartbeat(), case_report(), *(case_report(CasePhase.UPDATED, count=n) for n in range(2, 12))]
-    bodies += [case_report(CasePhase.CLEARED, count=12), heartbeat(), case_report(case_id="case-2")]
+    other = case_report(case_id="case-2", subject=Subject(SubjectKind.UNIT, "vllm.service"))
+    bodies += [case_report(CasePhase.CLEARED, count=12), heartbeat(), other]
     bodies += [heartbeat() for _ in range(_LAST - len(bodies))]
     return [wired(body, number) for number, body in enumerate(bodies, start=1)]
 

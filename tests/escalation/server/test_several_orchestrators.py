@@ -22,7 +22,7 @@ import psycopg
 import pytest
 
 from dev import postgres
-from escalation.model import AgentId, CasePhase, Loss, LossKind
+from escalation.model import AgentId, CasePhase, Loss, LossKind, Subject, SubjectKind
 from escalation.outbox import Outbox, Stored
 from escalation.server import audit
 from escalation.server.desk import AuditEntry
@@ -89,9 +89,10 @@ async def _running(site: Site, failpoint: str = "") -> AsyncIterator[asyncio.sub
 
 
 def _reports() -> list[bytes]:
-    """Heartbeats, and a case that opens, is updated and clears, and opens again as another one."""
+    """Heartbeats, and a case that opens, is updated and clears, and then another case."""
     bodies = [heartbeat(), case_report(), *(case_report(CasePhase.UPDATED, count=n) for n in range(2, 12))]
-    bodies += [case_report(CasePhase.CLEARED, count=12), heartbeat(), case_report(case_id="case-2")]
+    other = case_report(case_id="case-2", subject=Subject(SubjectKind.UNIT, "vllm.service"))
+    bodies += [case_report(CasePhase.CLEARED, count=12), heartbeat(), other]
     bodies += [heartbeat() for _ in range(_LAST - len(bodies))]
     return [wired(body, number) for number, body in enumerate(bodies, start=1)]
 
