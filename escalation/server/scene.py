@@ -20,13 +20,14 @@ from escalation.model import (
     Verdict,
 )
 from escalation.rule_names import rule_of
-from escalation.server import causes, coverage, rules, silences, topology, track_record
+from escalation.server import causes, coverage, rules, silences, topology
 from escalation.server.approvals import Policy
 from escalation.server.playbook.alternatives import RESTARTS
 from escalation.server.playbook.names import acted_on
 from escalation.server.playbook.serving import route_of
-from escalation.server.preconditions import INTERRUPTING, Rank, Replica, Scene, by_policy, evaluate
+from escalation.server.preconditions import CHANGING, INTERRUPTING, Rank, Replica, Scene, by_policy, evaluate
 from escalation.server.store import Ledger
+from escalation.server.track_record import TrackRecord
 
 _ON_HOST_AT_MOST: Final = 300
 """How many open incidents of a host are looked through: the newest."""
@@ -48,14 +49,17 @@ class Weigher:
         self._policy = policy
         self.now_ns = now_ns
         self._open: dict[AgentId, tuple[Incident, ...]] = {}
-        self._outcomes: dict[tuple[str, str, str], History] = {}
+        self._record = TrackRecord(ledger)
+        self._declared: topology.Declared | None = None
         self._maintenance: tuple[silences.Silence, ...] | None = None
 
     def __repr__(self) -> str:
-        return f"Weigher(hosts={len(self._open)}, remedies={len(self._outcomes)})"
+        return f"Weigher(hosts={len(self._open)}, {self._record!r})"
 
     def checks(self, recommendation: Recommendation, incident: Incident) -> tuple[Check, ...]:
         """Return what has to hold for the recommended action, as it stands now."""
+        if recommendation.advice.action.kind not in CHANGING:
+            return ()
         return by_policy(
             evaluate(self.scene(recommendation, incident)),
             kind=recommendation.advice.action.kind,
@@ -86,7 +90,7 @@ class Weigher:
     def spent(self, recommendation: Recommendation) -> int:
         """Return how many restarts of the target were approved within the budget's time."""
         action = recommendation.advice.action
-        return track_record.spent(self._ledger, action, self._policy.restart_budget, now_ns=self.now_ns)
+        return self._record.spent(action, self._policy.restart_budget, now_ns=self.now_ns)
 
     def price(self, recommendation: Recommendation, incident: Incident) -> Price | None:
         """Return what the action interrupts; None for one that interrupts nothing."""
@@ -104,19 +108,13 @@ class Weigher:
             streamed=None if traffic is None else traffic[1].affected_streamed,
             window_s=None if traffic is None else traffic[1].window_s,
             seen_ns=max((each[0] for each in seen), default=None),
-            reload=track_record.reload_of(self._ledger, action.host, action.target),
+            reload=self._record.reload_of(action.host, action.target),
             also_ends=self._also_ends(incident),
         )
 
     def history(self, recommendation: Recommendation, incident: Incident) -> History:
         """Return how this kind of action ended for this fault class before."""
-        action = recommendation.advice.action
-        key = (incident.fault_class.value, action.kind.value, action.host)
-        found = self._outcomes.get(key)
-        if found is None:
-            found = track_record.history_of(self._ledger, incident.fault_class, action)
-            self._outcomes[key] = found
-        return found
+        return self._record.history_of(incident.fault_class, recommendation.advice.action)
 
     def verdict(self, incident: Incident) -> Verdict | None:
         """Return what people said of an incident."""
@@ -141,8 +139,10 @@ class Weigher:
 
     def _others(self, incident: Incident) -> tuple[Replica, ...] | None:
         """Return the other engines of the same routes, as they were declared; None where none was."""
-        declared = self._ledger.records.get(topology.DECLARED, topology.THE_MAP)
-        engines = None if declared is None else self._engines_beside(declared, incident)
+        if self._declared is None:
+            known = self._ledger.records.get(topology.DECLARED, topology.THE_MAP)
+            self._declared = topology.NOTHING if known is None else known
+        engines = self._engines_beside(self._declared, incident)
         if engines is None:
             return None
         found = []

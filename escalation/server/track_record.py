@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -42,6 +44,9 @@ _LAST_AT_MOST: Final = 5
 _MEASURED_AT_MOST: Final = 20
 _SPENT_AT_MOST: Final = 100
 """How many measured restarts, and how many approvals, are kept per target: the newest."""
+
+_ASKED_ONE_BY_ONE: Final = 8
+"""After how many questions of one kind within a transaction all of its records are read."""
 
 _LONGEST_RELOAD_S: Final = 6 * 3600.0
 """A restart that took longer was no restart: somebody mended something else meanwhile."""
@@ -117,30 +122,54 @@ def note_loading(ledger: Ledger, before: Incident, after: Incident) -> None:
         _put_reload(ledger, after.agent_id, acted_on(after), loading[0].window_s + since_s, after.cleared_ns)
 
 
-def history_of(ledger: Ledger, fault_class: FaultClass, action: Action) -> History:
-    """Return how this kind of action ended for this fault class."""
-    endings = ledger.records.of(ENDINGS, owner=_of_remedy(fault_class, action.kind))
-    here = endings.get(action.host, Endings())
-    cured, tried = ledger.outcomes(fault_class, action.kind)
-    last = sorted((past for each in endings.values() for past in each.last), key=lambda past: -past.at_ns)
-    return History(Tally(here.cured, here.tried), Tally(cured, tried), tuple(last[:_LAST_AT_MOST]))
+class TrackRecord:
+    """Reads what is remembered; who asks about many targets gets all of them with one question."""
 
+    def __init__(self, ledger: Ledger) -> None:
+        """Read from `ledger`, within one transaction."""
+        self._ledger = ledger
+        self._asked: Counter[str] = Counter()
+        self._all: dict[str, dict[str, list[Any]]] = {}
+        self._outcomes: dict[tuple[FaultClass, ActionKind], Tally] = {}
 
-def reload_of(ledger: Ledger, host: AgentId, target: Subject) -> Measured | None:
-    """Return how long this target took to serve again after earlier restarts; None: not measured."""
-    kept = ledger.records.newest(RELOADS, owner=_of_target(host, target), limit=_MEASURED_AT_MOST)
-    seconds = [each.seconds for each in kept.values()]
-    return Measured(median(seconds), max(seconds), len(seconds)) if seconds else None
+    def __repr__(self) -> str:
+        return f"TrackRecord(asked={self._asked.total()})"
 
+    def history_of(self, fault_class: FaultClass, action: Action) -> History:
+        """Return how this kind of action ended for this fault class."""
+        endings = self._ledger.records.of(ENDINGS, owner=_of_remedy(fault_class, action.kind))
+        here = endings.get(action.host, Endings())
+        fleet = self._outcomes.get((fault_class, action.kind))
+        if fleet is None:
+            fleet = Tally(*self._ledger.outcomes(fault_class, action.kind))
+            self._outcomes[fault_class, action.kind] = fleet
+        last = sorted((past for each in endings.values() for past in each.last), key=lambda past: -past.at_ns)
+        return History(Tally(here.cured, here.tried), fleet, tuple(last[:_LAST_AT_MOST]))
 
-def spent(ledger: Ledger, action: Action, budget: RestartBudget, *, now_ns: int) -> int:
-    """Return how many restarts of this target were approved within the budget's time.
+    def reload_of(self, host: AgentId, target: Subject) -> Measured | None:
+        """Return how long this target took to serve again after earlier restarts; None: not measured."""
+        seconds = [each.seconds for each in self._kept(RELOADS, _of_target(host, target))]
+        return Measured(median(seconds), max(seconds), len(seconds)) if seconds else None
 
-    What lies in the future counts: a clock that was set back gives nothing back.
-    """
-    since_ns = now_ns - int(budget.within_s * 1e9)
-    kept = ledger.records.newest(SPENT, owner=_of_action(action), limit=_SPENT_AT_MOST)
-    return sum(each.at_ns > since_ns for each in kept.values())
+    def spent(self, action: Action, budget: RestartBudget, *, now_ns: int) -> int:
+        """Return how many restarts of this target were approved within the budget's time.
+
+        What lies in the future counts: a clock that was set back gives nothing back.
+        """
+        since_ns = now_ns - int(budget.within_s * 1e9)
+        return sum(each.at_ns > since_ns for each in self._kept(SPENT, _of_action(action)))
+
+    def _kept(self, kind: Kind[T], owner: str) -> Sequence[T]:
+        """Return an owner's records; after some questions all of the kind are read at once."""
+        self._asked[kind.name] += 1
+        if kind.name not in self._all and self._asked[kind.name] <= _ASKED_ONE_BY_ONE:
+            return tuple(self._ledger.records.of(kind, owner=owner).values())
+        if kind.name not in self._all:
+            found: dict[str, list[Any]] = {}
+            for (of, _), value in self._ledger.records.owners(kind).items():
+                found.setdefault(of, []).append(value)
+            self._all[kind.name] = found
+        return self._all[kind.name].get(owner, ())
 
 
 def _note_ending(ledger: Ledger, after: Recommendation, incident: Incident, now_ns: int) -> None:

@@ -655,7 +655,7 @@ class _Work:
         budget = self._policy.restart_budget
         if advice.action.kind not in RESTARTS or incident.drill:
             return advice
-        spent = track_record.spent(self._ledger, advice.action, budget, now_ns=self._now_ns)
+        spent = track_record.TrackRecord(self._ledger).spent(advice.action, budget, now_ns=self._now_ns)
         if spent < budget.approvals:
             return advice
         return find_cause.instead_of(advice, incident, spent=spent, within_s=budget.within_s)

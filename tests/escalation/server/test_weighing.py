@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from escalation.model import (
+    Action,
     ActionKind,
     CasePhase,
     Condition,
@@ -25,7 +26,6 @@ from escalation.model import (
     SubjectKind,
     Tally,
 )
-from escalation.server import track_record
 from escalation.server.approvals import Policy
 from escalation.server.attention import REMARKS, Remark
 from escalation.server.desk import Entry, Refused
@@ -33,7 +33,7 @@ from escalation.server.policies import ApprovalPolicy
 from escalation.server.service import Service
 from escalation.server.testing import CONTAINER, FakeDesk, ManualClock, case_report, heartbeat
 from escalation.server.topology import DECLARED, THE_MAP, Declared, Engine, Host, Route
-from escalation.server.track_record import RestartBudget
+from escalation.server.track_record import RestartBudget, TrackRecord
 from escalation.view import entry_view
 from tests.escalation.server.databases import Database
 
@@ -241,8 +241,8 @@ async def test_every_database_remembers_endings_and_restarts(database: Database)
         action = entry.recommendation.advice.action
         spent, reload = await store.read(
             lambda ledger: (
-                track_record.spent(ledger, action, RestartBudget(), now_ns=desk.clock.wall_ns()),
-                track_record.reload_of(ledger, action.host, action.target),
+                TrackRecord(ledger).spent(action, RestartBudget(), now_ns=desk.clock.wall_ns()),
+                TrackRecord(ledger).reload_of(action.host, action.target),
             )
         )
         assert spent == 1
@@ -282,3 +282,20 @@ async def test_the_other_engines_of_a_declared_route_are_looked_at(other: str, r
     assert entry.recommendation.advice.action.kind is ActionKind.RESTART_CONTAINER
     found = {each.condition: each.result for each in entry.preconditions}
     assert found[Condition.OTHER_REPLICA] is result
+
+
+async def test_asking_about_many_targets_gives_the_same_as_asking_about_one() -> None:
+    """All records of a kind are read at once after some questions, and the answers stay the same."""
+    desk = FakeDesk(policy=Policy(quiet_at_most_s=_QUIET_S))
+    await _cure(desk, 1)
+    action = (await desk.entry((await _stalled(desk, "stall-2")).incident.id)).recommendation.advice.action
+    other = replace(action, target=Subject(SubjectKind.CONTAINER, "5a" * 32))
+
+    def ask(record: TrackRecord, each: Action) -> tuple[int, object]:
+        spent = record.spent(each, RestartBudget(), now_ns=desk.clock.wall_ns())
+        return spent, record.reload_of(each.host, each.target)
+
+    record = TrackRecord(desk.store.ledger)
+    answers = [ask(record, each) for each in (action, other) * 10]
+    assert answers == [ask(TrackRecord(desk.store.ledger), each) for each in (action, other)] * 10
+    assert [spent for spent, _ in answers[:2]] == [1, 0]
