@@ -7,7 +7,15 @@ the runtime write the list again.
 
 from __future__ import annotations
 
-from escalation.model import Action, ActionKind, Advice, Incident, Verification
+from escalation.model import (
+    Action,
+    ActionKind,
+    Advice,
+    Alternative,
+    Incident,
+    Verification,
+    Way,
+)
 from escalation.server.playbook.names import acted_on, cgroup_path, container_id, service_unit
 
 
@@ -41,6 +49,15 @@ def advise(incident: Incident) -> Advice:
             ),
             within_s=900,
             quiet_s=600,
+        ),
+        alternatives=(
+            Alternative(
+                Way.BY_HAND,
+                "Create the /dev/char links first (nvidia-ctk system create-dev-char-symlinks --create-all), "
+                "then restart: what was revoked once is then not revoked by the next daemon-reload.",
+                "Minutes at the host, and the same restart.",
+                "The restart alone gives access back now; the links can be made at any time after it.",
+            ),
         ),
     )
 

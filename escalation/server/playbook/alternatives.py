@@ -7,6 +7,7 @@ that who decides otherwise knows what they choose.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -123,12 +124,33 @@ _MAY_PASS: Final[Mapping[FaultClass, str]] = {
 """What may end by itself, and how."""
 
 
+_REMOVE_ROUTE: Final = Alternative(
+    Way.REMOVE_ROUTE,
+    "Take the model out of the router first, so that callers go elsewhere while it restarts.",
+    "Callers get the fallback, or an error where there is none, until it is taken in again.",
+    "It is one more step to undo, and mends nothing by itself.",
+)
+_LOOK_FIRST: Final = Alternative(
+    Way.LOOK_FIRST,
+    "Read the log of the host and the server before anything is changed; keep it, for a restart "
+    "begins a new one.",
+    "Minutes, in which the fault goes on.",
+    "The evidence stands on two signs already, or the step is small.",
+)
+_BY_HAND: Final = Alternative(
+    Way.BY_HAND,
+    "Change it where the service is defined (its unit, its compose file), and let it start anew.",
+    "What runs now is interrupted once, at a time that you choose.",
+    "It takes longer, and a mistake there comes back with each start.",
+)
+
+
 def with_alternatives(incident: Incident, advice: Advice) -> Advice:
     """Return the advice with the other ways: doing nothing, the remedy's own, then what the facts allow."""
     own = advice.alternatives
     ways = {each.way for each in own}
-    further = (each for each in _further(incident, advice.action.kind) if each.way not in ways)
-    return replace(advice, alternatives=(_nothing(incident), *own, *further))
+    further = [each for each in _further(incident, advice.action.kind) if each.way not in ways]
+    return replace(advice, alternatives=(_nothing(incident.fault_class), *own, *further))
 
 
 def family(fault_class: FaultClass) -> str:
@@ -136,8 +158,9 @@ def family(fault_class: FaultClass) -> str:
     return fault_class.value.partition(".")[0]
 
 
-def _nothing(incident: Incident) -> Alternative:
-    idle = _IDLE[family(incident.fault_class)]
+@functools.cache
+def _nothing(fault_class: FaultClass) -> Alternative:
+    idle = _IDLE[family(fault_class)]
     return Alternative(
         Way.DO_NOTHING,
         "Reject it with a reason and leave things as they are; the incident stays listed while it is open.",
@@ -146,43 +169,28 @@ def _nothing(incident: Incident) -> Alternative:
     )
 
 
-def _further(incident: Incident, kind: ActionKind) -> tuple[Alternative, ...]:
+@functools.cache
+def _wait(fault_class: FaultClass) -> Alternative | None:
+    passes = _MAY_PASS.get(fault_class)
+    if passes is None:
+        return None
+    return Alternative(
+        Way.WAIT,
+        f"Wait some minutes and look again. {passes}",
+        "It goes on for as long as you wait.",
+        "It has lasted longer than what is usual here already.",
+    )
+
+
+def _further(incident: Incident, kind: ActionKind) -> list[Alternative]:
     found: list[Alternative] = []
-    if (passes := _MAY_PASS.get(incident.fault_class)) is not None and kind is not ActionKind.INSPECT:
-        found.append(
-            Alternative(
-                Way.WAIT,
-                f"Wait some minutes and look again. {passes}",
-                "It goes on for as long as you wait.",
-                "It has lasted longer than what is usual here already.",
-            )
-        )
+    if kind is ActionKind.INSPECT:
+        return found
+    if (wait := _wait(incident.fault_class)) is not None:
+        found.append(wait)
     if kind in RESTARTS and serving.route_of(incident) is not None and not serving.is_at_router(incident):
-        found.append(
-            Alternative(
-                Way.REMOVE_ROUTE,
-                "Take the model out of the router first, so that callers go elsewhere while it restarts.",
-                "Callers get the fallback, or an error where there is none, until it is taken in again.",
-                "It is one more step to undo, and mends nothing by itself.",
-            )
-        )
-    if kind is not ActionKind.INSPECT:
-        found.append(
-            Alternative(
-                Way.LOOK_FIRST,
-                "Read the log of the host and the server before anything is changed; keep it, for a restart "
-                "begins a new one.",
-                "Minutes, in which the fault goes on.",
-                "The evidence stands on two signs already, or the step is small.",
-            )
-        )
+        found.append(_REMOVE_ROUTE)
+    found.append(_LOOK_FIRST)
     if kind in {ActionKind.CHANGE_SETTING, ActionKind.FREE_SPACE, ActionKind.RECREATE_CONTAINER}:
-        found.append(
-            Alternative(
-                Way.BY_HAND,
-                "Change it where the service is defined (its unit, its compose file), and let it start anew.",
-                "What runs now is interrupted once, at a time that you choose.",
-                "It takes longer, and a mistake there comes back with each start.",
-            )
-        )
-    return tuple(found)
+        found.append(_BY_HAND)
+    return found

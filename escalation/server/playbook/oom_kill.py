@@ -12,11 +12,13 @@ from escalation.model import (
     Action,
     ActionKind,
     Advice,
+    Alternative,
     Incident,
     OomEvidence,
     OomScope,
     Subject,
     Verification,
+    Way,
 )
 from escalation.server.playbook.names import acted_on, container_id, service_unit
 
@@ -76,6 +78,15 @@ def _raise_limit(
             "recreated container: write it down where the service is defined once it has proven right."
         ),
         verification=_PROOF,
+        alternatives=(
+            Alternative(
+                Way.LESS_LOAD,
+                "Leave the limit and make the workload smaller: a shorter context, smaller batches, a "
+                "smaller model.",
+                "Answers that are shorter or come later, and its own restart.",
+                "It needs somebody who knows the workload; until then the next request may be killed too.",
+            ),
+        ),
     )
 
 

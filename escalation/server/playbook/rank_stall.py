@@ -7,7 +7,15 @@ as large bring it back.
 
 from __future__ import annotations
 
-from escalation.model import Action, Advice, Incident, ReasonCode, Verification
+from escalation.model import (
+    Action,
+    Advice,
+    Alternative,
+    Incident,
+    ReasonCode,
+    Verification,
+    Way,
+)
 from escalation.server.playbook import serving, steps
 from escalation.server.playbook.names import acted_on
 
@@ -58,4 +66,18 @@ def advise(incident: Incident) -> Advice:
             "host."
         ),
         verification=Verification(text=_PROOF, within_s=1800, quiet_s=600),
+        alternatives=(
+            Alternative(
+                Way.RESTART,
+                "Restart the rank on this host alone.",
+                "The same minutes of loading, and often a second restart.",
+                "A rank that is left over waits for a group that is gone, and hangs the next start.",
+            ),
+            Alternative(
+                Way.WAIT,
+                "Wait some minutes and look again.",
+                "The model answers nobody for as long as you wait.",
+                "Ranks that wait for each other go on waiting: no such stall ends by itself.",
+            ),
+        ),
     )

@@ -10,7 +10,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from escalation.model import Action, ActionKind, Advice, Incident, ServerKind, Verification
+from escalation.model import (
+    Action,
+    ActionKind,
+    Advice,
+    Alternative,
+    Incident,
+    ServerKind,
+    Verification,
+    Way,
+)
 from escalation.server.playbook import serving
 from escalation.server.playbook.names import acted_on
 
@@ -60,6 +69,14 @@ def _remove(incident: Incident, command: tuple[str, ...], proof: str) -> Advice:
             "nothing."
         ),
         verification=Verification(text=proof, within_s=86_400, quiet_s=600),
+        alternatives=(
+            Alternative(
+                Way.RESTART,
+                "Restart the model's server behind the router, and leave the route as it is.",
+                "It serves nobody while it loads, and callers get such answers until then.",
+                "Nothing says yet that a restart mends its answers; most causes are settings.",
+            ),
+        ),
     )
 
 

@@ -10,11 +10,13 @@ from escalation.model import (
     Action,
     ActionKind,
     Advice,
+    Alternative,
     Incident,
     Severity,
     Subject,
     SubjectKind,
     Verification,
+    Way,
 )
 from escalation.server.playbook.names import acted_on
 from escalation.server.playbook.serving import has_second_witness, restart_command
@@ -60,4 +62,12 @@ def advise(incident: Incident) -> Advice:
         ),
         will_not_fix=_LATER,
         verification=_PROOF,
+        alternatives=(
+            Alternative(
+                Way.LESS_LOAD,
+                "Stop something else on the host that can be spared: another model, a build, a notebook.",
+                "Whoever uses that, and the minutes of finding it.",
+                "Memory that falls like this may be gone before it is found; then the host freezes.",
+            ),
+        ),
     )
