@@ -36,6 +36,7 @@ _SIGN_WITHIN_S: Final = 120.0
 _BEGIN: Final = "-----BEGIN SSH SIGNATURE-----"
 _END: Final = "-----END SSH SIGNATURE-----"
 _MAGIC: Final = b"SSHSIG"
+_TOUCHED: Final = 0x01
 
 
 class SshRefused(Exception):
@@ -97,6 +98,7 @@ class Keygen:
         `at` is when it was signed, for lines that are valid for a time (None: now; needs OpenSSH 9.1).
         """
         name = fingerprint(signature)
+        _check_touch(signature)
         with tempfile.TemporaryDirectory(prefix="nanobot-approval-") as folder:
             signers, proof, revoked = (Path(folder) / each for each in ("signers", "signature", "revoked"))
             signers.write_text(approvers.ssh, encoding="utf-8")
@@ -142,6 +144,26 @@ def fingerprint(signature: SshSignature) -> str:
 
     That the signature is right is for ssh-keygen to say.
     """
+    key, _ = _key_and_proof(signature)
+    digest = base64.b64encode(hashlib.sha256(key).digest()).rstrip(b"=").decode()
+    return f"SHA256:{digest}"
+
+
+def _check_touch(signature: SshSignature) -> None:
+    """Refuse a security key's signature that nobody touched it for.
+
+    sshd asks for the touch, ssh-keygen does not (PROTOCOL.u2f), and a FIDO2 key may be asked to sign without.
+    """
+    key, proof = _key_and_proof(signature)
+    if not _Fields(key).text().startswith(b"sk-"):
+        return
+    fields = _Fields(proof)
+    fields.text(), fields.text()  # the kind, and the signature itself
+    if not fields.take(1)[0] & _TOUCHED:
+        raise SshRefused("nobody touched the security key")
+
+
+def _key_and_proof(signature: SshSignature) -> tuple[bytes, bytes]:
     fields = _Fields(_unarmoured(signature.armoured))
     if fields.take(len(_MAGIC)) != _MAGIC or fields.number() != 1:
         raise SshRefused("this is no SSH signature of a kind that is known here")
@@ -150,8 +172,8 @@ def fingerprint(signature: SshSignature) -> str:
         raise SshRefused("the signature was made for something else than an approval")
     if b"-cert-" in _Fields(key).text():
         raise SshRefused("signatures by certificates are not taken")
-    digest = base64.b64encode(hashlib.sha256(key).digest()).rstrip(b"=").decode()
-    return f"SHA256:{digest}"
+    fields.text(), fields.text()  # reserved, and how the document was digested
+    return key, fields.text()
 
 
 def _unarmoured(text: str) -> bytes:
