@@ -9,17 +9,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from escalation.approvers import line_of
-from escalation.model import Condition, Override
+from escalation.model import Override
 from escalation.server.access import Role
 from escalation.server.approval_desk import ApprovalDesk
-from escalation.server.handlers import Rule, body_of, json_answer, person_of
+from escalation.server.handlers import Rule, SetAside, body_of, json_answer, person_of
 from escalation.server.signatures import Passkeys
 from escalation.signing_view import DocumentView, PasskeyLines, SigningView
 
 
 class _Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, msgspec.Meta(pattern=r"\S", max_length=2000)]
-    set_aside: dict[Condition, Annotated[str, msgspec.Meta(pattern=r"\S", max_length=2000)]] = {}
+    set_aside: SetAside = {}
 
 
 class ApprovalRoutes:

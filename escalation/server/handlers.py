@@ -9,7 +9,7 @@ import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import msgspec
@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from escalation.model import Condition
 from escalation.server.access import Role
 from escalation.server.gate import Exchange, own_path, problem
 
@@ -31,6 +32,12 @@ EVENTS: Final = "text/event-stream"
 FORM: Final = "application/x-www-form-urlencoded"
 
 _MAX_FIELDS: Final = 64
+
+SetAside = Annotated[
+    dict[Condition, Annotated[str, msgspec.Meta(pattern=r"\S", max_length=2000)]],
+    msgspec.Meta(extra_json_schema={"propertyNames": {"enum": [each.value for each in Condition]}}),
+]
+"""The conditions that somebody sets aside, each with the reason why."""
 
 _NOT_ASCII: Final = re.compile(r"[^\x20-\x7e]")
 

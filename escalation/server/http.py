@@ -31,7 +31,7 @@ from escalation.listings import (
     QueueList,
     ReceiverList,
 )
-from escalation.model import Condition, Override, Signed
+from escalation.model import Override, Signed
 from escalation.server import openapi, pages, shelves
 from escalation.server.access import Person, Role
 from escalation.server.attention_desk import AttentionDesk
@@ -53,6 +53,7 @@ from escalation.server.handlers import (
     Nothing,
     Query,
     Rule,
+    SetAside,
     ascii_json,
     body_of,
     exchange_of,
@@ -137,10 +138,7 @@ class _Approve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, msgspec.Meta(pattern=r"\S", max_length=2000)]
     digest: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8,128}\Z")]
     signed: Signed | None = None
-    set_aside: Annotated[
-        dict[Condition, Annotated[str, msgspec.Meta(pattern=r"\S", max_length=2000)]],
-        msgspec.Meta(extra_json_schema={"propertyNames": {"enum": [each.value for each in Condition]}}),
-    ] = {}
+    set_aside: SetAside = {}
 
 
 class _Reject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
