@@ -13,6 +13,7 @@ from escalation.cli.attention import ack, answer, ask, release, snooze
 from escalation.cli.audit import audit
 from escalation.cli.decisions import approve, command, done, queue, reject, show
 from escalation.cli.errors import CtlError, ExitCode
+from escalation.cli.export import export
 from escalation.cli.fleet import hosts, incidents, watch
 from escalation.cli.notify import notify
 from escalation.cli.passkeys import passkeys
@@ -112,6 +113,7 @@ for _command in (
     command,
     completion,
     done,
+    export,
     hosts,
     incident,
     incidents,

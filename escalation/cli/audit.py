@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
 
 import click
 
 from escalation.cli.errors import CtlError, ExitCode
+from escalation.cli.export import all_links
 from escalation.cli.session import JSON, Session, print_each, print_json, read
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from escalation.proof import Decision
     from escalation.server.desk import AuditEntry
     from escalation.view import AuditView
-
-_PAGE: Final = 1000
 
 
 @click.group()
@@ -39,9 +37,9 @@ def list_entries(session: Session, *, after: int, as_json: bool) -> None:
 
     with session.client() as client:
         if as_json:
-            print_each(_line(entry) for entry in _entries(client, after=after))
+            print_each(_line(entry) for entry in all_links(client, after=after))
             return
-        for entry in _entries(client, after=after):
+        for entry in all_links(client, after=after):
             detail = signing_log.words_of(entry.verb, entry.detail)
             click.echo(
                 f"{entry.number:>6}  {entry.at}  {shown(entry.actor)}  {shown(entry.verb)}  "
@@ -49,12 +47,12 @@ def list_entries(session: Session, *, after: int, as_json: bool) -> None:
             )
 
 
-@audit.command()
+@audit.command("export")
 @click.pass_obj
-def export(session: Session) -> None:
-    """Print the whole log as JSON lines, for `nanobotctl audit verify FILE`."""
+def export_log(session: Session) -> None:
+    """Print the whole log as JSON lines, for `nanobotctl audit verify FILE`; `export` has decisions too."""
     with session.client() as client:
-        for entry in _entries(client, after=0):
+        for entry in all_links(client, after=0):
             print_json(_line(entry))
 
 
@@ -97,17 +95,13 @@ def verify(
 
     if approvers is None and (revoked or signed_from):
         raise click.UsageError("--revoked and --signed-from need --approvers")
-    links: list[AuditEntry] = []
     file = file or named
-    if file:
-        links = [_exact(entry) for entry in _lines(file)]
-    else:
-        with session.client() as client:
-            links = [_exact(entry) for entry in _entries(client, after=0)]
-    broken = first_break(links)
+    links, start = _read_log(session, file)
+    broken = first_break(links, start=start)
     problem = broken.problem if broken else ""
-    newest = links[-1].digest if links else GENESIS
-    known = (GENESIS, *(link.digest for link in links))
+    before = start.digest if start else GENESIS
+    newest = links[-1].digest if links else before
+    known = (before, *(link.digest for link in links))
     if not problem and head and head.lower() not in known:
         problem = "the digest that you kept is not in it: entries were cut off, or all of it was written anew"
     found: list[Decision] | None = None
@@ -201,34 +195,29 @@ def _told(decision: Decision) -> dict[str, object]:
     }
 
 
-def _entries(client: Client, *, after: int) -> Iterator[AuditView]:
-    from escalation.cli.answers import AuditAnswer  # noqa: PLC0415
-
-    while page := read(client.get("/api/v1/audit", after=after, limit=_PAGE), AuditAnswer).entries:
-        yield from page
-        if page[-1].number <= after:
-            raise CtlError("the orchestrator sent the audit log in a circle")
-        after = page[-1].number
-
-
-def _lines(file: IO[bytes]) -> Iterator[AuditView]:
-    from escalation.view import AuditView  # noqa: PLC0415
-
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
-            continue
-        try:
-            yield read(line, AuditView)
-        except CtlError as error:
-            raise CtlError(
-                f"{file.name}:{number} is not an entry of an exported audit log", code=ExitCode.USAGE
-            ) from error
-
-
 def _line(entry: AuditView) -> bytes:
     import msgspec  # noqa: PLC0415
 
     return json.dumps(msgspec.to_builtins(entry), separators=(",", ":")).replace("\x7f", "\\u007f").encode()
+
+
+def _read_log(session: Session, file: IO[bytes] | None) -> tuple[list[AuditEntry], AuditEntry | None]:
+    """Return the links of a file, or of the orchestrator, and the one before them if there is one."""
+    from escalation.cli.exported import exported  # noqa: PLC0415
+    from escalation.server.desk import AuditEntry  # noqa: PLC0415
+
+    if file is None:
+        with session.client() as client:
+            return [_exact(entry) for entry in all_links(client)], None
+    found = exported(file, name=file.name)
+    links = [_exact(entry) for entry in found.links]
+    if not found.after.number:
+        return links, None
+    # All that is known of it: what an export that begins in the middle says it follows.
+    number, digest = found.after.number, found.after.digest
+    return links, AuditEntry(
+        number=number, at_ns=0, actor="", verb="", object_id="", detail="", previous="", digest=digest
+    )
 
 
 def _exact(entry: AuditView) -> AuditEntry:

@@ -120,9 +120,11 @@ def policy() -> None:
 @policy.command()
 @click.option("--person", metavar="NAME", help="Whether this person may, and why not.")
 @click.option("--kind", type=click.Choice(KINDS), help="One kind of action (default: each).")
-@click.option("--host", metavar="HOST", default="any-host", show_default=True)
-@click.option("--target", metavar="KIND:NAME", default="unit:any.service", show_default=True)
-@click.option("--class", "fault_class", metavar="CLASS", default="unknown", show_default=True)
+@click.option("--host", metavar="HOST", default="any-host", show_default=True, help="On which host.")
+@click.option("--target", metavar="KIND:NAME", default="unit:any.service", show_default=True, help="On what.")
+@click.option(
+    "--class", "fault_class", metavar="CLASS", default="unknown", show_default=True, help="For which fault."
+)
 @JSON
 @click.pass_obj
 def test(
