@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import gpu, idle, ingest, judging, latency, nab, observer, quiet, routes, soak, storms, xid
+from bench import gpu, idle, ingest, judging, latency, nab, observer, quiet, routes, soak, storm, storms, xid
 from bench.rig import Unavailable
 
 PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
@@ -27,6 +27,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
     "observer": lambda _: observer.table(observer.measure()),
     "judging": lambda _: judging.table(judging.measure()),
     "ingest": lambda given: ingest.table(ingest.measure(runs=given.runs, store=given.store)),
+    "storm": lambda given: storm.table(storm.measure(seconds=min(given.seconds, 30), store=given.store)),
     "quiet": lambda given: quiet.table(quiet.measure(minutes=given.minutes)),
     "soak": lambda given: soak.table(soak.measure(minutes=given.minutes, disabled=given.disabled)),
 }
@@ -48,7 +49,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300, help="how long idle is watched (default 300)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each shape of ingest (default 3)")
     parser.add_argument(
-        "--store", choices=("sqlite", "postgres"), default="sqlite", help="what ingest is measured on"
+        "--store", choices=("sqlite", "postgres"), default="sqlite", help="of ingest and storm"
     )
     parser.add_argument("--corpus", type=Path, help="where a copy of the NAB repository is, for nab")
     parser.add_argument("--minutes", type=float, default=30, help="how long soak and quiet run (default 30)")

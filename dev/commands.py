@@ -7,18 +7,7 @@ import inspect
 import click
 
 from escalation.cli.app import nanobotctl
-from escalation.cli.errors import ExitCode
-
-_CODES = {
-    ExitCode.DONE: "done",
-    ExitCode.FAILED: "failed; standard error says what, why and what to do next",
-    ExitCode.USAGE: "the command line or the configuration is wrong",
-    ExitCode.NOT_FOUND: "there is no such entry",
-    ExitCode.NOT_AUTHENTICATED: "the token is missing, unusable or fits nobody",
-    ExitCode.REFUSED: "the person's role, the entry's state or a policy forbids it",
-    ExitCode.EXPIRED_OR_SUPERSEDED: "too late, or what was shown is not what stands there now",
-    ExitCode.STILL_PENDING: "the time to wait is over and it is not finished",
-}
+from escalation.cli.errors import MEANINGS, ExitCode
 
 
 def page() -> str:
@@ -38,7 +27,7 @@ def page() -> str:
         "",
         "| code | meaning |",
         "|---|---|",
-        *(f"| {code.value} | {_CODES[code]} |" for code in ExitCode),
+        *(f"| {code.value} | {MEANINGS[code]} |" for code in ExitCode),
         "",
         "## Options before the command",
         "",

@@ -108,7 +108,6 @@ PROPERTIES: Mapping[str, tuple[Property, ...]] = {
 NOT_HERE: Mapping[str, str] = {
     "A4": "Nothing here carries out anything on a host: there is no catalogue of what it may do. What is "
     "recommended is held by X04, X09 and X10.",
-    "B14": "Preconditions are part of no advice yet.",
 }
 """What does not apply, and why."""
 

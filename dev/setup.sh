@@ -14,7 +14,7 @@ case "$(dpkg --print-architecture 2>/dev/null || true)" in
 esac
 if grep -qs '^ID=ubuntu' /etc/os-release; then packages=("${packages[@]/linux-headers-a*64/linux-headers-generic}"); fi
 
-if [ -n "$for_tests" ]; then packages+=(nodejs golang-go systemd-journal-remote); fi
+if [ -n "$for_tests" ]; then packages+=(nodejs golang-go systemd-journal-remote groff-base); fi
 # Ubuntu's chromium is a snap, which no test can drive.
 if [ -n "$for_tests" ] && ! grep -qs '^ID=ubuntu' /etc/os-release; then packages+=(chromium fonts-dejavu-core); fi
 

@@ -71,7 +71,14 @@ done
 install -d "$prefix/share"
 rm -rf "$prefix/share/doc"
 [ -d "$here/../docs" ] && cp -r "$here/../docs" "$prefix/share/doc"
-if [ -x "$prefix/venv/bin/nanobotctl" ]; then ln -sf "$prefix/venv/bin/nanobotctl" /usr/local/bin/nanobotctl; fi
+if [ -x "$prefix/venv/bin/nanobotctl" ]; then
+  ln -sf "$prefix/venv/bin/nanobotctl" /usr/local/bin/nanobotctl
+  # The agent's dependencies alone do not run it.
+  install -d /usr/local/share/man/man1
+  if ! "$prefix/venv/bin/nanobotctl" man >/usr/local/share/man/man1/nanobotctl.1 2>/dev/null; then
+    rm -f /usr/local/share/man/man1/nanobotctl.1
+  fi
+fi
 
 systemd-sysusers /usr/local/lib/sysusers.d/nanobot.conf
 systemd-tmpfiles --create /usr/local/lib/tmpfiles.d/nanobot.conf

@@ -104,6 +104,14 @@ def completion(*, shell: str) -> None:
     click.echo(kind(nanobotctl, {}, "nanobotctl", "_NANOBOTCTL_COMPLETE").source())
 
 
+@click.command()
+def man() -> None:
+    """Print the manual page, as `nanobotctl man | man -l -` shows it."""
+    from escalation.cli.man_page import page  # noqa: PLC0415
+
+    click.echo(page(nanobotctl), nl=False)
+
+
 for _command in (
     ack,
     answer,
@@ -117,6 +125,7 @@ for _command in (
     hosts,
     incident,
     incidents,
+    man,
     maintenance,
     notify,
     passkeys,

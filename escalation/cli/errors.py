@@ -22,6 +22,19 @@ class ExitCode(enum.IntEnum):
     STILL_PENDING = 7
 
 
+MEANINGS: Final = {
+    ExitCode.DONE: "done",
+    ExitCode.FAILED: "failed; standard error says what, why and what to do next",
+    ExitCode.USAGE: "the command line or the configuration is wrong",
+    ExitCode.NOT_FOUND: "there is no such entry",
+    ExitCode.NOT_AUTHENTICATED: "the token is missing, unusable or fits nobody",
+    ExitCode.REFUSED: "the person's role, the entry's state or a policy forbids it",
+    ExitCode.EXPIRED_OR_SUPERSEDED: "too late, or what was shown is not what stands there now",
+    ExitCode.STILL_PENDING: "the time to wait is over and it is not finished",
+}
+"""What each code says to whoever reads the manual."""
+
+
 class CtlError(Exception):
     """Something failed: what, and what to do next."""
 

@@ -52,7 +52,13 @@ def rules(context: click.Context, *, as_json: bool) -> None:
 @rules.command()
 @_RULE
 @_REASON
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), default=7.0, show_default=True)
+@click.option(
+    "--days",
+    type=click.FloatRange(min=0, min_open=True),
+    default=7.0,
+    show_default=True,
+    help="For how many days.",
+)
 @click.option(
     "--again", metavar="RULE", default="", help="The rule once more, for one that guards the fleet."
 )

@@ -16,17 +16,19 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx2
+import pytest
 
 from escalation.model import Body
-from escalation.server import app, config
+from escalation.server import app, config, openapi
 from escalation.server.clock import SystemClock
+from escalation.server.handlers import Rule
 from escalation.server.supervision import Supervisor
 from escalation.server.testing import case_report, heartbeat
 from escalation.wire import codec
@@ -110,6 +112,7 @@ class House:
         self.told_port = int(hook.split(":")[2].partition("/")[0])
         self.grpc_port, self.http_port = free_port(), free_port()
         self.database = folder / "state" / "orchestrator.db"
+        self.rules: tuple[Rule, ...] = ()
         self._sequences: dict[str, itertools.count[int]] = {}
         self._names = itertools.count(1)
         key, certificate = authority.leaf("spiffe://nanobot.local/nanobot/orchestrator", server=True)
@@ -281,9 +284,18 @@ def living(house: House) -> Iterator[House]:
         finally:
             loop.close()
 
+    described = openapi.with_description
+
+    def noted(rules: Sequence[Rule]) -> tuple[Rule, ...]:
+        """Keep the whole table of routes, as the application is built from it."""
+        house.rules = described(rules)
+        return house.rules
+
     thread = threading.Thread(target=serve, name="orchestrator")
-    thread.start()
-    assert ready.wait(20), "the orchestrator did not start"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openapi, "with_description", noted)
+        thread.start()
+        assert ready.wait(20), "the orchestrator did not start"
     try:
         assert not failed, failed
         yield house

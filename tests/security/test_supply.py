@@ -107,7 +107,7 @@ def test_uninstalling_leaves_nothing_behind() -> None:
         if not path.endswith("}")
     }
     folders = {"/usr/local/lib/systemd/system", "/usr/local/lib/sysusers.d", "/usr/local/lib/tmpfiles.d",
-               "/usr/local/lib/sysctl.d"}  # fmt: skip
+               "/usr/local/lib/sysctl.d", "/usr/local/share/man/man1"}  # fmt: skip
     left = [
         path
         for path in placed - folders

@@ -26,6 +26,7 @@ Call = Callable[..., int]
 _UNIT = Subject(SubjectKind.UNIT, "ollama.service")
 _LOCAL = {
     ("completion",),
+    ("man",),
     ("password", "hash"),
     ("pki", "init"),
     ("pki", "issue", "agent"),

@@ -25,6 +25,7 @@ from escalation.server.desk import AuditEntry, Entry
 from escalation.server.testing import START_NS
 from escalation.view import audit_view
 from tests.escalation.signers import Authenticator, SshKey
+from tests.security.properties import security_property
 
 Ctl = Callable[..., Any]
 
@@ -276,6 +277,10 @@ def test_says_which_decisions_are_signed_and_by_which_key(
     assert "is not signed, and has to be" in wanted.err
 
 
+@security_property(
+    "A5",
+    "What a compromised orchestrator makes up, replays or moves to another entry fails offline.",
+)
 def test_a_compromised_orchestrator_cannot_pass_off_an_approval(
     ctl: Ctl, signed: Site, keys: dict[str, SshKey], tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ from escalation.wire import codec
 from tests.escalation.server.conftest import running
 from tests.escalation.server.site import TOKEN, Site, escalate, wired
 from tests.escalation.signers import Authenticator, SshKey, encoded
+from tests.security.properties import security_property
 
 pytestmark = pytest.mark.root  # the file of approvers has to belong to root
 
@@ -42,6 +43,10 @@ def signed(site: Site) -> tuple[Site, SshKey, Authenticator]:
 
 
 @pytest.mark.parametrize("by", ["ssh", "webauthn"])
+@security_property(
+    "A5",
+    "Where a signature is wanted, a real orchestrator takes no approval without a right one.",
+)
 async def test_takes_a_restart_only_when_it_is_signed(
     signed: tuple[Site, SshKey, Authenticator], by: str
 ) -> None:

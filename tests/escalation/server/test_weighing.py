@@ -36,6 +36,7 @@ from escalation.server.topology import DECLARED, THE_MAP, Declared, Engine, Host
 from escalation.server.track_record import RestartBudget, TrackRecord
 from escalation.view import entry_view
 from tests.escalation.server.databases import Database
+from tests.security.properties import security_property
 
 _ROUTE = RouteId(port=8000, route=RouteKind.CHAT_COMPLETIONS, model="qwen3", server=ServerKind.VLLM)
 _FLIGHT = FlightEvidence(
@@ -80,6 +81,10 @@ async def _grow_busy(desk: FakeDesk) -> None:
     )
 
 
+@security_property(
+    "B14",
+    "What held when it was proposed is judged again by what was reported since.",
+)
 async def test_a_condition_that_fails_at_the_approval_refuses_it() -> None:
     """What held when it was proposed is judged again by what was reported since."""
     desk = FakeDesk()
@@ -205,6 +210,10 @@ async def test_the_last_restart_of_a_budget_stays_approved() -> None:
     assert (await desk.entry(entry.recommendation.id)).recommendation.state is State.APPROVED
 
 
+@security_property(
+    "A9",
+    "Where policy says so, who asked about an entry does not approve it.",
+)
 async def test_a_person_who_asked_may_not_approve_where_policy_says_so() -> None:
     """The table of the kind refuses who has asked about the entry, and nobody else."""
     table = ApprovalPolicy(name="calm", no_self_approval=True)

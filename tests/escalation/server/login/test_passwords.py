@@ -20,6 +20,7 @@ from escalation.server.login.refusals import LoginBusy
 from escalation.server.login.settings import LoginSettings
 from escalation.server.store import StoreUnavailable
 from tests.escalation.server.login.conftest import CHEAP, PASSWORD, House, built, person, sends, token
+from tests.security.properties import security_property
 
 HASHED = CHEAP.hash(PASSWORD)
 
@@ -51,6 +52,10 @@ class _Counted(Passwords):
         return super()._verify(hashed, password)
 
 
+@security_property(
+    "T27",
+    "An unknown name costs and answers the same as a wrong password.",
+)
 async def test_an_unknown_name_costs_and_answers_the_same_as_a_wrong_password() -> None:
     """One hash of the same cost is computed for each, and the two pages differ in nothing."""
     counted = _Counted()

@@ -17,6 +17,7 @@ from escalation.server.login.settings import LoginSettings
 from escalation.server.testing import ManualClock
 from tests.escalation.server.databases import Database
 from tests.escalation.server.login.conftest import PAGE, PUBLIC, House, built, csrf, person, sends, token
+from tests.security.properties import security_property
 
 ADA = Person(name="ada", role=Role.OPERATOR)
 
@@ -48,6 +49,10 @@ async def test_a_cookie_for_http_opens_nothing_at_the_public_address(house: Hous
     assert (await client.get("/account")).status_code == 200
 
 
+@security_property(
+    "T27",
+    "A session ends when it is idle and when it is old.",
+)
 async def test_a_session_ends_when_it_is_idle_and_when_it_is_old() -> None:
     """The idle time begins anew with use; the absolute one does not."""
     async with built(settings=LoginSettings(idle_s=600, absolute_s=3000, fresh_s=60)) as house:
@@ -173,6 +178,10 @@ async def test_a_page_without_credentials_leads_to_the_login_and_back(house: Hou
     assert (await client.get("/api/v1/queue", headers={"accept": "*/*"})).status_code == 401
 
 
+@security_property(
+    "T27",
+    "Approving wants a person who showed lately who they are.",
+)
 async def test_approving_wants_a_person_who_showed_lately_who_they_are() -> None:
     """A session too long after its login approves nothing until the person shows it once more."""
     async with built(settings=LoginSettings(fresh_s=60)) as house:
