@@ -8,7 +8,7 @@ ranks of its model, which only the map names.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from escalation.model import AgentId, FaultClass, Incident, PeerEvidence, Subject
@@ -58,6 +58,7 @@ class Reach:
         self._declared: Declared | None = None
         self._owners: dict[Address, AgentId] | None = None
         self._served: tuple[Served, ...] | None = None
+        self._engines: dict[str, list[Served]] | None = None
 
     def __repr__(self) -> str:
         return f"Reach(declared={self._declared is not None}, served={self._served is not None})"
@@ -131,7 +132,7 @@ class Reach:
                 yield Place(Way.MESH, each.host)
         if declared:
             return
-        for host in dict.fromkeys(each.host for each in self.served if _answers_for(each, model)):
+        for host in dict.fromkeys(each.host for each in self._serving(model)):
             yield Place(Way.UPSTREAM, host, self._servers(host, model=model, port=0))
 
     def _peers(self, incident: Incident) -> Iterator[Place]:
@@ -153,16 +154,14 @@ class Reach:
 
     def _servers(self, host: AgentId, *, model: str, port: int) -> frozenset[Subject]:
         """Return what was seen or is declared to serve on a host, at that port, or else that model."""
-        seen = {
-            each.server
-            for each in self.served
-            if each.host == host and (each.port == port if port else _answers_for(each, model))
-        }
+        if not port:
+            return frozenset(each.server for each in self._serving(model) if each.host == host)
+        seen = {each.server for each in self.served if each.host == host and each.port == port}
         declared = {
             replica.server
             for route in self.declared.route
             for replica in topology.engines_of(route)
-            if replica.server is not None and replica.host == host and port and replica.port == port
+            if replica.server is not None and replica.host == host and replica.port == port
         }
         return frozenset(seen | declared)
 
@@ -170,6 +169,11 @@ class Reach:
         found = next((each for each in self.declared.host if each.name == host), None)
         return found is not None and (bool(found.mesh) or any(map(topology.is_mesh, found.addresses)))
 
-
-def _answers_for(served: Served, model: str) -> bool:
-    return bool(model) and served.model == model and served.kind in ENGINES
+    def _serving(self, model: str) -> Sequence[Served]:
+        """Return the engines that were seen to answer for a model."""
+        if self._engines is None:
+            self._engines = {}
+            for each in self.served:
+                if each.kind in ENGINES and each.model:
+                    self._engines.setdefault(each.model, []).append(each)
+        return self._engines.get(model, ())

@@ -40,6 +40,7 @@ class Relations:
         self.reach = Reach(ledger, now_ns=now_ns)
         self._on_host: dict[AgentId, Sequence[Incident]] = {}
         self._of_model: dict[str, Sequence[Incident]] = {}
+        self._by_model: dict[str, list[Incident]] | None = None
         self._elsewhere: Sequence[tuple[Incident, frozenset[AgentId]]] | None = None
 
     def __repr__(self) -> str:
@@ -52,8 +53,12 @@ class Relations:
 
     def open_of_model(self, model: str) -> list[Incident]:
         """Return what is open of a model, on any host, and may have a cause or a consequence there."""
-        found = self._ledger.open_of(causes.RELATED, limit=_OF_MODEL_AT_MOST)
-        return [each for each in found if self.reach.model_of(each) == model and not each.drill]
+        if self._by_model is None:
+            self._by_model = {}
+            for each in self._ledger.open_of(causes.RELATED, limit=_OF_MODEL_AT_MOST):
+                if not each.drill:
+                    self._by_model.setdefault(self.reach.model_of(each), []).append(each)
+        return list(self._by_model.get(model, ()))
 
     def leading_to(self, agent_id: AgentId) -> list[Incident]:
         """Return what is open on other hosts and leads to this one."""
@@ -103,7 +108,7 @@ class Relations:
     def _direct(self, incident: Incident) -> IncidentId | None:
         """Return what explains `incident` itself: a fault of its host, of one it leads to, of its model."""
         for agent_id in self._hosts_of(incident):
-            there = replace(incident, agent_id=agent_id)
+            there = incident if agent_id == incident.agent_id else replace(incident, agent_id=agent_id)
             if incident.fault_class in host_causes.RELATED:
                 found = host_causes.explanation(there, self._accepted_on_host(agent_id))
                 if found is not None:

@@ -571,6 +571,7 @@ class _Work:
         model = relations.reach.model_of(incident) if incident.fault_class in causes.RELATED else ""
         related = relations.open_of_model(model) if model else []
         if model and self._agree(relations, related, incident):
+            relations = Relations(self._ledger, now_ns=self._now_ns)  # what is open is not what it was
             related = relations.open_of_model(model)
             for agent_id in {each.agent_id for each in related} - {incident.agent_id}:
                 related += relations.open_on_host(agent_id)
