@@ -22,6 +22,7 @@ from escalation.server.attention import AttentionSettings
 from escalation.server.http import HttpSettings
 from escalation.server.ingest import Limits
 from escalation.server.login import passwords
+from escalation.server.login.passkeys import has_passkeys
 from escalation.server.login.settings import LoginSettings
 from escalation.server.login.tailnet import is_tailnet
 from escalation.server.maintenance import Window
@@ -180,10 +181,20 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                     f"approvals.approvers.{kind}: {strangers[0]} is no person with role operator"
                 )
         _check_policies(self.approvals.policies, operators)
+        _check_signing(self.approvals, self.http.origin)
         for kind in self.approvals.two_person:
             able = set(self.approvals.approvers.get(kind, operators))
             if operators and len(able) < _TWO:
                 raise ValueError(f"approvals.two_person: fewer than two persons may approve {kind}")
+
+
+def _check_signing(approvals: ApprovalSettings, origin: str) -> None:
+    wanted = approvals.require_signature or any(each.require_signature for each in approvals.policies)
+    if wanted and approvals.signing.allowed_signers is None and not has_passkeys(origin):
+        raise ValueError(
+            "approvals.require_signature: nobody could sign; name approvals.signing.allowed_signers, "
+            "or http.public_url for passkeys"
+        )
 
 
 def _check_policies(policies: tuple[ApprovalPolicy, ...], operators: set[str]) -> None:

@@ -61,6 +61,7 @@ def test_policies_are_read() -> None:
         (_GRPC + "[store]\nkeep_reports_days = 0\n", "orchestrator.toml:7: store.keep_reports_days"),
         (_GRPC + "[approvals]\napprove_within_s = -1\n", "orchestrator.toml:7: approvals.approve_within_s"),
         (_GRPC + '[approvals]\ntwo_person = ["reboot"]\n', "orchestrator.toml:7: approvals.two_person"),
+        (_GRPC + '[approvals]\nrequire_signature = ["restart_unit"]\n', "nobody could sign"),
         (
             _GRPC + '[approvals.approvers]\nrestart_unit = ["eve"]\n',
             "approvals.approvers.restart_unit: eve is no person with role operator",
