@@ -123,9 +123,9 @@ async def violations(page: Any) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def served(application: Any) -> AsyncIterator[str]:
+async def served(application: Any, *, port: int = 0) -> AsyncIterator[str]:
     """Serve `application` on a loopback port while inside, and yield its address."""
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.create_server(("127.0.0.1", port))
     server = uvicorn.Server(
         uvicorn.Config(
             application, http="h11", log_config=None, access_log=False, timeout_graceful_shutdown=1

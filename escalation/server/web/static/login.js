@@ -49,7 +49,33 @@ async function use(options) {
   };
 }
 
+// An approval that is signed: the challenge is the SHA-256 of the document, computed here, and the document
+// must be of what this page shows.
+async function sign(button) {
+  const { entry, csrf } = button.dataset;
+  const form = button.form;
+  if (!form.reportValidity()) return;
+  const { reason, digest } = Object.fromEntries(new FormData(form));
+  const set_aside = {};
+  for (const [name, why] of new FormData(form)) {
+    if (name.startsWith("override.")) set_aside[name.slice("override.".length)] = why;
+  }
+  const at = "/api/v1/queue/" + encodeURIComponent(entry);
+  const { document: whole } = await post(at + "/document", { reason, set_aside }, csrf);
+  const signed = JSON.parse(whole);
+  const shown = [...document.querySelectorAll(".command code")].map((each) => each.textContent);
+  if (signed.digest !== digest || JSON.stringify(signed.action.argv) !== JSON.stringify(shown)) {
+    throw new Error("what would be signed is not what this page shows; read it again");
+  }
+  const challenge = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(whole));
+  const { id, ...answer } = await use({ challenge: text(challenge), userVerification: "required" });
+  const signature = { kind: "webauthn", credential_id: id, ...answer };
+  await post(at + "/approve", { reason, digest, set_aside, signed: { document: whole, signature } }, csrf);
+  location.reload();
+}
+
 async function pressed(button) {
+  if (button.dataset.passkey === "sign") return sign(button);
   const { passkey, begin, end, next, csrf } = button.dataset;
   const asked = await post(begin, {}, csrf);
   const body = { handshake: asked.handshake, answer: await (passkey === "make" ? make : use)(asked.options) };
@@ -59,9 +85,16 @@ async function pressed(button) {
   location.assign(onward.next);
 }
 
+// Who has no passkey of this place is not offered to sign with one.
+async function offers(button) {
+  if (button.dataset.passkey !== "sign") return true;
+  const answer = await fetch("/api/v1/me/passkeys", { headers: { Accept: "application/json" } });
+  return answer.ok && (await answer.json()).lines.some((line) => line.split(" ").includes(location.origin));
+}
+
 if (window.PublicKeyCredential) {
   for (const button of document.querySelectorAll("[data-passkey]")) {
-    button.hidden = false;
+    button.hidden = !(await offers(button));
     button.addEventListener("click", async () => {
       const said = document.querySelector("[data-passkey-said]");
       said.hidden = true;
