@@ -13,8 +13,19 @@ from starlette.responses import HTMLResponse, Response
 
 from escalation.quantities import duration
 from escalation.server.clock import Timekeeper
+from escalation.server.login.sessions import Means
 
 _NS: Final = 1_000_000_000
+_JUST_NOW_S: Final = 60.0
+
+_WORDS: Final = {
+    Means.TOKEN: "By token",
+    Means.PASSWORD: "By password",
+    Means.PASSKEY: "By passkey",
+    Means.INVITATION: "By invitation",
+    Means.OIDC: "By another service",
+    Means.TAILSCALE: "By the tailnet",
+}
 
 
 class LoginPages:
@@ -31,6 +42,7 @@ class LoginPages:
             lstrip_blocks=True,
         )
         self._environment.filters["ago"] = self._ago
+        self._environment.filters["means"] = _WORDS.__getitem__
         static = resources.files("escalation.server") / "web/static"
         self._script = (static / "login.js").read_bytes()
         self._style = (static / "login.css").read_bytes()
@@ -48,4 +60,5 @@ class LoginPages:
         return Response(self._style, media_type="text/css")
 
     def _ago(self, at_ns: int) -> str:
-        return f"{duration(max(0.0, (self._keeper.now_ns() - at_ns) / _NS))} ago"
+        seconds = (self._keeper.now_ns() - at_ns) / _NS
+        return f"{duration(seconds)} ago" if seconds >= _JUST_NOW_S else "just now"

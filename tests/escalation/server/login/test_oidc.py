@@ -82,7 +82,7 @@ async def test_a_person_whom_the_provider_knows_is_let_in(tmp_path: Path) -> Non
         assert (answer.status_code, answer.headers["location"]) == (303, "/hosts")
         page = (await client.get("/account")).text
         assert "<bdi>ada</bdi>" in page
-        assert "Oidc, " in page
+        assert "By another service, " in page
         assert provider.asked["redirect_uri"] == ["https://desk.example/login/oidc/callback"]
         assert "max_age" not in provider.asked
         assert ("ada", "session.opened", "ada") in await house.audited()

@@ -69,7 +69,7 @@ async def test_a_passkey_lets_its_person_in_without_a_password(house: House) -> 
     client, answer = await enters(house, key, next="/hosts")
     assert answer.json() == {"next": "/hosts"}
     page = (await client.get("/account")).text
-    assert "Passkey, " in page
+    assert "By passkey, " in page
     assert "key &lt;1&gt;" in page
     assert ("ada", "passkey.added", "ada") in await house.audited()
     (kept,) = house.desk.store.ledger.records.of(PASSKEYS).values()

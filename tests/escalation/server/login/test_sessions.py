@@ -113,7 +113,7 @@ async def test_a_person_lists_and_ends_their_own_sessions_only(house: House) -> 
     """The account page shows one's sessions; naming another person's ends nothing."""
     ada, again, bob = await house.enters("ada"), await house.enters("ada"), await house.enters("bob")
     page = (await ada.get("/account")).text
-    assert page.count("Token, ") == 2
+    assert page.count("By token, ") == 2
     bobs = key_of(bob.cookies["nanobot"])
     assert bobs not in page
     await sends(ada, f"/account/sessions/{bobs}/end")
