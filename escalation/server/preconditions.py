@@ -45,6 +45,8 @@ CHANGING: Final = INTERRUPTING | {
 }
 """The kinds of action that change anything and can be approved."""
 
+_REASON_LIMIT: Final = 2000
+
 _SAID_TO_BE_DEAD: Final = frozenset(
     {
         FaultClass.DISTRIBUTED_RANK_STALL,
@@ -175,6 +177,8 @@ def insist(checks: Sequence[Check], overrides: Sequence[Override]) -> None:
             raise Refused(f"{override.condition.value} is no condition of this action")
         if not override.reason.strip():
             raise Refused(f"setting {override.condition.value} aside needs a reason")
+        if "\0" in override.reason or len(override.reason) > _REASON_LIMIT:
+            raise Refused(f"a reason has at most {_REASON_LIMIT} characters, and no NUL")
     for check in checks:
         if not check.in_the_way:
             continue

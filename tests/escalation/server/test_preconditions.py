@@ -227,6 +227,14 @@ def test_nothing_in_the_way_is_passed_that_was_not_set_aside_by_name(
             insist(checks, overrides)
 
 
+@pytest.mark.parametrize("reason", ["a\0b", "x" * 2001], ids=["nul", "long"])
+def test_a_reason_is_one_that_every_database_can_keep(reason: str) -> None:
+    """What could not be written down is refused before anything is decided."""
+    check = Check(Condition.NOT_BUSY, Result.FAILS, "busy", in_the_way=True, may_be_set_aside=True)
+    with pytest.raises(Refused, match="at most 2000"):
+        insist([check], [Override(Condition.NOT_BUSY, reason)])
+
+
 def test_setting_a_condition_aside_needs_a_reason() -> None:
     """A name alone is no decision."""
     check = Check(Condition.NOT_BUSY, Result.FAILS, "busy", in_the_way=True, may_be_set_aside=True)

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
+from hypothesis import given, strategies as st
 
+from escalation.inert import harmless
 from escalation.model import (
     Action,
     ActionKind,
+    AgentId,
+    BootId,
     CasePhase,
+    CaseReport,
     Condition,
     FaultClass,
     FlightEvidence,
+    Incident,
     Override,
     Reason,
     ReasonCode,
+    Report,
     Result,
     RouteId,
     RouteKind,
@@ -26,15 +34,27 @@ from escalation.model import (
     SubjectKind,
     Tally,
 )
+from escalation.server import approvals, coverage, incidents, triage
 from escalation.server.approvals import Policy
 from escalation.server.attention import REMARKS, Remark
 from escalation.server.desk import Entry, Refused
+from escalation.server.playbook.registry import advise
 from escalation.server.policies import ApprovalPolicy
+from escalation.server.scene import Weigher
 from escalation.server.service import Service
-from escalation.server.testing import CONTAINER, FakeDesk, ManualClock, case_report, heartbeat
+from escalation.server.testing import (
+    CONTAINER,
+    START_NS,
+    FakeDesk,
+    ManualClock,
+    MemoryLedger,
+    case_report,
+    heartbeat,
+)
 from escalation.server.topology import DECLARED, THE_MAP, Declared, Engine, Host, Route
 from escalation.server.track_record import RestartBudget, TrackRecord
 from escalation.view import entry_view
+from escalation.wire import strategies
 from tests.escalation.server.databases import Database
 from tests.security.properties import security_property
 
@@ -308,3 +328,53 @@ async def test_asking_about_many_targets_gives_the_same_as_asking_about_one() ->
     answers = [ask(record, each) for each in (action, other) * 10]
     assert answers == [ask(TrackRecord(desk.store.ledger), each) for each in (action, other)] * 10
     assert [spent for spent, _ in answers[:2]] == [1, 0]
+
+
+def _strings(value: object) -> list[str]:
+    match value:
+        case str():
+            return [value]
+        case dict():
+            return [text for each in value.values() for text in _strings(each)]
+        case list() | tuple():
+            return [text for each in value for text in _strings(each)]
+        case _:
+            return []
+
+
+def _incident_of(number: int, body: CaseReport) -> Incident:
+    report = Report(
+        agent_id=AgentId("spark-1"),
+        boot_id=BootId("boot"),
+        sequence=number,
+        created_ns=START_NS,
+        body=body,
+    )
+    folding = incidents.fold(report, body, case=None, incident=None, standing=None, now_ns=START_NS)
+    assert folding is not None
+    return replace(folding.incident, open=True, cleared_ns=None, drill=False)
+
+
+@given(
+    cases=st.lists(strategies.values(CaseReport), min_size=1, max_size=4),
+    kind=st.sampled_from(ActionKind),
+    now_ns=st.integers(0, 2**62),
+)
+def test_whatever_hosts_report_is_weighed_in_inert_words(
+    cases: list[CaseReport], kind: ActionKind, now_ns: int
+) -> None:
+    """No evidence, however odd, breaks what is weighed, or reaches a reader active."""
+    ledger = MemoryLedger()
+    found = [_incident_of(number, body) for number, body in enumerate(cases, start=1)]
+    for each in found:
+        ledger.put_incident(each)
+    ledger.put_host(coverage.first_heard(AgentId("spark-1"), START_NS))
+    advice = advise(found[0])
+    advice = replace(advice, action=replace(advice.action, kind=kind))
+    proposed = approvals.propose(found[0], advice, ordinal=1, policy=Policy(), now_ns=START_NS)
+    ledger.put_recommendation(proposed, found[0])
+    weigher = Weigher(ledger, policy=Policy(), now_ns=now_ns)
+    view = entry_view(triage.entry_of(ledger, proposed, weigher=weigher))
+    assert {each.condition for each in view.preconditions} <= set(Condition)
+    weighed = (view.alternatives, view.preconditions, view.price, view.history, view.rule)
+    assert all(map(harmless, _strings(msgspec.to_builtins(weighed))))
