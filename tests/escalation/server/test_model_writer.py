@@ -499,7 +499,7 @@ async def test_injected_text_changes_no_field_and_stays_inert(place: str) -> Non
         await desk.opened(host=f"spark-{number}", **reported(place, text, number))
         for number, text in enumerate(CORPUS)
     ]
-    seen: set[str] = set()
+    seen: set[tuple[str, tuple[str, ...]]] = set()
     async with listening(silent) as server:
         server.answers = lambda reader, writer: obeys(reader, writer, server)
         async with (
@@ -527,9 +527,11 @@ async def test_injected_text_changes_no_field_and_stays_inert(place: str) -> Non
                 shown = (await with_model.get(page)).text
                 assert "Written by a model" in shown
                 assert tags(shown) - tags(plain_page) <= APART
-                seen |= {tag for tag, _ in tags(shown)}
+                seen |= tags(shown)
                 terminal = entry_text(msgspec.convert(answered.json(), EntryView))
                 assert all(harmless(line) for line in terminal.splitlines())
             assert await desk.audit(after=0, limit=1000) == chain
             assert counted(metrics, "written") == len(server.asked) > 0
-    assert not seen & {"script", "img", "svg", "system", "tool_call"}
+    assert not {tag for tag, _ in seen} & {"img", "system", "tool_call"}
+    assert not [names for tag, names in seen if tag == "script" and "src" not in names]
+    assert not [name for _, names in seen for name in names if name.startswith("on")]
