@@ -14,7 +14,22 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import gpu, idle, ingest, judging, latency, nab, observer, quiet, routes, soak, storm, storms, xid
+from bench import (
+    gpu,
+    idle,
+    ingest,
+    judging,
+    latency,
+    nab,
+    observer,
+    pages,
+    quiet,
+    routes,
+    soak,
+    storm,
+    storms,
+    xid,
+)
 from bench.rig import Unavailable
 
 PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
@@ -25,6 +40,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
     "xid": lambda given: latency.table(xid.measure(events=given.events)),
     "routes": lambda given: routes.table(routes.measure(pairs=given.pairs)),
     "observer": lambda _: observer.table(observer.measure()),
+    "page": lambda _: pages.table(pages.measure()),
     "judging": lambda _: judging.table(judging.measure()),
     "ingest": lambda given: ingest.table(ingest.measure(runs=given.runs, store=given.store)),
     "storm": lambda given: storm.table(storm.measure(seconds=min(given.seconds, 30), store=given.store)),

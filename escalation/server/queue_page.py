@@ -40,6 +40,8 @@ _ALIKE: Final = 3
 _PLACES: Final = {State.PROPOSED: 0, State.APPROVED: 0, State.DONE: 1}
 _OVER: Final = 2
 
+_NONE: Final[frozenset[Shelf]] = frozenset()
+
 _ASIDE: Final = frozenset({Shelf.SILENCED, Shelf.SNOOZED})
 
 
@@ -70,8 +72,8 @@ class Shelved:
 
     def on(self, row: QueueRow) -> frozenset[Shelf]:
         """Return the shelves that `row` is on."""
-        if row.state not in _PLACES:
-            return frozenset()
+        if row.state not in _PLACES or not (self.owners or self.snoozed or self.asked or self.silenced):
+            return _NONE
         held = {
             Shelf.ACKNOWLEDGED: row.incident_id in self.owners,
             Shelf.ASKED: row.incident_id in self.asked,

@@ -90,7 +90,7 @@ def queue_row(columns: tuple[Any, ...]) -> QueueRow:
             severity=Severity(severity),
             drill=bool(drill),
             created_ns=int(created_ns),
-            approvers=tuple(json.loads(approvers)),
+            approvers=() if approvers == "[]" else tuple(json.loads(approvers)),
         )
     except (ValueError, TypeError) as error:
         raise StoreCorrupt(f"an entry in the database cannot be read: {error}") from error
