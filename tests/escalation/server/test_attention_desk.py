@@ -7,20 +7,33 @@ from collections.abc import Sequence
 
 import pytest
 
-from escalation.model import CasePhase, FaultClass, IncidentId, Severity, State, Subject, SubjectKind
-from escalation.server import audit, timeline
+from escalation.model import (
+    AgentId,
+    BootId,
+    CasePhase,
+    FaultClass,
+    IncidentId,
+    Report,
+    Severity,
+    State,
+    Subject,
+    SubjectKind,
+)
+from escalation.server import audit, quiet, timeline
 from escalation.server.approvals import Policy
 from escalation.server.attention import SNOOZES, AttentionSettings
-from escalation.server.attention_desk import Until
+from escalation.server.attention_desk import StoredAttention, Until
 from escalation.server.desk import DeskError, Entry, Expired, NotFound, Refused, Unavailable
 from escalation.server.maintenance import AUTHOR, Window
 from escalation.server.notice_routes import Route, Router
-from escalation.server.notices import Event
+from escalation.server.notices import Event, NoticeState
 from escalation.server.service import Service
 from escalation.server.shelves import shown, states_of
 from escalation.server.silences import Phase, parse
+from escalation.server.store import Delivery
 from escalation.server.testing import START_NS, FakeDesk, ManualClock, case_report
 from escalation.server.timeline import MomentKind
+from tests.escalation.server.databases import Database
 
 HOUR = Until(for_s=3600.0)
 ROUTING = Router(
@@ -611,3 +624,54 @@ async def test_nothing_of_all_this_is_kept_when_it_is_refused() -> None:
             await asked
     assert await verbs(desk) == before
     assert desk.store.ledger.incident(IncidentId(entry.incident.id)) == entry.incident
+
+
+async def test_who_is_told_again_what_stands_is_not_while_it_is_silenced() -> None:
+    """An alert that is sent anew each minute is left to end by itself, and is there again afterwards."""
+    desk = desk_with()
+    await desk.opened()
+    outbox = desk.store.ledger.notices
+    for each in outbox.due("pager", now_ns=desk.clock.wall_ns(), limit=10):
+        outbox.settle(each, NoticeState.SENT)
+    standing = outbox.standing("pager", limit=10)
+    now_ns = desk.clock.wall_ns()
+    assert quiet.audible(desk.store.ledger, standing, now_ns=now_ns) == list(standing) != []
+    silence_id = await silenced(desk, "host=spark-1")
+    assert quiet.audible(desk.store.ledger, standing, now_ns=now_ns) == []
+    await desk.attention.end(silence_id, person="ada", maintenance=False)
+    assert quiet.audible(desk.store.ledger, standing, now_ns=now_ns) == list(standing)
+
+
+@pytest.mark.postgres
+async def test_what_one_process_notes_another_one_shows_its_watchers(shared: Database) -> None:
+    """Two processes on one database: who watches at the one sees the owner named at the other."""
+    stores = [shared.open(), shared.open()]
+    clock = ManualClock()
+    desks = [Service(store=each, clock=clock, policy=Policy()) for each in stores]
+    try:
+        report = Report(
+            agent_id=AgentId("spark-1"),
+            boot_id=BootId("boot-1"),
+            sequence=1,
+            created_ns=START_NS,
+            body=case_report(),
+        )
+        row = (1, START_NS, b"")
+        await desks[0].receive(Delivery(report.agent_id, report.boot_id, (row,), (report,)))
+        for each in desks:
+            await each.tick()
+            await each.publish()
+        changes = desks[1].changes()
+        attention = StoredAttention(
+            store=stores[0], clock=clock, settings=AttentionSettings(), touched=desks[0].touch
+        )
+        (entry,) = await desks[0].queue(None)
+        await attention.acknowledge(entry.recommendation.id, person="ada", until=HOUR)
+        await desks[1].tick()
+        await desks[1].publish()
+        seen = await anext(changes)
+        assert seen.attention.acknowledged is not None
+        assert seen.attention.acknowledged.person == "ada"
+    finally:
+        for each in stores:
+            await each.close()
