@@ -169,6 +169,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                     passwords.check_hash(person.password_hash)
                 except ValueError as error:
                     raise ValueError(f"person {person.name}: {error}") from error
+        claims = [person.oidc for person in self.person if person.oidc is not None]
+        if len(claims) > len(set(claims)):
+            raise ValueError("two persons have the same oidc")
         if self.login.tailscale is not None and not is_tailnet(address_of(self.http.listen)[0]):
             raise ValueError("login.tailscale needs http.listen on an address of the tailnet")
         if self.login.oidc is not None and not self.http.public_url:

@@ -165,6 +165,8 @@ class Accounts:
         ]
 
     async def _hashed(self, name: str, password: str) -> str:
+        if name not in self.persons:
+            raise LoginRefused("you log in through another service, which keeps your password")
         if self.in_settings(name):
             raise LoginRefused("your password stands in the orchestrator's settings; it is changed there")
         if refusal := refusal_of(password):

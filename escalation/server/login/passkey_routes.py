@@ -108,6 +108,9 @@ class PasskeyRoutes:
 
     async def _begin_add(self, request: Request) -> Response:
         await body_of(request, Nothing)
+        if person_of(request) not in self._desk.accounts.persons:
+            # Kept under a name that the settings may give to somebody else tomorrow.
+            raise LoginRefused("passkeys are for persons of the settings; you log in through another service")
         return json_answer(Asked(*await self._passkeys.to_add(person_of(request))))
 
     async def _add(self, request: Request) -> Response:

@@ -132,7 +132,12 @@ class LoginRoutes:
             fresh=exchange.fresh,
             here=exchange.session,
             passkeys=list(passkeys.items()),
-            may_add=self._desk.passkeys is not None and exchange.public and exchange.session is not None,
+            may_add=(
+                self._desk.passkeys is not None
+                and exchange.public
+                and exchange.session is not None
+                and name in self._desk.accounts.persons
+            ),
             origin=self._desk.origin,
             in_settings=self._desk.accounts.in_settings(name),
             known=name in self._desk.accounts.persons,

@@ -220,10 +220,11 @@ class Sessions:
             return  # a full disk ends no session sooner than its idle time does
 
     def _person(self, session: Session) -> Person | None:
+        """Return whose session it is; who came in as a stranger never becomes the person of that name."""
         known = self._persons.get(session.person)
-        if session.role is None or known is not None:
+        if session.role is None:
             return known
-        return Person(name=session.person, role=session.role)
+        return None if known else Person(name=session.person, role=session.role)
 
     def _over(self, session: Session, now_ns: int) -> bool:
         return (

@@ -18,6 +18,7 @@ from escalation.server.access import Role
 from escalation.server.clock import Timekeeper
 from escalation.server.config import Config, GrpcSettings
 from escalation.server.http import HttpSettings
+from escalation.server.login.accounts import PASSWORDS
 from escalation.server.login.oidc import OidcSettings, Provider
 from escalation.server.login.refusals import LoginRefused
 from escalation.server.login.settings import LoginSettings
@@ -223,6 +224,42 @@ async def test_a_group_that_is_mapped_gives_a_role_and_no_other_does(tmp_path: P
                 page = (await client.get("/account")).text
                 assert "kim@works.example" in page
                 assert "operator" in page
+
+
+async def test_a_stranger_never_becomes_the_person_of_that_name(tmp_path: Path) -> None:
+    """Whom a group let in keeps nothing here, and is out when the settings give the name to somebody."""
+    async with together(tmp_path, claim="email", roles={"ops": Role.OPERATOR}) as (house, provider):
+        now_s = house.desk.clock.wall_ns() // 10**9
+        provider.claims = {
+            "sub": "1",
+            "email": "bob",
+            "email_verified": True,
+            "groups": ["ops"],
+            "auth_time": now_s,
+        }
+        client, answer = await logs_in(house, provider)
+        assert answer.status_code == 303
+        page = (await client.get("/account")).text
+        guard = {"x-csrf-token": re.findall(r'name="csrf" value="([^"]+)"', page)[0]}
+        assert (await client.post("/account/passkeys/begin", json={}, headers=guard)).status_code == 422
+        form = {"password": "a good password", "csrf": guard["x-csrf-token"]}
+        assert (await client.post("/account/password", data=form)).status_code == 422
+        assert not house.desk.store.ledger.records.of(PASSWORDS)
+        cookies = dict(client.cookies)
+        async with built(person("bob", role=Role.ADMIN), desk=house.desk) as later:
+            other = later.browser(PUBLIC)
+            other.cookies.update(cookies)
+            assert (await other.get("/account")).status_code == 303
+
+
+def test_two_persons_of_one_claim_are_refused() -> None:
+    """Who of them it is would be a guess."""
+    nowhere = Path("/nonexistent")
+    with pytest.raises(ValueError, match="same oidc"):
+        Config(
+            grpc=GrpcSettings(certificate=nowhere, key=nowhere, clients_ca=nowhere),
+            person=(person("ada", oidc="1"), person("bob", oidc="1")),
+        )
 
 
 async def test_who_went_there_long_ago_shows_it_again_before_approving(tmp_path: Path) -> None:
