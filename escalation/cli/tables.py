@@ -127,6 +127,8 @@ def incident_table(incidents: Sequence[IncidentView], *, now: datetime | None = 
 def _standing(incident: IncidentView) -> str:
     if not incident.open:
         return "cleared"
+    if incident.shadow:
+        return "in shadow"
     return "explained" if incident.explained_by else "open"
 
 

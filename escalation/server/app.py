@@ -165,7 +165,7 @@ def application(
         touched=service.touch,
         routing=config.notify.router(),
     )
-    incidents = StoredIncidents(store=store, clock=clock)
+    incidents = StoredIncidents(store=store, clock=clock, policy=config.approvals.policy())
     judged = _rules(config, store=store, service=service, clock=clock)
     return http.build(
         desk=service,

@@ -9,17 +9,21 @@ from typing import Final, Protocol, TypeVar
 
 from escalation.model import AgentId, Incident, IncidentId, RecommendationId
 from escalation.server import host_history, observed, timeline, topology_graph, triage
+from escalation.server.approvals import Policy
 from escalation.server.clock import Clock
 from escalation.server.desk import Entry, NotFound, Unavailable
 from escalation.server.host_history import Near
 from escalation.server.observed import HELD, REACHED, SERVED
 from escalation.server.reach import Reach
+from escalation.server.scene import Weigher
 from escalation.server.store import Ledger, Store, StoreError
 from escalation.server.timeline import Moment
 from escalation.server.topology_graph import Graph, Standing
 from escalation.server.topology_suggestions import Suggestion, suggestions
 
 T = TypeVar("T")
+
+_POLICY: Final = Policy()
 
 TOGETHER_S: Final = 300.0
 """How far apart the first sights of incidents may lie that are shown as having happened together."""
@@ -64,14 +68,17 @@ class IncidentDesk(Protocol):
 class StoredIncidents:
     """The real desk: everything is read in one transaction."""
 
-    def __init__(self, *, store: Store, clock: Clock) -> None:
-        """Answer from `store`, of which `clock` says what is too old."""
+    def __init__(self, *, store: Store, clock: Clock, policy: Policy | None = None) -> None:
+        """Answer from `store`, of which `clock` says what is too old; `policy` weighs what is recommended."""
         self._store = store
         self._clock = clock
+        self._policy = policy or _POLICY
 
     async def account(self, incident_id: str) -> Account:
         """Return all of the incident with this id, or of the one that this recommendation is of."""
-        return await self._read(partial(account, incident_id=incident_id, now_ns=self._clock.wall_ns()))
+        return await self._read(
+            partial(account, incident_id=incident_id, policy=self._policy, now_ns=self._clock.wall_ns())
+        )
 
     async def topology(self) -> Graph:
         """Return what needs what, as it is declared and was seen."""
@@ -88,7 +95,7 @@ class StoredIncidents:
             raise Unavailable(f"nothing can be read now: {error}") from error
 
 
-def account(ledger: Ledger, incident_id: str, *, now_ns: int) -> Account:
+def account(ledger: Ledger, incident_id: str, *, now_ns: int, policy: Policy = _POLICY) -> Account:
     """Return all of an incident, found by its own id or by that of one of its recommendations."""
     incident = _found(ledger, incident_id)
     cause = None if incident.explained_by is None else ledger.incident(incident.explained_by)
@@ -98,11 +105,14 @@ def account(ledger: Ledger, incident_id: str, *, now_ns: int) -> Account:
     path = topology_graph.path(graph(ledger, now_ns=now_ns), incident)
     hosts = [incident.agent_id, *([cause.agent_id] if cause is not None else [])]
     hosts += sorted(_hosts_on(path))
+    weigher = Weigher(ledger, policy=policy, now_ns=now_ns)
     return Account(
         incident=incident,
         cause=cause,
         consequences=tuple(consequences),
-        entries=tuple(triage.entry_of(ledger, each) for each in ledger.recommendations(incident.id)),
+        entries=tuple(
+            triage.entry_of(ledger, each, weigher=weigher) for each in ledger.recommendations(incident.id)
+        ),
         moments=timeline.of(ledger, incident.id),
         path=path,
         changes=host_history.near(ledger, hosts, seen_ns=incident.first_seen_ns),

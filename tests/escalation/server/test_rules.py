@@ -192,6 +192,36 @@ async def test_what_began_in_shadow_is_told_when_it_leaves_it() -> None:
     assert told(desk) == [Event.OPENED]
 
 
+async def test_what_returns_after_the_shadow_is_proposed() -> None:
+    """A fault that went in the shadow and is back after it hides no more."""
+    desk = FakeDesk(routing=routing())
+    found = _rules(desk)
+    await _shadow(found)
+    entry = await desk.opened()
+    await desk.cleared()
+    await found.unshadow(RULE, person="ada", reason="mended")
+    desk.clock.advance(60)
+    again = await desk.opened(case_id="case-2", seen_ns=desk.clock.wall_ns())
+    assert again.incident.id == entry.incident.id
+    assert again.recommendation.state is State.PROPOSED
+    assert not again.incident.shadow
+    assert told(desk) == [Event.RETURNED]
+
+
+async def test_what_returns_into_the_shadow_is_not_told() -> None:
+    """A rule that was put in shadow meanwhile tells nothing of what comes back."""
+    desk = FakeDesk(routing=routing())
+    found = _rules(desk)
+    await desk.opened()
+    await desk.cleared()
+    await _shadow(found)
+    before = told(desk)
+    desk.clock.advance(60)
+    again = await desk.opened(case_id="case-2", seen_ns=desk.clock.wall_ns())
+    assert (again.incident.shadow, again.recommendation.state) == (True, State.SHADOW)
+    assert told(desk) == before
+
+
 async def test_what_was_approved_stays_approved_in_shadow() -> None:
     """A decision of a person is not undone by the shadow."""
     desk = FakeDesk()
