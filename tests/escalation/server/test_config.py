@@ -58,6 +58,11 @@ def test_policies_are_read() -> None:
         (_GRPC + "listen = '127.0.0.1:99999'\n", "is not an address and a port"),
         (_GRPC + "listne = 'x'\n", "orchestrator.toml:6: grpc.listne: unknown key"),
         (_GRPC + "[http]\nlisten = 'x:y:z'\n", "is not an address and a port"),
+        (_GRPC + "[[topology.route]]\nname = 'a'\nvia = 'b'\n", "goes via b, which is no [[topology.route]]"),
+        (
+            _GRPC + "[[topology.host]]\nname = 'a'\naddress = ['10.0.0.1']\n",
+            "orchestrator.toml:8: topology.host.0.address",
+        ),
         (_GRPC + "[store]\nkeep_reports_days = 0\n", "orchestrator.toml:7: store.keep_reports_days"),
         (_GRPC + "[approvals]\napprove_within_s = -1\n", "orchestrator.toml:7: approvals.approve_within_s"),
         (_GRPC + '[approvals]\ntwo_person = ["reboot"]\n', "orchestrator.toml:7: approvals.two_person"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from escalation.incident_view import account_view, topology_view
 from escalation.model import FaultClass, GpuEvidence, ServerKind, Subject, SubjectKind
 from escalation.server import incident_desk
-from escalation.server.topology import Declared, Host, Route
+from escalation.server.topology import Declared, Host, Route, is_mesh
 from escalation.server.topology_graph import Graph, Node, NodeKind
 from tests.escalation.server.test_distant_causes import (
     ERRORS,
@@ -181,6 +181,31 @@ def test_hostile_names_are_inert_in_every_view_and_in_suggested_lines(model: str
     assert all(each.why.isprintable() for each in topology.suggestions)
     tomllib.loads("\n".join(line for each in topology.suggestions for line in each.lines))
     json.dumps([each.name for each in topology.nodes])
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.one_of(
+        st.text(max_size=64),
+        st.ip_addresses().map(str),
+        st.text(max_size=20).map(lambda zone: f"2001:db8::1%{zone}"),
+    ),
+    st.integers(0, 65535),
+)
+def test_whatever_a_host_calls_its_peer_is_kept_shown_and_never_taken_for_a_host(
+    address: str, port: int
+) -> None:
+    """No text in place of an address raises, is taken for a host, or acts where it is shown."""
+    site = mapped()
+    upstream = At("app-1", unreachable(address, port))
+    for each in (MESH_DOWN, upstream):
+        tell(site, each)
+    found = incident_desk.suggested(site.ledger, now_ns=site.now_ns)
+    view = topology_view(_graph(site), found)
+    assert all(each.why.isprintable() for each in view.suggestions)
+    declared = {text for host in MAP.host for text in host.addresses}
+    if address not in declared and not address.startswith("::ffff:"):
+        assert standing(site, upstream).explained_by is None or is_mesh(address)
 
 
 def test_a_graph_with_many_nodes_has_a_short_path() -> None:
