@@ -55,7 +55,8 @@ def of_incident(
             found.append((MomentKind.NO_DRILL, "it is no drill"))
         if before.severity is not after.severity and after.severity is not Severity.UNKNOWN:
             found.append((MomentKind.UPDATED, f"now {after.severity}, was {before.severity}"))
-        if new := sorted(_kinds(after) - _kinds(before)):
+        same = list(map(type, before.evidence)) == list(map(type, after.evidence))
+        if not same and (new := sorted(_kinds(after) - _kinds(before))):
             found.append(
                 (MomentKind.UPDATED, f"new evidence: {', '.join(each.replace('_', ' ') for each in new)}")
             )

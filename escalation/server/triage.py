@@ -531,7 +531,9 @@ class _Work:
         if incident.drill:
             return
         learnt = not repeats and observed.learn(self._ledger, incident, now_ns=self._now_ns)
-        self.explain(self._related(incident, repeats=repeats, learnt=learnt))
+        related = self._related(incident, repeats=repeats, learnt=learnt)
+        if related:
+            self.explain(related)
 
     def explain(self, waiting: list[Incident]) -> None:
         """Find out anew what explains each of `waiting`, and whatever a change of that may change."""
@@ -567,6 +569,8 @@ class _Work:
 
     def _related(self, incident: Incident, *, repeats: bool, learnt: bool) -> list[Incident]:
         """Return what `incident` may explain or be explained by, after hosts agreed or no longer do."""
+        if repeats and incident.fault_class not in causes.RELATED:
+            return []
         relations = Relations(self._ledger, now_ns=self._now_ns)
         model = relations.reach.model_of(incident) if incident.fault_class in causes.RELATED else ""
         related = relations.open_of_model(model) if model else []
