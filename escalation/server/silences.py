@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, NewType, assert_never
+from typing import Final, NewType
 
 from escalation.model import FaultClass, Incident, Severity, SubjectKind
 from escalation.server.clock import is_over
@@ -101,16 +101,10 @@ class Matcher:
 
     def fits(self, incident: Incident) -> bool:
         """Return whether `incident` is one that this matcher means."""
-        found = _of(incident, self.field)
-        match self.test:
-            case Test.IS:
-                return found == self.value
-            case Test.IS_NOT:
-                return found != self.value
-            case Test.FITS:
-                return fits_pattern(self.value, found)
-            case _:
-                assert_never(self.test)
+        found = _READ[self.field](incident)
+        if self.test is Test.FITS:
+            return fits_pattern(self.value, found)
+        return (found == self.value) is (self.test is Test.IS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +145,10 @@ class Silence:
         """Return whether it is meant for `incident`, whenever."""
         if incident.fault_class in GUARDED and not self.names(incident.fault_class):
             return False
-        return all(each.fits(incident) for each in self.matchers)
+        for each in self.matchers:  # noqa: SIM110 -- half the time of all()
+            if not each.fits(incident):
+                return False
+        return True
 
     def ended(self, *, person: str, now_ns: int) -> Silence:
         """Return it ended now, by `person`."""
@@ -225,21 +222,14 @@ def fits_pattern(pattern: str, text: str) -> bool:
     return not pattern[at_pattern:].strip("*")
 
 
-def _of(incident: Incident, field: Field) -> str:
-    match field:
-        case Field.HOST:
-            return incident.agent_id
-        case Field.FAULT_CLASS:
-            return incident.fault_class.value
-        case Field.SUBJECT_KIND:
-            return incident.subject.kind.value
-        case Field.SUBJECT_NAME:
-            return incident.subject.name
-        case Field.SEVERITY:
-            return incident.severity.value
-        case _:
-            assert_never(field)
-
+_READ: Final[Mapping[Field, Callable[[Incident], str]]] = {
+    Field.HOST: lambda incident: incident.agent_id,
+    Field.FAULT_CLASS: lambda incident: incident.fault_class.value,
+    Field.SUBJECT_KIND: lambda incident: incident.subject.kind.value,
+    Field.SUBJECT_NAME: lambda incident: incident.subject.name,
+    Field.SEVERITY: lambda incident: incident.severity.value,
+}
+"""A table, because every open incident is held against every silence each second."""
 
 _NAMES: Final = {
     Field.FAULT_CLASS: frozenset(each.value for each in FaultClass),
