@@ -360,8 +360,7 @@ def entry_of(
         return Entry(recommendation, incident, cured, tried, explains)
     history = weigher.history(recommendation, incident)
     verdict = weigher.verdict(incident)
-    undecided = recommendation.state is State.PROPOSED
-    kept = () if undecided else tuple(weighed.of(ledger, recommendation.id))
+    kept = _weighed(ledger, recommendation)
     last = kept[-1].checks if kept else ()
     live = recommendation.state in {State.PROPOSED, State.APPROVED}
     return Entry(
@@ -376,6 +375,14 @@ def entry_of(
         weighed=kept,
         verdict=verdict,
     )
+
+
+def _weighed(ledger: Ledger, recommendation: Recommendation) -> tuple[Weighed, ...]:
+    """Return what was found when it was decided, without what an approval found that is void by now."""
+    if not recommendation.approvers:
+        return ()
+    kept = weighed.of(ledger, recommendation.id)
+    return tuple(each for each in kept if each.step is Step.DONE or each.person in recommendation.approvers)
 
 
 def consequences_in(ledger: Ledger) -> Consequences:

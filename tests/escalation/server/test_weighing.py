@@ -134,6 +134,22 @@ async def test_what_is_set_aside_by_name_is_kept_with_its_reason() -> None:
     ]
 
 
+async def test_the_second_person_sees_what_the_first_set_aside() -> None:
+    """And has to set it aside too: each approval is judged by itself."""
+    desk = FakeDesk(policy=Policy(two_person=frozenset({ActionKind.RESTART_CONTAINER})))
+    entry = await _stalled(desk)
+    await _grow_busy(desk)
+    override = Override(Condition.NOT_BUSY, "health checks")
+    await _approve(desk, entry, override)
+    waiting = await desk.entry(entry.recommendation.id)
+    assert waiting.recommendation.state is State.PROPOSED
+    assert [each.person for each in entry_view(waiting).set_aside] == ["ada"]
+    with pytest.raises(Refused, match="not_busy fails"):
+        await _approve(desk, entry, person="grace")
+    approved = await _approve(desk, entry, override, person="grace")
+    assert [each.person for each in entry_view(approved).set_aside] == ["ada", "grace"]
+
+
 async def test_policy_says_what_nobody_may_set_aside() -> None:
     """A condition that is not on the list stays in the way, with whatever reason."""
     desk = FakeDesk(policy=Policy(may_override=frozenset()))
