@@ -53,7 +53,7 @@ from escalation.server import (
     track_record,
     weighed,
 )
-from escalation.server.desk import Entry, NotFound, Refused
+from escalation.server.desk import Entry, HostState, NotFound, Refused
 from escalation.server.playbook import find_cause
 from escalation.server.playbook.alternatives import RESTARTS
 from escalation.server.playbook.registry import advise
@@ -134,12 +134,22 @@ def receive(ledger: Ledger, delivery: Delivery, *, policy: approvals.Policy, now
                 changes.append(host_history.told(report.body))
             case UnknownBody():
                 pass  # kept with the other reports; there is nothing here that it could change
-    if (refused := len(changes) - host_history.IN_ONE_DELIVERY) > 0:
-        heard = coverage.with_loss(heard, Loss(LossKind.REPORT_REFUSED, "", refused, exact=True))
-    newest = changes[-host_history.IN_ONE_DELIVERY :]
-    host_history.note(ledger, agent_id, newest, now_ns=now_ns)
+    if changes:
+        heard = _with_changes(ledger, heard, changes, now_ns=now_ns)
     ledger.put_host(heard)
     return Kept(added.count, frozenset(work.changed))
+
+
+def _with_changes(
+    ledger: Ledger, host: HostState, changes: list[host_history.Change], *, now_ns: int
+) -> HostState:
+    """Note what was changed on a host, the newest of it, and return the host with what was refused."""
+    newest = changes[-host_history.IN_ONE_DELIVERY :]
+    host_history.note(ledger, host.agent_id, newest, now_ns=now_ns)
+    refused = len(changes) - len(newest)
+    return (
+        coverage.with_loss(host, Loss(LossKind.REPORT_REFUSED, "", refused, exact=True)) if refused else host
+    )
 
 
 def pass_time(
