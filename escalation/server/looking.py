@@ -5,19 +5,21 @@ from __future__ import annotations
 from escalation.model import State
 from escalation.server import attending, triage
 from escalation.server.queue_page import ROWS_AT_MOST, Line, QueuePage, Sought, arrange
-from escalation.server.scene import Weigher
 from escalation.server.store import Ledger
 
 
-def look(ledger: Ledger, *, sought: Sought, person: str, weigher: Weigher) -> QueuePage:
-    """Return the page that `sought` asks for, as `person` wants it ordered."""
-    now_ns = weigher.now_ns
+def look(ledger: Ledger, *, sought: Sought, person: str, now_ns: int) -> QueuePage:
+    """Return the page that `sought` asks for, as `person` wants it ordered.
+
+    Conditions and prices are not weighed here: that is most of the work, and only an entry's own page says
+    them.
+    """
     rows = ledger.queue_rows(sought.states or frozenset(State), limit=ROWS_AT_MOST)
     arranged = arrange(rows, sought, person=person, shelved=attending.shelved(ledger, now_ns=now_ns))
     consequences = triage.consequences_in(ledger)
     found = [(ledger.recommendation(place.id), place.alike) for place in arranged.places]
     whole = [(each, alike) for each, alike in found if each is not None]
-    entries = [triage.entry_of(ledger, each, consequences=consequences, weigher=weigher) for each, _ in whole]
+    entries = [triage.entry_of(ledger, each, consequences=consequences) for each, _ in whole]
     attended = attending.attended(ledger, entries, now_ns=now_ns)
     alikes = (alike for _, alike in whole)
     return QueuePage(tuple(map(Line, attended, alikes)), arranged)

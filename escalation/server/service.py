@@ -276,9 +276,7 @@ class Service:
 
     async def look(self, sought: Sought, *, person: str) -> QueuePage:
         """Return one page of the queue in the order in which `person` wants it."""
-        return await self._read(
-            lambda ledger: look(ledger, sought=sought, person=person, weigher=self._weigher(ledger))
-        )
+        return await self._read(partial(look, sought=sought, person=person, now_ns=self._time.now_ns()))
 
     async def entry(self, entry_id: str) -> Entry:
         """Return the entry with this recommendation id, or the newest of this incident id."""
