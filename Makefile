@@ -17,7 +17,7 @@ run: setup  ## run the whole way on this machine, with a live view; Ctrl-C ends 
 
 test:  ## set up everything and the tests' own servers, then pass the tests; skips are counted with their reasons
 	@dev/setup.sh tests
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n 2 --dist loadgroup
 
 check: setup  ## format, lint, types, layers, generated code and docs tables
 	$(VENV)/bin/ruff format --check .

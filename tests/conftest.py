@@ -72,15 +72,33 @@ _NEEDS = {
 }
 
 
+_ON_THE_MACHINE = frozenset({"root", "ebpf", "gpu", "systemd"})
+_FOLDERS = ("agent/drills", "bench", "dev", "kernel", "monitoring", "real", "routes", "system")
+_TESTS = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, with the reason."""
+    """Skip what this machine cannot run, with the reason; let one process have what is about the machine.
+
+    Where several processes share the tests (`-n 2 --dist loadgroup`), those that load programs, boot hosts or
+    start servers stay in one line, and every other module is a group of its own.
+    """
     for item in items:
+        group = "machine" if _is_on_the_machine(item) else str(item.path.relative_to(_TESTS))
+        item.add_marker(pytest.mark.xdist_group(group))
         for marker, reason_of in _NEEDS.items():
             if item.get_closest_marker(marker) is not None:
                 reason = reason_of()
                 if reason is not None:
                     item.add_marker(pytest.mark.skip(reason=reason))
                     break
+
+
+def _is_on_the_machine(item: pytest.Item) -> bool:
+    if any(item.get_closest_marker(marker) for marker in _ON_THE_MACHINE):
+        return True
+    return any(item.path.is_relative_to(_TESTS / folder) for folder in _FOLDERS)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
