@@ -74,7 +74,7 @@ with listen(given["address"], given["port"]) as listener:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-@pytest.mark.parametrize("port", _PORTS)
+@pytest.mark.parametrize("port", _PORTS, ids=["free", "free too", "highest"])
 def test_every_byte_of_both_directions_is_at_its_place(reading: Reading, address: str, port: int) -> None:
     """Exchanges of all sizes over one connection, on loopback inside a namespace: exact, once, in order."""
     sizes = [(1, 1), (7, 255), (256, 256), (257, 513), (997, 1025), (1400, 4096), (4096, 4097), (2, 60_000)]

@@ -154,6 +154,7 @@ async def test_a_broken_store_is_unavailable_to_a_cookie(house: House) -> None:
         PasswordHasher(time_cost=1, memory_cost=64, parallelism=1, type=Type.I).hash(PASSWORD),
         "$argon2id$v=19$m=99999999,t=1,p=1$YWFhYWFhYWE$YWFhYWFhYWFhYWFhYWFhYQ",
     ],
+    ids=["empty", "plain", "bcrypt", "argon2i", "too much memory"],
 )
 def test_what_is_no_hash_of_ours_is_refused_in_the_settings(hashed: str) -> None:
     """check-config says it, instead of a login that never works."""
