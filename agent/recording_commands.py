@@ -26,9 +26,9 @@ from agent.recorder import FOLDER, REQUEST, RecordingFailed, Request, Result
 from agent.replay import BOOT_ID, Replay, Told
 from escalation.inert import shown
 from escalation.model import AgentId, CasePhase
-from escalation.quantities import counted, duration
-from escalation.reason_wording import sentence
-from escalation.wording import headline
+from escalation.wording.codes import headline
+from escalation.wording.quantities import counted, duration
+from escalation.wording.reason import sentence
 from probes import recording
 from probes.observation import Blind, Gap, Observation
 

@@ -14,16 +14,16 @@ import httpx2
 
 from escalation.model import AgentId, BootId, CasePhase, Report, Severity, Subject, SubjectKind
 from escalation.server import app
-from escalation.server.access import Person, Role
-from escalation.server.approvals import Policy
 from escalation.server.clock import SystemClock
 from escalation.server.config import Config, GrpcSettings
+from escalation.server.decision.approvals import Policy
 from escalation.server.metrics import ServerMetrics
-from escalation.server.notice_desk import NoReceivers
+from escalation.server.notify.notice_desk import NoReceivers
 from escalation.server.service import Service
-from escalation.server.sqlite_store import SqliteStore
-from escalation.server.store import Delivery
+from escalation.server.storage.sqlite_store import SqliteStore
+from escalation.server.storage.store import Delivery
 from escalation.server.testing import case_report
+from escalation.server.web.access import Person, Role
 
 _TOKEN = "of-the-bench"
 _HOSTS = 20

@@ -10,12 +10,13 @@ from typing import Any
 
 import httpx2
 
-from escalation.server import app, openapi
-from escalation.server.access import Person, Role
+from escalation.server import app
 from escalation.server.config import Config, GrpcSettings
 from escalation.server.metrics import ServerMetrics
-from escalation.server.notice_desk import NoReceivers
+from escalation.server.notify.notice_desk import NoReceivers
 from escalation.server.testing import FakeDesk
+from escalation.server.web import openapi
+from escalation.server.web.access import Person, Role
 
 _TOKEN = "whoever-generates"
 

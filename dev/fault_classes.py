@@ -10,7 +10,7 @@ import msgspec
 from agent.config import AgentSettings
 from agent.detectors.registry import DETECTORS
 from escalation.model import FaultClass
-from escalation.wording import headline
+from escalation.wording.codes import headline
 
 _HEAD = """# Fault classes
 

@@ -20,7 +20,7 @@ import msgspec
 
 from escalation.inert import harmless
 from escalation.known_causes import UNKNOWN, causes_of
-from escalation.view import EntryView, ModelTextView
+from escalation.view.entry import EntryView, ModelTextView
 
 MAX_NOTES: Final = 600
 MAX_FOLLOW_UP: Final = 8

@@ -12,7 +12,7 @@ import msgspec
 
 from escalation.cli.connection import Connection, trust
 from escalation.inert import guarded
-from escalation.listings import Me
+from escalation.view.listings import Me
 
 T = TypeVar("T")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from escalation.policy_view import PolicyRow
-from escalation.rule_view import RuleView
-from escalation.server.notice_desk import ReceiverStatus
-from escalation.view import AuditView, EntryView, HostView, IncidentView
+from escalation.server.notify.notice_desk import ReceiverStatus
+from escalation.view.entry import AuditView, EntryView, HostView, IncidentView
+from escalation.view.policy import PolicyRow
+from escalation.view.rule import RuleView
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from escalation.cli.session import JSON, Session, print_json, read
 from escalation.cli.spans import FOR, UNTIL, end_of
 
 if TYPE_CHECKING:
-    from escalation.view import EntryView
+    from escalation.view.entry import EntryView
 
 _ID = click.argument("entry_id", metavar="ID")
 
@@ -92,7 +92,7 @@ def _post(
     session: Session, entry_id: str, verb: str, body: dict[str, Any], *, as_json: bool
 ) -> EntryView | None:
     """Do it, and return the entry to tell of; None when it was printed as JSON."""
-    from escalation.view import EntryView  # noqa: PLC0415
+    from escalation.view.entry import EntryView  # noqa: PLC0415
 
     with session.client() as client:
         standing = read(client.entry(entry_id), EntryView)

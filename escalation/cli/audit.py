@@ -16,9 +16,9 @@ from escalation.cli.session import JSON, Session, print_each, print_json, read
 
 if TYPE_CHECKING:
     from escalation.cli.client import Client
-    from escalation.proof import Decision
     from escalation.server.desk import AuditEntry
-    from escalation.view import AuditView
+    from escalation.signing.proof import Decision
+    from escalation.view.entry import AuditView
 
 
 @click.group()
@@ -32,8 +32,8 @@ def audit() -> None:
 @click.pass_obj
 def list_entries(session: Session, *, after: int, as_json: bool) -> None:
     """List who did what, oldest first; with --json one entry a line."""
-    from escalation import signing_log  # noqa: PLC0415
     from escalation.inert import shown  # noqa: PLC0415
+    from escalation.signing import log as signing_log  # noqa: PLC0415
 
     with session.client() as client:
         if as_json:
@@ -141,9 +141,9 @@ def verify(
 def _decisions(
     links: list[AuditEntry], path: Path, revoked: Path | None, signed_from: int | None
 ) -> list[Decision]:
-    from escalation import proof, sshsig  # noqa: PLC0415
     from escalation.cli.signing import trusted  # noqa: PLC0415
-    from escalation.keys import key_of  # noqa: PLC0415
+    from escalation.signing import proof, sshsig  # noqa: PLC0415
+    from escalation.signing.keys import key_of  # noqa: PLC0415
 
     try:
         judge = partial(key_of, approvers=trusted(path, revoked), keygen=sshsig.find())
@@ -157,7 +157,7 @@ def _compared(client: Client, decision: Decision) -> Decision:
     from dataclasses import replace  # noqa: PLC0415
 
     from escalation.cli.signing import shown_otherwise  # noqa: PLC0415
-    from escalation.view import EntryView  # noqa: PLC0415
+    from escalation.view.entry import EntryView  # noqa: PLC0415
 
     if decision.document is None or not decision.last:
         return decision
@@ -176,7 +176,7 @@ def _compared(client: Client, decision: Decision) -> Decision:
 
 def _decision_line(decision: Decision) -> str:
     from escalation.inert import guarded, shown  # noqa: PLC0415
-    from escalation.moments import moment  # noqa: PLC0415
+    from escalation.wording.moments import moment  # noqa: PLC0415
 
     mark = "\N{MULTIPLICATION X}" if decision.problems else " " if decision.key is None else "\N{CHECK MARK}"
     who, what = shown(decision.person), shown(decision.entry_id)
@@ -222,8 +222,8 @@ def _read_log(session: Session, file: IO[bytes] | None) -> tuple[list[AuditEntry
 
 def _exact(entry: AuditView) -> AuditEntry:
     """Return the link that the digest covers; `at` is only for readers, so it is compared with `at_ns`."""
-    from escalation.moments import moment  # noqa: PLC0415
     from escalation.server.desk import AuditEntry  # noqa: PLC0415
+    from escalation.wording.moments import moment  # noqa: PLC0415
 
     if entry.at != moment(entry.at_ns):
         raise CtlError(

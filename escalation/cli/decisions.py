@@ -14,7 +14,7 @@ from escalation.cli.session import JSON, Session, print_json, print_list, read, 
 
 if TYPE_CHECKING:
     from escalation.cli.client import Client
-    from escalation.view import EntryView
+    from escalation.view.entry import EntryView
 
 # Spelled out, so that completion and usage errors need not load the model; a test compares it with the model.
 STATES: Final = (
@@ -305,8 +305,8 @@ def _canonical(client: Client, entry: EntryView) -> list[str]:
     """Return the documents of an entry that were signed, or else what one would hold."""
     if documents := [each.document for each in entry.approvals if each.document is not None]:
         return documents
-    from escalation import approval  # noqa: PLC0415
     from escalation.cli import signing  # noqa: PLC0415
+    from escalation.signing import approval  # noqa: PLC0415
 
     return [approval.canonical(signing.agreed(client, entry).terms)]
 
@@ -323,7 +323,7 @@ def _verified(client: Client, entry_id: str, *, wait_s: float) -> bytes:
 
 
 def _entry(body: bytes) -> EntryView:
-    from escalation.view import EntryView  # noqa: PLC0415
+    from escalation.view.entry import EntryView  # noqa: PLC0415
 
     return read(body, EntryView)
 

@@ -19,7 +19,7 @@ from escalation.cli.session import Session, print_json, read
 
 if TYPE_CHECKING:
     from escalation.cli.client import Client
-    from escalation.view import AuditView
+    from escalation.view.entry import AuditView
 
 SCHEMA: Final = 1
 _AT_ONCE: Final = 1000
@@ -80,7 +80,7 @@ def _lines(
     """Yield every line but the last."""
     import msgspec  # noqa: PLC0415
 
-    from escalation.moments import moment  # noqa: PLC0415
+    from escalation.wording.moments import moment  # noqa: PLC0415
 
     first = 0
     since = None
@@ -125,7 +125,7 @@ def _moment_of(text: str) -> int:
     import time  # noqa: PLC0415
 
     from escalation.cli.spans import Span  # noqa: PLC0415
-    from escalation.moments import read_moment  # noqa: PLC0415
+    from escalation.wording.moments import read_moment  # noqa: PLC0415
 
     try:
         return read_moment(text)

@@ -10,7 +10,7 @@ import msgspec
 
 from escalation.cli.errors import CtlError, ExitCode
 from escalation.cli.export import GENESIS, SCHEMA, Place
-from escalation.view import AuditView
+from escalation.view.entry import AuditView
 
 T = TypeVar("T")
 

@@ -100,7 +100,7 @@ def _tell(entry: dict[str, Any], told: dict[str, tuple[str, int]], *, as_json: b
         print_json(body)
     else:
         from escalation.cli.text import change_line, coloured, plain, wants_colour  # noqa: PLC0415
-        from escalation.view import EntryView  # noqa: PLC0415
+        from escalation.view.entry import EntryView  # noqa: PLC0415
 
         paint = coloured if wants_colour() else plain
         click.echo(change_line(read(body, EntryView), paint=paint), color=wants_colour())

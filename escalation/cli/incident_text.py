@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from escalation.cli.tables import Table
 from escalation.cli.text import Paint, block, plain, severity_words
-from escalation.incident_view import AccountView, ChangeView, NodeView, TopologyView
 from escalation.inert import guarded
-from escalation.quantities import duration, times
-from escalation.view import ConsequenceView
+from escalation.view.entry import ConsequenceView
+from escalation.view.incident import AccountView, ChangeView, NodeView, TopologyView
+from escalation.wording.quantities import duration, times
 
 
 def account_text(account: AccountView, *, paint: Paint = plain, width: int | None = None) -> str:

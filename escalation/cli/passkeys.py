@@ -22,7 +22,7 @@ def passkeys(session: Session, *, as_json: bool) -> None:
         print_json(body)
         return
     from escalation.inert import guarded  # noqa: PLC0415
-    from escalation.signing_view import PasskeyLines  # noqa: PLC0415
+    from escalation.view.signing import PasskeyLines  # noqa: PLC0415
 
     lines = read(body, PasskeyLines).lines
     if not lines:

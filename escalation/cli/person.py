@@ -25,7 +25,7 @@ def hash_() -> None:
     """
     from argon2 import PasswordHasher  # noqa: PLC0415
 
-    from escalation.server.login.passwords import refusal_of  # noqa: PLC0415
+    from escalation.server.web.login.passwords import refusal_of  # noqa: PLC0415
 
     if sys.stdin.isatty():
         given = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
@@ -52,7 +52,7 @@ def list_(session: Session, *, as_json: bool) -> None:
         print_list(body, "persons")
         return
     from escalation.cli.tables import person_table, print_table  # noqa: PLC0415
-    from escalation.persons import PersonList  # noqa: PLC0415
+    from escalation.view.persons import PersonList  # noqa: PLC0415
 
     print_table(person_table(read(body, PersonList).persons))
 
@@ -72,7 +72,7 @@ def invite(session: Session, *, name: str, as_json: bool) -> None:
     if as_json:
         print_json(body)
         return
-    from escalation.persons import InvitationView  # noqa: PLC0415
+    from escalation.view.persons import InvitationView  # noqa: PLC0415
 
     made = read(body, InvitationView)
     click.echo(made.url)
@@ -104,6 +104,6 @@ def _ended(session: Session, path: str, what: str, *, as_json: bool) -> None:
     if as_json:
         print_json(body)
         return
-    from escalation.persons import Ended  # noqa: PLC0415
+    from escalation.view.persons import Ended  # noqa: PLC0415
 
     click.echo(f"{read(body, Ended).count} {what}")

@@ -25,7 +25,7 @@ def incident(session: Session, *, incident_id: str, as_json: bool) -> None:
         return
     from escalation.cli.incident_text import account_text  # noqa: PLC0415
     from escalation.cli.text import coloured, on_terminal, plain, wants_colour  # noqa: PLC0415
-    from escalation.incident_view import AccountView  # noqa: PLC0415
+    from escalation.view.incident import AccountView  # noqa: PLC0415
 
     text = account_text(
         read(body, AccountView),
@@ -52,7 +52,7 @@ def topology_show(session: Session, *, as_json: bool) -> None:
         return
     from escalation.cli.incident_text import topology_table  # noqa: PLC0415
     from escalation.cli.tables import print_table  # noqa: PLC0415
-    from escalation.incident_view import TopologyView  # noqa: PLC0415
+    from escalation.view.incident import TopologyView  # noqa: PLC0415
 
     print_table(topology_table(read(body, TopologyView)))
 
@@ -68,7 +68,7 @@ def topology_suggest(session: Session, *, as_json: bool) -> None:
         print_list(body, "suggestions")
         return
     from escalation.cli.incident_text import suggestion_lines  # noqa: PLC0415
-    from escalation.incident_view import TopologyView  # noqa: PLC0415
+    from escalation.view.incident import TopologyView  # noqa: PLC0415
 
     lines = suggestion_lines(read(body, TopologyView))
     for line in lines or ["# Everything that was seen is declared."]:

@@ -108,7 +108,7 @@ def verdict(session: Session, *, entry_id: str, word: str, reason: str, as_json:
         except CtlError as error:
             if error.code is not ExitCode.NOT_FOUND:
                 raise
-            from escalation.view import EntryView  # noqa: PLC0415
+            from escalation.view.entry import EntryView  # noqa: PLC0415
 
             found = read(client.entry(entry_id), EntryView)
             body = client.post(f"/api/v1/incidents/{found.incident_id}/verdict", said)
@@ -172,7 +172,7 @@ def _say(body: bytes, *, as_json: bool) -> None:
     if as_json:
         print_json(body)
         return
-    from escalation.rule_view import RuleView  # noqa: PLC0415
+    from escalation.view.rule import RuleView  # noqa: PLC0415
 
     state = read(body, RuleView)
     if state.shadow is None:

@@ -14,21 +14,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from escalation import approval, approvers, sshsig
-from escalation.approval import ApprovalError, Terms
-from escalation.approvers import Approvers, ApproversError
 from escalation.cli.errors import CtlError, ExitCode
 from escalation.cli.session import read
 from escalation.inert import shown
-from escalation.keys import key_of
 from escalation.model import Signed
-from escalation.passkey import PasskeyRefused
-from escalation.signing_view import SigningView
-from escalation.sshsig import Keygen, KeygenError, SshRefused
+from escalation.signing import approval, approvers, sshsig
+from escalation.signing.approval import ApprovalError, Terms
+from escalation.signing.approvers import Approvers, ApproversError
+from escalation.signing.keys import key_of
+from escalation.signing.passkey import PasskeyRefused
+from escalation.signing.sshsig import Keygen, KeygenError, SshRefused
+from escalation.view.signing import SigningView
 
 if TYPE_CHECKING:
     from escalation.cli.client import Client
-    from escalation.view import EntryView
+    from escalation.view.entry import EntryView
 
 _ALARM = "do not approve it; ask whoever runs the orchestrator, and look at it from another machine"
 

@@ -12,7 +12,7 @@ from escalation.cli.session import JSON, Session, print_json, print_list, read, 
 from escalation.cli.spans import FOR, UNTIL, Time, end_of
 
 if TYPE_CHECKING:
-    from escalation.attention_view import SilenceView
+    from escalation.view.attention import SilenceView
 
 _COMMENT = click.option("--comment", required=True, metavar="TEXT", help="Why, for whoever wonders.")
 _ID = click.argument("silence_id", metavar="ID")
@@ -86,7 +86,7 @@ def preview(session: Session, *, matchers: tuple[str, ...], as_json: bool) -> No
         print_json(body)
         return
     from escalation.cli.tables import incident_table, print_table  # noqa: PLC0415
-    from escalation.listings import PreviewView  # noqa: PLC0415
+    from escalation.view.listings import PreviewView  # noqa: PLC0415
 
     print_table(incident_table(read(body, PreviewView).incidents, now=terminal_now()))
 
@@ -150,7 +150,7 @@ def _list(session: Session, path: str, *, as_json: bool) -> None:
         print_list(body, "silences")
         return
     from escalation.cli.tables import print_table, silence_table  # noqa: PLC0415
-    from escalation.listings import SilenceList  # noqa: PLC0415
+    from escalation.view.listings import SilenceList  # noqa: PLC0415
 
     print_table(silence_table(read(body, SilenceList).silences, now=terminal_now()))
 
@@ -169,7 +169,7 @@ def _tell(body: bytes, *, as_json: bool) -> None:
     if as_json:
         print_json(body)
         return
-    from escalation.attention_view import SilenceView  # noqa: PLC0415
+    from escalation.view.attention import SilenceView  # noqa: PLC0415
 
     click.echo(_sentence(read(body, SilenceView)))
 

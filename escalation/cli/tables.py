@@ -16,16 +16,16 @@ from typing import Final
 
 import click
 
-from escalation.attention_view import SilenceView
 from escalation.cli.text import STYLES, attention_words, on_terminal, severity_words, wants_colour
 from escalation.inert import guarded
-from escalation.persons import PersonView
-from escalation.policy_view import PolicyRow
-from escalation.quantities import duration
-from escalation.rule_view import RuleView
-from escalation.server.notice_desk import ReceiverStatus
-from escalation.view import EntryView, HostView, IncidentView, SubjectView
-from escalation.wording import marked
+from escalation.server.notify.notice_desk import ReceiverStatus
+from escalation.view.attention import SilenceView
+from escalation.view.entry import EntryView, HostView, IncidentView, SubjectView
+from escalation.view.persons import PersonView
+from escalation.view.policy import PolicyRow
+from escalation.view.rule import RuleView
+from escalation.wording.codes import marked
+from escalation.wording.quantities import duration
 
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 _SHORT_ID: Final = 8

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from escalation import model_text
-from escalation.attention_view import AttentionView
 from escalation.inert import guarded
 from escalation.model import ActionKind, Severity
-from escalation.quantities import times
-from escalation.view import EntryView
-from escalation.weighing_view import result_symbol
-from escalation.wording import action_headline, severity_symbol
+from escalation.view.attention import AttentionView
+from escalation.view.entry import EntryView
+from escalation.view.weighing import result_symbol
+from escalation.wording.codes import action_headline, severity_symbol
+from escalation.wording.quantities import times
 
 Paint = Callable[[str, str], str]
 """Takes text and a style's name, returns the text so styled."""

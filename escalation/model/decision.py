@@ -67,7 +67,7 @@ class Advice:
 
 
 class State(enum.StrEnum):
-    """Where a recommendation stands; the table of moves is in `server/approvals.py`."""
+    """Where a recommendation stands; the table of moves is in `server/decision/approvals.py`."""
 
     PROPOSED = "proposed"
     APPROVED = "approved"

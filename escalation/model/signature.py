@@ -1,8 +1,8 @@
 """How a person signed an approval: with an SSH key, or with a passkey.
 
 Both are kept as they came, so that anybody can check them later without trusting who kept them; how is in
-`escalation.sshsig` and `escalation.passkey`. Text only: what is binary stands in base64 without padding, in
-the alphabet of URLs, as browsers and passkeys write it.
+`escalation.signing.sshsig` and `escalation.signing.passkey`. Text only: what is binary stands in base64
+without padding, in the alphabet of URLs, as browsers and passkeys write it.
 """
 
 from __future__ import annotations

@@ -13,14 +13,15 @@ from typing import Final, NoReturn
 import click
 import structlog
 
-from escalation import sshsig
-from escalation.approvers import ApproversError
-from escalation.server import app, config, stores
+from escalation.server import app, config
 from escalation.server.clock import SystemClock
-from escalation.server.store import StoreError
+from escalation.server.storage import stores
+from escalation.server.storage.store import StoreError
 from escalation.server.supervision import Supervisor
 from escalation.settings import SettingsError
-from escalation.sshsig import KeygenError
+from escalation.signing import sshsig
+from escalation.signing.approvers import ApproversError
+from escalation.signing.sshsig import KeygenError
 from escalation.wire import credentials
 
 _FILE = click.Path(dir_okay=False, path_type=Path)

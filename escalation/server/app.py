@@ -18,41 +18,41 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 
-from escalation import sshsig
-from escalation.approvers import ApproversError
-from escalation.server import http
-from escalation.server.approval_desk import StoredApprovals
-from escalation.server.approval_routes import ApprovalRoutes
-from escalation.server.attention_desk import StoredAttention
-from escalation.server.attention_routes import AttentionRoutes
+from escalation.server.attention.attention_desk import StoredAttention
 from escalation.server.certificates import Certificates
 from escalation.server.clock import Clock
 from escalation.server.config import Config, address_of
+from escalation.server.decision.approval_desk import StoredApprovals
+from escalation.server.decision.rule_desk import RuleDesk, StoredRules
+from escalation.server.decision.signatures import Signatures
 from escalation.server.identity import Identities, IdentityRequired
-from escalation.server.incident_desk import StoredIncidents
-from escalation.server.incident_routes import IncidentRoutes
+from escalation.server.incident.incident_desk import StoredIncidents
 from escalation.server.ingest import Ingest
-from escalation.server.login.desk import LoginDesk
-from escalation.server.login.oidc_routes import OidcRoutes
-from escalation.server.login.passkey_routes import PasskeyRoutes
-from escalation.server.login.passwords import Passwords
-from escalation.server.login.person_routes import PersonRoutes
-from escalation.server.login.routes import LoginRoutes
-from escalation.server.login.signing_keys import registered
 from escalation.server.metrics import ServerMetrics
 from escalation.server.model_writer import ModelWriter, NoTexts, Texts
-from escalation.server.notice_desk import NoticeDesk
-from escalation.server.notifier import Notifier
-from escalation.server.notifiers.receiver import Receiver
-from escalation.server.policy_routes import PolicyRoutes
-from escalation.server.rule_desk import RuleDesk, StoredRules
-from escalation.server.rule_routes import RuleRoutes
+from escalation.server.notify.notice_desk import NoticeDesk
+from escalation.server.notify.notifier import Notifier
+from escalation.server.notify.notifiers.receiver import Receiver
 from escalation.server.service import Service
-from escalation.server.signatures import Signatures
-from escalation.server.store import Store
-from escalation.server.stores import open_store
+from escalation.server.storage.store import Store
+from escalation.server.storage.stores import open_store
 from escalation.server.supervision import Supervisor
-from escalation.sshsig import KeygenError
+from escalation.server.web import http
+from escalation.server.web.approval_routes import ApprovalRoutes
+from escalation.server.web.attention_routes import AttentionRoutes
+from escalation.server.web.incident_routes import IncidentRoutes
+from escalation.server.web.login.desk import LoginDesk
+from escalation.server.web.login.oidc_routes import OidcRoutes
+from escalation.server.web.login.passkey_routes import PasskeyRoutes
+from escalation.server.web.login.passwords import Passwords
+from escalation.server.web.login.person_routes import PersonRoutes
+from escalation.server.web.login.routes import LoginRoutes
+from escalation.server.web.login.signing_keys import registered
+from escalation.server.web.policy_routes import PolicyRoutes
+from escalation.server.web.rule_routes import RuleRoutes
+from escalation.signing import sshsig
+from escalation.signing.approvers import ApproversError
+from escalation.signing.sshsig import KeygenError
 from escalation.wire import credentials
 
 _STOP_S: Final = 15.0

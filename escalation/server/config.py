@@ -15,25 +15,25 @@ import msgspec
 
 from escalation import settings
 from escalation.model import ActionKind, Condition
-from escalation.server import postgres_settings
-from escalation.server.access import Person, Role
-from escalation.server.approvals import MAY_OVERRIDE, Policy
-from escalation.server.attention import AttentionSettings
-from escalation.server.http import HttpSettings
+from escalation.server.attention.maintenance import Window
+from escalation.server.attention.values import AttentionSettings
+from escalation.server.causality.topology import NOTHING, Declared
+from escalation.server.decision.approvals import MAY_OVERRIDE, Policy
+from escalation.server.decision.policies import ApprovalPolicy
+from escalation.server.decision.rules import RuleSettings
+from escalation.server.decision.signatures import SigningSettings
+from escalation.server.decision.track_record import RestartBudget
 from escalation.server.ingest import Limits
-from escalation.server.login import passwords
-from escalation.server.login.passkeys import has_passkeys
-from escalation.server.login.settings import LoginSettings
-from escalation.server.login.tailnet import is_tailnet
-from escalation.server.maintenance import Window
 from escalation.server.model_writer import TriageTextSettings
-from escalation.server.notifiers.registry import NotifySettings
-from escalation.server.policies import ApprovalPolicy
-from escalation.server.postgres_settings import PostgresSettings
-from escalation.server.rules import RuleSettings
-from escalation.server.signatures import SigningSettings
-from escalation.server.topology import NOTHING, Declared
-from escalation.server.track_record import RestartBudget
+from escalation.server.notify.notifiers.registry import NotifySettings
+from escalation.server.storage import postgres_settings
+from escalation.server.storage.postgres_settings import PostgresSettings
+from escalation.server.web.access import Person, Role
+from escalation.server.web.http import HttpSettings
+from escalation.server.web.login import passwords
+from escalation.server.web.login.passkeys import has_passkeys
+from escalation.server.web.login.settings import LoginSettings
+from escalation.server.web.login.tailnet import is_tailnet
 from escalation.wire.credentials import Files
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)]

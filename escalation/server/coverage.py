@@ -31,7 +31,7 @@ from escalation.model import (
     SubjectKind,
 )
 from escalation.server.desk import HostState
-from escalation.server.incidents import COUNT_MAX
+from escalation.server.incident.incidents import COUNT_MAX
 
 _DEFAULT_INTERVAL_S: Final = 30.0
 """How often a host is expected that has never said how often it means to report."""

@@ -29,8 +29,8 @@ from escalation.model import (
     Verdict,
     Weighed,
 )
-from escalation.server.attention import NOTHING, Attention
-from escalation.server.queue_page import QueuePage, Sought
+from escalation.server.attention.values import NOTHING, Attention
+from escalation.server.web.queue_page import QueuePage, Sought
 
 
 class DeskError(Exception):

@@ -23,7 +23,7 @@ from escalation.model import AgentId, BootId
 from escalation.server.certificates import Certificates
 from escalation.server.identity import Context, Handler, Identities
 from escalation.server.metrics import ReportResult, ServerMetrics
-from escalation.server.store import Delivery, StoreError, StoreUnavailable
+from escalation.server.storage.store import Delivery, StoreError, StoreUnavailable
 from escalation.server.triage import Kept
 from escalation.wire import codec
 from escalation.wire.delivery import Batch, ForeignReport, read_batch

@@ -25,8 +25,8 @@ from escalation.model_text import MAX_ANSWER_BYTES, ModelTextError, digest_of, r
 from escalation.server.clock import Clock
 from escalation.server.desk import DeskError, Entry
 from escalation.server.metrics import ModelTextOutcome, ServerMetrics
-from escalation.server.notifiers.receiver import http_client, read_secret
-from escalation.view import NOT_FINISHED, EntryView, ModelTextView, entry_view
+from escalation.server.notify.notifiers.receiver import http_client, read_secret
+from escalation.view.entry import NOT_FINISHED, EntryView, ModelTextView, entry_view
 
 K = TypeVar("K")
 V = TypeVar("V")

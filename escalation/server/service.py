@@ -24,22 +24,23 @@ from escalation.model import (
     Signed,
     State,
 )
-from escalation.server import attending, silencing, triage
-from escalation.server.approvals import Approve, Policy
+from escalation.server import triage
+from escalation.server.attention import attending, silencing
+from escalation.server.attention.maintenance import Window
+from escalation.server.causality.topology import Declared
 from escalation.server.clock import Clock, Timekeeper
 from escalation.server.coverage import Watch
+from escalation.server.decision.approvals import Approve, Policy
+from escalation.server.decision.scene import Weigher
+from escalation.server.decision.signatures import NoSignatures, SignatureCheck
 from escalation.server.desk import AuditEntry, Entry, HostState, Unavailable
 from escalation.server.feed import Feed
-from escalation.server.looking import look
-from escalation.server.maintenance import Window
 from escalation.server.metrics import ServerMetrics
-from escalation.server.notice_watch import Routing, saying, telling
-from escalation.server.notices import Happening
-from escalation.server.queue_page import QueuePage, Sought
-from escalation.server.scene import Weigher
-from escalation.server.signatures import NoSignatures, SignatureCheck
-from escalation.server.store import Delivery, Ledger, Store, StoreError
-from escalation.server.topology import Declared
+from escalation.server.notify.notice_watch import Routing, saying, telling
+from escalation.server.notify.notices import Happening
+from escalation.server.storage.store import Delivery, Ledger, Store, StoreError
+from escalation.server.web.looking import look
+from escalation.server.web.queue_page import QueuePage, Sought
 
 T = TypeVar("T")
 

@@ -40,19 +40,18 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server.approvals import Policy
-from escalation.server.attention import AttentionSettings
-from escalation.server.attention_desk import StoredAttention
+from escalation.server.attention.attention_desk import StoredAttention
+from escalation.server.attention.maintenance import Window
+from escalation.server.attention.values import AttentionSettings
+from escalation.server.decision.approvals import Policy
+from escalation.server.decision.rule_desk import StoredRules
+from escalation.server.decision.rules import RuleSettings
+from escalation.server.decision.signatures import SignatureCheck
 from escalation.server.desk import AuditEntry, Entry, HostState
-from escalation.server.incidents import Case, Key, key_of
-from escalation.server.maintenance import Window
-from escalation.server.notice_watch import Routing
-from escalation.server.queue_page import QueuePage, QueueRow, Sought, row_of
-from escalation.server.rule_desk import StoredRules
-from escalation.server.rules import RuleSettings
+from escalation.server.incident.incidents import Case, Key, key_of
+from escalation.server.notify.notice_watch import Routing
 from escalation.server.service import Service
-from escalation.server.signatures import SignatureCheck
-from escalation.server.store import (
+from escalation.server.storage.store import (
     NOTHING_ELSEWHERE,
     Added,
     Delivery,
@@ -62,6 +61,7 @@ from escalation.server.store import (
 )
 from escalation.server.testing_notices import MemoryNotices
 from escalation.server.testing_records import MemoryRecords
+from escalation.server.web.queue_page import QueuePage, QueueRow, Sought, row_of
 
 T = TypeVar("T")
 

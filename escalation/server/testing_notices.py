@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from escalation.model import IncidentId
-from escalation.server.notices import RAISING, Event, Notice, NoticeState
+from escalation.server.notify.notices import RAISING, Event, Notice, NoticeState
 
 
 class MemoryNotices:

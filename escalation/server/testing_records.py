@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from escalation.server.records import Kind
+from escalation.server.storage.records import Kind
 
 T = TypeVar("T")
 

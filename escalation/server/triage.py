@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final
 
-from escalation import approval, signing_log
 from escalation.inert import shown
 from escalation.model import (
     Advice,
@@ -35,34 +34,22 @@ from escalation.model import (
     Weighed,
 )
 from escalation.rule_names import RuleName, parts_of, rule_of
-from escalation.server import (
-    approvals,
-    attention,
-    audit,
-    binding,
-    causes,
-    coverage,
-    host_causes,
-    host_history,
-    incidents,
-    moments,
-    observed,
-    preconditions,
-    rules,
-    timeline,
-    track_record,
-    weighed,
-)
+from escalation.server import audit, coverage
+from escalation.server.attention import values as attention
+from escalation.server.causality import causes, host_causes, observed
+from escalation.server.causality.relations import EXPLAINING, RELATED, Relations
+from escalation.server.causality.topology import DECLARED, NOTHING, THE_MAP, Declared
+from escalation.server.decision import approvals, binding, preconditions, rules, track_record, weighed
+from escalation.server.decision.scene import Weigher
 from escalation.server.desk import Entry, HostState, NotFound, Refused
+from escalation.server.incident import host_history, incidents, moments, timeline
 from escalation.server.playbook import find_cause
 from escalation.server.playbook.alternatives import RESTARTS
 from escalation.server.playbook.registry import advise
-from escalation.server.records import Kind
-from escalation.server.relations import EXPLAINING, RELATED, Relations
-from escalation.server.scene import Weigher
-from escalation.server.store import Delivery, Ledger
-from escalation.server.topology import DECLARED, NOTHING, THE_MAP, Declared
-from escalation.wording import marked
+from escalation.server.storage.records import Kind
+from escalation.server.storage.store import Delivery, Ledger
+from escalation.signing import approval, log as signing_log
+from escalation.wording.codes import marked
 
 _CONSEQUENCES_AT_MOST: Final = 2000
 """How many open incidents are shown below their causes: the newest."""

@@ -14,29 +14,29 @@ import pytest
 import structlog
 import uvicorn
 
-from escalation.approvers import Approvers
 from escalation.model import ActionKind
-from escalation.server.access import Person, Role
-from escalation.server.approval_desk import StoredApprovals
-from escalation.server.approval_routes import ApprovalRoutes
-from escalation.server.approvals import Policy
-from escalation.server.attention_routes import AttentionRoutes
-from escalation.server.http import build
-from escalation.server.incident_desk import StoredIncidents
-from escalation.server.incident_routes import IncidentRoutes
-from escalation.server.login.desk import LoginDesk
-from escalation.server.login.passwords import Passwords
-from escalation.server.login.person_routes import PersonRoutes
-from escalation.server.login.settings import LoginSettings
+from escalation.server.decision.approval_desk import StoredApprovals
+from escalation.server.decision.approvals import Policy
+from escalation.server.decision.policies import ApprovalPolicy
+from escalation.server.decision.signatures import Signatures
+from escalation.server.incident.incident_desk import StoredIncidents
 from escalation.server.metrics import ServerMetrics
-from escalation.server.notifier import Notifier
-from escalation.server.notifiers.registry import NotifySettings
-from escalation.server.policies import ApprovalPolicy
-from escalation.server.policy_routes import PolicyRoutes
-from escalation.server.rule_routes import RuleRoutes
-from escalation.server.signatures import Signatures
+from escalation.server.notify.notifier import Notifier
+from escalation.server.notify.notifiers.registry import NotifySettings
 from escalation.server.testing import FakeDesk
-from escalation.sshsig import PLACES, Keygen
+from escalation.server.web.access import Person, Role
+from escalation.server.web.approval_routes import ApprovalRoutes
+from escalation.server.web.attention_routes import AttentionRoutes
+from escalation.server.web.http import build
+from escalation.server.web.incident_routes import IncidentRoutes
+from escalation.server.web.login.desk import LoginDesk
+from escalation.server.web.login.passwords import Passwords
+from escalation.server.web.login.person_routes import PersonRoutes
+from escalation.server.web.login.settings import LoginSettings
+from escalation.server.web.policy_routes import PolicyRoutes
+from escalation.server.web.rule_routes import RuleRoutes
+from escalation.signing.approvers import Approvers
+from escalation.signing.sshsig import PLACES, Keygen
 from tests.escalation.server.notifiers.told import Mailbox
 
 T = TypeVar("T")

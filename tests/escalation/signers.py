@@ -16,10 +16,10 @@ from fido2 import cbor
 from fido2.cose import ES256, EdDSA
 from fido2.webauthn import AuthenticatorData
 
-from escalation import approvers, passkey
 from escalation.model import PasskeySignature, SshSignature
-from escalation.passkey import Passkey
-from escalation.sshsig import PLACES, Keygen
+from escalation.signing import approvers, passkey
+from escalation.signing.passkey import Passkey
+from escalation.signing.sshsig import PLACES, Keygen
 
 KEYGEN = Keygen(PLACES[0])
 ORIGIN = "https://queue.example"

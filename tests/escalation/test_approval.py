@@ -11,13 +11,13 @@ import pytest
 import rfc8785
 from hypothesis import given, strategies as st
 
-from escalation import approval
-from escalation.approval import ApprovalError, Bound, Document
 from escalation.model import AgentId, BootId, Evidence, Report, ThrottleEvidence
-from escalation.server import incidents
-from escalation.server.binding import bound_of, digest_of
+from escalation.server.decision.binding import bound_of, digest_of
+from escalation.server.incident import incidents
 from escalation.server.playbook.registry import advise
 from escalation.server.testing import START_NS, case_report
+from escalation.signing import approval
+from escalation.signing.approval import ApprovalError, Bound, Document
 
 _ANY = st.text(max_size=12)
 _NUMBER = st.none() | st.integers(min_value=0, max_value=2**64 - 1)

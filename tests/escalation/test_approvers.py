@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from escalation import approvers, sshsig
-from escalation.approvers import ApproversError
 from escalation.model import SshSignature
-from escalation.sshsig import Keygen, KeygenError, SshRefused
+from escalation.signing import approvers, sshsig
+from escalation.signing.approvers import ApproversError
+from escalation.signing.sshsig import Keygen, KeygenError, SshRefused
 from tests.escalation.signers import KEYGEN, Authenticator, SshKey
 
 OWN = frozenset({0, os.geteuid()})

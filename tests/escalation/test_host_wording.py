@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from escalation.evidence_wording import fact
 from escalation.host_examples import HOST_EXAMPLES
 from escalation.inert import harmless
 from escalation.model import (
@@ -47,12 +46,13 @@ from escalation.model import (
     UnitEvidence,
     UnitResult,
 )
-from escalation.network_wording import counter_words, mesh_words, plane_name, warning_words
-from escalation.pressure_wording import call_words, resource_name, state_words
-from escalation.reason_wording import sentence
-from escalation.service_wording import change_words, gauge_words, result_words
-from escalation.storage_wording import role_words
 from escalation.wire.fields import fit_word
+from escalation.wording.evidence import fact
+from escalation.wording.network import counter_words, mesh_words, plane_name, warning_words
+from escalation.wording.pressure import call_words, resource_name, state_words
+from escalation.wording.reason import sentence
+from escalation.wording.service import change_words, gauge_words, result_words
+from escalation.wording.storage import role_words
 from probes.logs.patterns import PATTERNS
 
 HOSTILE = "\x1b[2J\u202ex"

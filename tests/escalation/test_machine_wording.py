@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from escalation.evidence_wording import fact
 from escalation.model import GpuEvidence, MemoryEvidence, PlacementEvidence, ServerKind, XidEvidence
+from escalation.wording.evidence import fact
 
 GIB = 1 << 30
 

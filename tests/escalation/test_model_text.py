@@ -21,7 +21,7 @@ from escalation.model_text import (
     request_of,
 )
 from escalation.server.testing import FakeDesk
-from escalation.view import EntryView, entry_view
+from escalation.view.entry import EntryView, entry_view
 
 
 async def an_entry() -> EntryView:

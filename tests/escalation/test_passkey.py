@@ -9,9 +9,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import given, strategies as st
 
-from escalation import passkey
 from escalation.model import PasskeySignature
-from escalation.passkey import Passkey, PasskeyRefused
+from escalation.signing import passkey
+from escalation.signing.passkey import Passkey, PasskeyRefused
 from tests.escalation.signers import EXTENDED, PRESENT, VERIFIED, Authenticator, encoded
 
 DOCUMENT = '{"id":"a"}'

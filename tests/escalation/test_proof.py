@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import given, strategies as st
 
-from escalation import approvers, proof, sshsig
-from escalation.approval import NAMESPACE
 from escalation.model import Signed, SshSignature
 from escalation.server.desk import AuditEntry
-from escalation.sshsig import SshRefused
+from escalation.signing import approvers, proof, sshsig
+from escalation.signing.approval import NAMESPACE
+from escalation.signing.sshsig import SshRefused
 from tests.escalation.signers import KEYGEN
 
 _WORDS = st.sampled_from(

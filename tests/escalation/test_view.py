@@ -21,10 +21,10 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.moments import moment
 from escalation.server.desk import HostState
 from escalation.testing import A_MOMENT_NS, an_entry
-from escalation.view import EntryView, entry_view, evidence_view, host_view, incident_view
+from escalation.view.entry import EntryView, entry_view, evidence_view, host_view, incident_view
+from escalation.wording.moments import moment
 
 CONTRACT = (
     "id incident_id host fault_class severity subject summary first_seen last_seen count state action risk "

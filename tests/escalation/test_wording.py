@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, strategies as st
 
 from escalation import model
-from escalation.evidence_wording import fact, route_name
 from escalation.inert import harmless
 from escalation.model import (
     ActionKind,
@@ -23,10 +22,7 @@ from escalation.model import (
     SensorCoverage,
     State,
 )
-from escalation.quantities import duration, signal_name, size
-from escalation.reason_wording import sentence
-from escalation.service_wording import server_name
-from escalation.wording import (
+from escalation.wording.codes import (
     action_headline,
     blindness,
     coverage_words,
@@ -36,6 +32,10 @@ from escalation.wording import (
     state_sentence,
     why_not_approvable,
 )
+from escalation.wording.evidence import fact, route_name
+from escalation.wording.quantities import duration, signal_name, size
+from escalation.wording.reason import sentence
+from escalation.wording.service import server_name
 
 EVIDENCE = st.one_of(*(st.from_type(kind) for kind in get_args(model.Evidence)))
 

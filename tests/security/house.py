@@ -26,11 +26,12 @@ import httpx2
 import pytest
 
 from escalation.model import Body
-from escalation.server import app, config, openapi
+from escalation.server import app, config
 from escalation.server.clock import SystemClock
-from escalation.server.handlers import Rule
 from escalation.server.supervision import Supervisor
 from escalation.server.testing import case_report, heartbeat
+from escalation.server.web import openapi
+from escalation.server.web.handlers import Rule
 from escalation.wire import codec
 from tests.escalation.server.site import METHOD, Authority, free_port, wired
 

@@ -25,12 +25,12 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import binding
-from escalation.server.access import Role
+from escalation.server.decision import binding
 from escalation.server.playbook.registry import advise
 from escalation.server.testing import case_report, heartbeat
+from escalation.server.web.access import Role
 from escalation.testing import an_entry
-from escalation.view import EntryView, action_view
+from escalation.view.entry import EntryView, action_view
 from escalation.wire import codec, escalation_pb2 as pb
 from tests.escalation.server.site import wired
 from tests.security.house import House, token

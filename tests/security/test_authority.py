@@ -43,8 +43,8 @@ _STARTS_PROGRAMS = (
     "subprocess.",
 )
 _REVIEWED = {
-    "escalation/server/postgres_migration.py": "pg_dump, before a migration that a person asked for",
-    "escalation/sshsig.py": "ssh-keygen by its absolute path, to make a person's signature and to check it",
+    "escalation/server/storage/postgres_migration.py": "pg_dump, before a migration that a person asked for",
+    "escalation/signing/sshsig.py": "ssh-keygen by its absolute path, to sign and to check",
 }
 """Where the orchestrator's and the operator's side may start a program of its own machine, and which."""
 

@@ -26,16 +26,16 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import approvals, binding
-from escalation.server.approvals import Approve, Policy
+from escalation.server.decision import approvals, binding
+from escalation.server.decision.approvals import Approve, Policy
 from escalation.server.desk import DeskError, Expired, Superseded
 from escalation.server.playbook.registry import advise
 from escalation.server.service import Service
-from escalation.server.sqlite_store import SqliteStore
-from escalation.server.store import Delivery
+from escalation.server.storage.sqlite_store import SqliteStore
+from escalation.server.storage.store import Delivery
 from escalation.server.testing import ManualClock, case_report, heartbeat
 from escalation.testing import A_MOMENT_NS, an_entry
-from escalation.view import entry_view
+from escalation.view.entry import entry_view
 from escalation.wire import codec
 from tests.escalation.server.site import wired
 from tests.security.house import House, living, token

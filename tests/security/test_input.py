@@ -20,9 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from escalation.cli.text import change_line, entry_text
 from escalation.inert import guarded, harmless, shown
 from escalation.model import AgentId, OomEvidence, OomScope, Subject, SubjectKind
-from escalation.server.handlers import MAX_BODY_BYTES
 from escalation.server.testing import case_report, heartbeat
-from escalation.view import EntryView
+from escalation.server.web.handlers import MAX_BODY_BYTES
+from escalation.view.entry import EntryView
 from escalation.wire import codec, escalation_pb2 as pb
 from escalation.wire.delivery import read_batch
 from escalation.wire.fields import WireError

@@ -7,14 +7,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from escalation import approvers, proof, signing_log
-from escalation.keys import key_of
 from escalation.model import ActionKind, Signed, State
 from escalation.server import audit
-from escalation.server.approval_desk import StoredApprovals
-from escalation.server.approvals import Policy
-from escalation.server.signatures import Signatures
+from escalation.server.decision.approval_desk import StoredApprovals
+from escalation.server.decision.approvals import Policy
+from escalation.server.decision.signatures import Signatures
 from escalation.server.testing import FakeDesk
+from escalation.signing import approvers, log as signing_log, proof
+from escalation.signing.keys import key_of
 from tests.escalation.signers import KEYGEN, SshKey
 from tests.security.properties import security_property
 

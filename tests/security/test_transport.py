@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
-from escalation.server.access import Person, Presented, Role, authenticate
-from escalation.server.handlers import EVENTS
 from escalation.server.testing import heartbeat
+from escalation.server.web.access import Person, Presented, Role, authenticate
+from escalation.server.web.handlers import EVENTS
 from escalation.wire import codec
 from tests.escalation.server.site import METHOD, Authority, wired
 from tests.security.house import PEOPLE, House, token

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from escalation.model import Action, ActionKind, Advice, Incident, Verification
-from escalation.quantities import duration
 from escalation.server.playbook import serving, steps
+from escalation.wording.quantities import duration
 
 
 def instead_of(advice: Advice, incident: Incident, *, spent: int, within_s: float) -> Advice:

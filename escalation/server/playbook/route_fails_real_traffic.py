@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import assert_never
 
 from escalation.model import Advice, Incident, PromptSizeEvidence, ServerKind
-from escalation.quantities import size
 from escalation.server.playbook import serving
+from escalation.wording.quantities import size
 
 _PROOF = (
     "Within an hour the requests that reach this route are answered whatever their size, and none fails for "

@@ -25,7 +25,7 @@ from escalation.model import (
     Report,
     Severity,
 )
-from escalation.server import incidents
+from escalation.server.incident import incidents
 from escalation.server.playbook.registry import advise
 from probes import registry
 from probes.registry import SENSORS

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from escalation.cli.errors import CtlError, ExitCode
 from escalation.cli.export import GENESIS
 from escalation.cli.exported import exported
-from escalation.moments import moment
 from escalation.server import audit
 from escalation.server.testing import START_NS
+from escalation.wording.moments import moment
 
 Ctl = Callable[..., Any]
 _HOUR_S = 3600.0

@@ -36,11 +36,11 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server.approvals import Policy
-from escalation.server.shelves import NAMES
+from escalation.server.attention.shelves import NAMES
+from escalation.server.decision.approvals import Policy
 from escalation.server.testing import heartbeat
 from escalation.testing import an_entry
-from escalation.view import entry_view
+from escalation.view.entry import entry_view
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 HOSTILE = "<b>\x1b[31m[red]\u202e\u200bname\n\\x"

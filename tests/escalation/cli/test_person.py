@@ -13,7 +13,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from escalation.cli.app import run
-from escalation.server.login.passwords import check_hash
+from escalation.server.web.login.passwords import check_hash
 
 Ctl = Callable[..., Any]
 

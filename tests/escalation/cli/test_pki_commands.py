@@ -12,7 +12,7 @@ import pytest
 
 from escalation.cli.app import run
 from escalation.cli.connection import read_token
-from escalation.server.access import Person, Presented, authenticate
+from escalation.server.web.access import Person, Presented, authenticate
 
 
 def test_an_authority_and_both_leaves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

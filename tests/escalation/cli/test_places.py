@@ -14,14 +14,6 @@ import pytest
 
 from escalation.cli.incident_text import account_text, suggestion_lines
 from escalation.cli.text import coloured, plain
-from escalation.incident_view import (
-    ChangeView,
-    MomentView,
-    NodeView,
-    SuggestionView,
-    TopologyView,
-    account_view,
-)
 from escalation.model import (
     CasePhase,
     FaultClass,
@@ -30,9 +22,17 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server.incident_desk import StoredIncidents
+from escalation.server.causality.topology import Declared, Host
+from escalation.server.incident.incident_desk import StoredIncidents
 from escalation.server.testing import START_NS, FakeDesk, case_report
-from escalation.server.topology import Declared, Host
+from escalation.view.incident import (
+    ChangeView,
+    MomentView,
+    NodeView,
+    SuggestionView,
+    TopologyView,
+    account_view,
+)
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 MINUTE_NS = 60 * 10**9

@@ -15,15 +15,15 @@ from typing import Any
 import httpx2
 import pytest
 
-from escalation import approval, approvers, signing_log
 from escalation.cli.errors import ExitCode
 from escalation.model import Signed
 from escalation.server import audit
-from escalation.server.approval_desk import StoredApprovals
-from escalation.server.approvals import Policy
+from escalation.server.decision.approval_desk import StoredApprovals
+from escalation.server.decision.approvals import Policy
 from escalation.server.desk import AuditEntry, Entry
 from escalation.server.testing import START_NS
-from escalation.view import audit_view
+from escalation.signing import approval, approvers, log as signing_log
+from escalation.view.entry import audit_view
 from tests.escalation.signers import Authenticator, SshKey
 from tests.security.properties import security_property
 

@@ -20,14 +20,14 @@ import pytest_asyncio
 import uvicorn
 
 from escalation.server import app
-from escalation.server.access import Person, Role
 from escalation.server.config import Config, GrpcSettings
-from escalation.server.gate import cookie_name
-from escalation.server.login.desk import LoginDesk
-from escalation.server.login.sessions import Means
 from escalation.server.metrics import ServerMetrics
-from escalation.server.notice_desk import NoReceivers
+from escalation.server.notify.notice_desk import NoReceivers
 from escalation.server.testing import FakeDesk
+from escalation.server.web.access import Person, Role
+from escalation.server.web.gate import cookie_name
+from escalation.server.web.login.desk import LoginDesk
+from escalation.server.web.login.sessions import Means
 
 PICTURES = Path(__file__).parents[3] / "build" / "pages"
 PEOPLE = {"ada": Role.OPERATOR, "bob": Role.OPERATOR, "vera": Role.VIEWER, "root": Role.ADMIN}

@@ -11,16 +11,16 @@ import pytest
 import pytest_asyncio
 
 from escalation.model import PasskeySignature, State
-from escalation.passkey import Passkey
 from escalation.server import app
 from escalation.server.config import Config, GrpcSettings
-from escalation.server.http import HttpSettings
-from escalation.server.login.passkey_desk import PASSKEYS
-from escalation.server.login.signing_keys import registered
+from escalation.server.decision.signatures import Signatures
 from escalation.server.metrics import ServerMetrics
-from escalation.server.notice_desk import NoReceivers
-from escalation.server.signatures import Signatures
+from escalation.server.notify.notice_desk import NoReceivers
 from escalation.server.testing import FakeDesk
+from escalation.server.web.http import HttpSettings
+from escalation.server.web.login.passkey_desk import PASSKEYS
+from escalation.server.web.login.signing_keys import registered
+from escalation.signing.passkey import Passkey
 from tests.escalation.pages.conftest import NARROW, WIDE, Stage, people, picture, served, token, violations
 from tests.escalation.server.site import free_port
 

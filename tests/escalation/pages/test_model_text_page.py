@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from escalation.server.http import build
 from escalation.server.metrics import ServerMetrics
-from escalation.view import EntryView, ModelTextView
+from escalation.server.web.http import build
+from escalation.view.entry import EntryView, ModelTextView
 from tests.escalation.pages.conftest import NARROW, Stage, people, picture, served, violations
 
 TEXT = ModelTextView(

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from escalation.server.postgres_settings import PostgresSettings
-from escalation.server.postgres_store import PostgresStore
-from escalation.server.sqlite_store import SqliteStore
-from escalation.server.stores import OpenStore
+from escalation.server.storage.postgres_settings import PostgresSettings
+from escalation.server.storage.postgres_store import PostgresStore
+from escalation.server.storage.sqlite_store import SqliteStore
+from escalation.server.storage.stores import OpenStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,16 +17,16 @@ from typing import Any, TypeVar
 
 import uvicorn
 
-from escalation.server.access import Person, Role
-from escalation.server.approvals import Policy
-from escalation.server.http import build
+from escalation.server.decision.approvals import Policy
 from escalation.server.metrics import ServerMetrics
-from escalation.server.notices import Happening
-from escalation.server.notifier import Notifier
-from escalation.server.notifiers.registry import NotifySettings
+from escalation.server.notify.notices import Happening
+from escalation.server.notify.notifier import Notifier
+from escalation.server.notify.notifiers.registry import NotifySettings
 from escalation.server.service import Service
-from escalation.server.stores import OpenStore
+from escalation.server.storage.stores import OpenStore
 from escalation.server.testing import ManualClock
+from escalation.server.web.access import Person, Role
+from escalation.server.web.http import build
 from tests.escalation.server.databases import Database
 from tests.escalation.server.notifiers.told import Mailbox
 

@@ -22,9 +22,10 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import approvals, binding, incidents
-from escalation.server.approvals import MOVES, Approve, MarkDone, Policy, Reject, TimePassed
+from escalation.server.decision import approvals, binding
+from escalation.server.decision.approvals import MOVES, Approve, MarkDone, Policy, Reject, TimePassed
 from escalation.server.desk import DeskError, Expired, Refused, Superseded
+from escalation.server.incident import incidents
 from escalation.server.playbook.registry import advise
 from escalation.server.testing import START_NS, case_report
 

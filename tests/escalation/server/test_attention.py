@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from escalation.attention_view import attention_view, silence_view
 from escalation.model import (
     SEVERITY_ORDER,
     AgentId,
@@ -23,8 +22,21 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.moments import moment, read_moment
-from escalation.server.attention import (
+from escalation.server.attention.silences import (
+    GUARDED,
+    Field,
+    Matcher,
+    Origin,
+    Phase,
+    Silence,
+    SilenceId,
+    Test as Compare,
+    checked,
+    fits_pattern,
+    for_host,
+    parse,
+)
+from escalation.server.attention.values import (
     Acknowledgement,
     Attention,
     AttentionSettings,
@@ -39,20 +51,8 @@ from escalation.server.attention import (
     with_remark,
 )
 from escalation.server.clock import SLACK_NS
-from escalation.server.silences import (
-    GUARDED,
-    Field,
-    Matcher,
-    Origin,
-    Phase,
-    Silence,
-    SilenceId,
-    Test as Compare,
-    checked,
-    fits_pattern,
-    for_host,
-    parse,
-)
+from escalation.view.attention import attention_view, silence_view
+from escalation.wording.moments import moment, read_moment
 
 S = 1_000_000_000
 T0 = 1_767_225_600 * S

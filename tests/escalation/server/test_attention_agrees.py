@@ -24,17 +24,17 @@ from escalation.model import (
     SubjectKind,
 )
 from escalation.server import audit
-from escalation.server.approvals import Policy
-from escalation.server.attention import AttentionSettings
-from escalation.server.attention_desk import StoredAttention, Until
+from escalation.server.attention.attention_desk import StoredAttention, Until
+from escalation.server.attention.maintenance import Window
+from escalation.server.attention.shelves import shown, states_of
+from escalation.server.attention.silences import Phase, parse
+from escalation.server.attention.values import AttentionSettings
+from escalation.server.decision.approvals import Policy
 from escalation.server.desk import DeskError, Entry
-from escalation.server.maintenance import Window
-from escalation.server.notice_routes import Route, Router
-from escalation.server.notices import Event
+from escalation.server.notify.notice_routes import Route, Router
+from escalation.server.notify.notices import Event
 from escalation.server.service import Service
-from escalation.server.shelves import shown, states_of
-from escalation.server.silences import Phase, parse
-from escalation.server.store import Delivery, Ledger, Store
+from escalation.server.storage.store import Delivery, Ledger, Store
 from escalation.server.testing import ManualClock, MemoryStore, case_report
 from tests.escalation.server.databases import Database
 

@@ -19,20 +19,22 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import audit, quiet, timeline
-from escalation.server.approvals import Policy
-from escalation.server.attention import SNOOZES, AttentionSettings
-from escalation.server.attention_desk import StoredAttention, Until
+from escalation.server import audit
+from escalation.server.attention import quiet
+from escalation.server.attention.attention_desk import StoredAttention, Until
+from escalation.server.attention.maintenance import AUTHOR, Window
+from escalation.server.attention.shelves import shown, states_of
+from escalation.server.attention.silences import Phase, parse
+from escalation.server.attention.values import SNOOZES, AttentionSettings
+from escalation.server.decision.approvals import Policy
 from escalation.server.desk import DeskError, Entry, Expired, NotFound, Refused, Unavailable
-from escalation.server.maintenance import AUTHOR, Window
-from escalation.server.notice_routes import Route, Router
-from escalation.server.notices import Event, NoticeState
+from escalation.server.incident import timeline
+from escalation.server.incident.timeline import MomentKind
+from escalation.server.notify.notice_routes import Route, Router
+from escalation.server.notify.notices import Event, NoticeState
 from escalation.server.service import Service
-from escalation.server.shelves import shown, states_of
-from escalation.server.silences import Phase, parse
-from escalation.server.store import Delivery
+from escalation.server.storage.store import Delivery
 from escalation.server.testing import START_NS, FakeDesk, ManualClock, case_report
-from escalation.server.timeline import MomentKind
 from tests.escalation.server.databases import Database
 
 HOUR = Until(for_s=3600.0)

@@ -163,7 +163,7 @@ async def test_any_body_is_answered_in_words(body: dict[str, object]) -> None:
 
 def test_how_to_names_every_event_that_can_be_told() -> None:
     """The table of what is told is whole."""
-    from escalation.server.notices import Event  # noqa: PLC0415 - only this test reads it
+    from escalation.server.notify.notices import Event  # noqa: PLC0415 - only this test reads it
 
     page = (Path(__file__).parents[3] / "docs/how-to/notify.md").read_text()
     assert [each for each in Event if each is not Event.TEST and f"`{each.value}`" not in page] == []

@@ -32,10 +32,12 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import audit, causes, rows, triage
-from escalation.server.approvals import Approve, Policy
-from escalation.server.sqlite_store import SqliteStore
-from escalation.server.store import Delivery, Ledger, StoreCorrupt
+from escalation.server import audit, triage
+from escalation.server.causality import causes
+from escalation.server.decision.approvals import Approve, Policy
+from escalation.server.storage import rows
+from escalation.server.storage.sqlite_store import SqliteStore
+from escalation.server.storage.store import Delivery, Ledger, StoreCorrupt
 from escalation.server.testing import START_NS, MemoryLedger, case_report
 
 _MINUTE_NS = 60 * 10**9

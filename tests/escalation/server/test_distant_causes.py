@@ -20,11 +20,12 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import causes, distant_causes, host_causes, triage
-from escalation.server.approvals import Policy
-from escalation.server.relations import Relations
+from escalation.server import triage
+from escalation.server.causality import causes, distant_causes, host_causes
+from escalation.server.causality.relations import Relations
+from escalation.server.causality.topology import Declared, Engine, Host, Pair, Route
+from escalation.server.decision.approvals import Policy
 from escalation.server.testing import MemoryLedger
-from escalation.server.topology import Declared, Engine, Host, Pair, Route
 from tests.escalation.server.test_host_causes import MINUTE_NS, Site
 from tests.escalation.server.test_one_cause import Told, lossy, silent_at, unreachable
 

@@ -22,12 +22,12 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import sqlite_file
-from escalation.server.approvals import Policy
+from escalation.server.decision.approvals import Policy
 from escalation.server.desk import Refused
 from escalation.server.service import Service
-from escalation.server.sqlite_store import SqliteStore
-from escalation.server.store import Delivery
+from escalation.server.storage import sqlite_file
+from escalation.server.storage.sqlite_store import SqliteStore
+from escalation.server.storage.store import Delivery
 from escalation.server.testing import CONTAINER, START_NS, FakeDesk, ManualClock, MemoryStore, case_report
 
 MOUNT = Subject(SubjectKind.MOUNT, "/srv/models")

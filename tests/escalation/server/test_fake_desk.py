@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from escalation.model import State
-from escalation.server.approvals import Policy
+from escalation.server.decision.approvals import Policy
 from escalation.server.desk import NotFound, Superseded
 from escalation.server.testing import CONTAINER, FakeDesk, heartbeat
 

@@ -28,8 +28,8 @@ from escalation.model import (
     SubjectKind,
 )
 from escalation.server import triage
-from escalation.server.approvals import Policy
-from escalation.server.store import Delivery, Ledger
+from escalation.server.decision.approvals import Policy
+from escalation.server.storage.store import Delivery, Ledger
 from escalation.server.testing import CONTAINER, START_NS, MemoryLedger, case_report
 
 REVOKED = FaultClass.GPU_ACCESS_REVOKED

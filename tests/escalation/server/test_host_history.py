@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from hypothesis import given, settings, strategies as st
 
-from escalation.history_wording import history_words
 from escalation.model import (
     AgentId,
     CasePhase,
@@ -20,10 +19,12 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import host_history, rows
-from escalation.server.host_history import CHANGE, Change, ChangeKind
-from escalation.server.incident_desk import StoredIncidents
+from escalation.server.incident import host_history
+from escalation.server.incident.host_history import CHANGE, Change, ChangeKind
+from escalation.server.incident.incident_desk import StoredIncidents
+from escalation.server.storage import rows
 from escalation.server.testing import START_NS, FakeDesk, MemoryLedger, case_report, heartbeat
+from escalation.wording.history import history_words
 from tests.escalation.server.databases import Database
 
 K = ChangeKind

@@ -33,21 +33,21 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server.access import FailedLogins, Person, Role
-from escalation.server.approval_desk import StoredApprovals
-from escalation.server.approval_routes import ApprovalRoutes
-from escalation.server.approvals import Policy
-from escalation.server.attention_routes import AttentionRoutes
-from escalation.server.handlers import MAX_BODY_BYTES
-from escalation.server.http import build
-from escalation.server.incident_desk import StoredIncidents
-from escalation.server.incident_routes import IncidentRoutes
+from escalation.server.decision.approval_desk import StoredApprovals
+from escalation.server.decision.approvals import Policy
+from escalation.server.incident.incident_desk import StoredIncidents
 from escalation.server.metrics import ServerMetrics
-from escalation.server.notifier import Notifier
-from escalation.server.notifiers.registry import NotifySettings
-from escalation.server.policy_routes import PolicyRoutes
-from escalation.server.rule_routes import RuleRoutes
+from escalation.server.notify.notifier import Notifier
+from escalation.server.notify.notifiers.registry import NotifySettings
 from escalation.server.testing import FakeDesk, ManualClock, case_report, heartbeat
+from escalation.server.web.access import FailedLogins, Person, Role
+from escalation.server.web.approval_routes import ApprovalRoutes
+from escalation.server.web.attention_routes import AttentionRoutes
+from escalation.server.web.handlers import MAX_BODY_BYTES
+from escalation.server.web.http import build
+from escalation.server.web.incident_routes import IncidentRoutes
+from escalation.server.web.policy_routes import PolicyRoutes
+from escalation.server.web.rule_routes import RuleRoutes
 from tests.escalation.server.notifiers.told import Mailbox
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e\u200b\n'\"&"

@@ -18,9 +18,9 @@ from escalation.model import (
     SubjectKind,
 )
 from escalation.server import triage
-from escalation.server.approvals import Policy
-from escalation.server.incidents import RETURNS_WITHIN_S
-from escalation.server.store import Delivery
+from escalation.server.decision.approvals import Policy
+from escalation.server.incident.incidents import RETURNS_WITHIN_S
+from escalation.server.storage.store import Delivery
 from escalation.server.testing import START_NS, MemoryLedger, case_report
 
 _HOST = AgentId("spark-1")

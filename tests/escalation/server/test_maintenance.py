@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from escalation.model import FaultClass
+from escalation.server.attention.maintenance import Occurrence, Window
+from escalation.server.attention.silences import LONGEST_S, Origin
 from escalation.server.config import Config
-from escalation.server.maintenance import Occurrence, Window
-from escalation.server.silences import LONGEST_S, Origin
 from escalation.settings import SettingsError, load
 
 NS = 10**9

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dev import postgres
-from escalation.server import postgres_migration, sqlite_file
 from escalation.server.__main__ import main
-from escalation.server.postgres_settings import PostgresSettings
-from escalation.server.store import StoreError
+from escalation.server.storage import postgres_migration, sqlite_file
+from escalation.server.storage.postgres_settings import PostgresSettings
+from escalation.server.storage.store import StoreError
 from tests.escalation.server.databases import Database
 from tests.escalation.server.site import Site
 

@@ -30,14 +30,14 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import http
-from escalation.server.access import Person, Role
 from escalation.server.app import StartError
 from escalation.server.desk import Entry
 from escalation.server.metrics import ServerMetrics
 from escalation.server.model_writer import ModelWriter, TriageTextSettings
 from escalation.server.testing import FakeDesk, case_report, heartbeat
-from escalation.view import EntryView, entry_view
+from escalation.server.web import http
+from escalation.server.web.access import Person, Role
+from escalation.view.entry import EntryView, entry_view
 from escalation.wire import codec
 from tests.escalation.server.conftest import running
 from tests.escalation.server.site import TOKEN as OPERATOR, Site, escalate, wired

@@ -24,11 +24,11 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import notices
-from escalation.server.notice_ledger import NoticeLedger
-from escalation.server.notice_routes import Route, Router
-from escalation.server.notices import Event, Happening, Notice, NoticeState
-from escalation.server.notifiers.registry import NotifySettings
+from escalation.server.notify import notices
+from escalation.server.notify.notice_routes import Route, Router
+from escalation.server.notify.notices import Event, Happening, Notice, NoticeState
+from escalation.server.notify.notifiers.registry import NotifySettings
+from escalation.server.storage.notice_ledger import NoticeLedger
 from escalation.server.testing import START_NS, FakeDesk, case_report
 from escalation.server.testing_notices import MemoryNotices
 from tests.escalation.server.databases import Database

@@ -17,16 +17,16 @@ from pathlib import Path
 import pytest
 
 from escalation.model import AgentId, BootId, IncidentId, Report, Severity
-from escalation.server.approvals import Policy
+from escalation.server.decision.approvals import Policy
 from escalation.server.desk import NotFound, Refused
 from escalation.server.metrics import ServerMetrics
-from escalation.server.notice_routes import Route
-from escalation.server.notices import Event, NoticeState
-from escalation.server.notifier import Notifier, parcels_of
-from escalation.server.notifiers.receiver import Receiver, Rejected, Unreachable
-from escalation.server.notifiers.registry import NotifySettings
+from escalation.server.notify.notice_routes import Route
+from escalation.server.notify.notices import Event, NoticeState
+from escalation.server.notify.notifier import Notifier, parcels_of
+from escalation.server.notify.notifiers.receiver import Receiver, Rejected, Unreachable
+from escalation.server.notify.notifiers.registry import NotifySettings
 from escalation.server.service import Service
-from escalation.server.store import Delivery
+from escalation.server.storage.store import Delivery
 from escalation.server.testing import FakeDesk, ManualClock, case_report
 from escalation.wire import codec
 from tests.escalation.server.databases import Database

@@ -25,10 +25,11 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import host_causes, triage
-from escalation.server.approvals import Policy
-from escalation.server.causes import EXPLAINING, RELATED
-from escalation.server.relations import Relations
+from escalation.server import triage
+from escalation.server.causality import host_causes
+from escalation.server.causality.causes import EXPLAINING, RELATED
+from escalation.server.causality.relations import Relations
+from escalation.server.decision.approvals import Policy
 from tests.escalation.server.test_host_causes import BOX, HOST, MINUTE_NS, OTHER, Site
 
 F = FaultClass

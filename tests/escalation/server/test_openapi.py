@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dev import api_description
-from escalation.server.access import Person, Role
-from escalation.server.handlers import Nothing, Rule, json_answer
-from escalation.server.http import build
 from escalation.server.metrics import ServerMetrics
-from escalation.server.openapi import PATH, document
 from escalation.server.testing import FakeDesk
+from escalation.server.web.access import Person, Role
+from escalation.server.web.handlers import Nothing, Rule, json_answer
+from escalation.server.web.http import build
+from escalation.server.web.openapi import PATH, document
 from tests.escalation.server.site import TOKEN, Site
 
 PUBLISHED = Path(__file__).parents[3] / "docs/reference/openapi.json"

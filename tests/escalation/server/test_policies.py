@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from escalation.model import ActionKind
-from escalation.server.approvals import Policy
+from escalation.server.decision.approvals import Policy
+from escalation.server.decision.policies import ApprovalPolicy, Demands, PolicyCase, demands
 from escalation.server.desk import Refused
-from escalation.server.policies import ApprovalPolicy, Demands, PolicyCase, demands
 from escalation.server.testing import FakeDesk
 
 _CASE = PolicyCase(ActionKind.RESTART_UNIT, "spark-1", "unit:ollama.service", "route.engine_stalled")

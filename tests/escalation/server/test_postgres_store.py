@@ -16,13 +16,14 @@ import pytest
 
 from dev import postgres
 from escalation.model import AgentId, Body, BootId, CasePhase, Report, State
-from escalation.server import audit, postgres_migration, triage
-from escalation.server.approvals import Policy
+from escalation.server import audit, triage
+from escalation.server.decision.approvals import Policy
 from escalation.server.desk import DeskError, Entry
-from escalation.server.postgres_settings import PostgresSettings
-from escalation.server.postgres_store import PostgresStore
 from escalation.server.service import Service
-from escalation.server.store import (
+from escalation.server.storage import postgres_migration
+from escalation.server.storage.postgres_settings import PostgresSettings
+from escalation.server.storage.postgres_store import PostgresStore
+from escalation.server.storage.store import (
     Delivery,
     Ledger,
     StoreCorrupt,

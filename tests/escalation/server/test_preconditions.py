@@ -22,9 +22,9 @@ from escalation.model import (
     ServerKind,
 )
 from escalation.server import coverage
+from escalation.server.decision.preconditions import Rank, Replica, Scene, evaluate, insist
+from escalation.server.decision.track_record import RestartBudget
 from escalation.server.desk import HostState, Refused
-from escalation.server.preconditions import Rank, Replica, Scene, evaluate, insist
-from escalation.server.track_record import RestartBudget
 from escalation.testing import an_entry
 
 _ENTRY = an_entry(FaultClass.ROUTE_ENGINE_STALLED)

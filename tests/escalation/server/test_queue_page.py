@@ -19,14 +19,14 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server.approvals import Policy
-from escalation.server.attention import Shelf
-from escalation.server.charts import axis, charts_of, share
-from escalation.server.queue_page import PAGE_ROWS, QueueRow, Shelved, Sought, arrange, row_of
+from escalation.server.attention.values import Shelf
+from escalation.server.decision.approvals import Policy
 from escalation.server.service import Service
-from escalation.server.store import Delivery
+from escalation.server.storage.store import Delivery
 from escalation.server.testing import START_NS, ManualClock, case_report
-from escalation.view import NOT_FINISHED
+from escalation.server.web.charts import axis, charts_of, share
+from escalation.server.web.queue_page import PAGE_ROWS, QueueRow, Shelved, Sought, arrange, row_of
+from escalation.view.entry import NOT_FINISHED
 from tests.escalation.server.databases import Database
 
 NOBODY = Shelved()

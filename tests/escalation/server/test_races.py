@@ -45,11 +45,12 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import audit, binding
-from escalation.server.approvals import MOVES, UNFINISHED, Policy
+from escalation.server import audit
+from escalation.server.decision import binding
+from escalation.server.decision.approvals import MOVES, UNFINISHED, Policy
 from escalation.server.desk import AuditEntry
-from escalation.server.notices import Event
-from escalation.server.store import Delivery, Ledger
+from escalation.server.notify.notices import Event
+from escalation.server.storage.store import Delivery, Ledger
 from escalation.server.testing import CONTAINER, ManualClock, case_report
 from tests.escalation.server.databases import Database
 from tests.escalation.server.notifiers.told import Mailbox

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from escalation.server.records import Kind, Records
-from escalation.server.store import Ledger, StoreCorrupt
+from escalation.server.storage.records import Kind, Records
+from escalation.server.storage.store import Ledger, StoreCorrupt
 from escalation.server.testing_records import MemoryRecords
 from tests.escalation.server.databases import Database
 

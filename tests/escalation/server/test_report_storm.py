@@ -10,10 +10,10 @@ import pytest
 
 from escalation.model import CasePhase, FaultClass, Subject, SubjectKind
 from escalation.server import audit
+from escalation.server.attention.silences import LONGEST_S
 from escalation.server.desk import AuditEntry
-from escalation.server.notices import Notice
-from escalation.server.silences import LONGEST_S
-from escalation.server.store import Ledger
+from escalation.server.notify.notices import Notice
+from escalation.server.storage.store import Ledger
 from escalation.server.testing import START_NS, case_report, heartbeat
 from escalation.wire import codec
 from tests.escalation.server.conftest import running

@@ -21,17 +21,18 @@ from escalation.model import (
     Verdict,
 )
 from escalation.rule_names import RuleName, name_of, parts_of, rule_of
-from escalation.rule_view import rule_view
-from escalation.server import rules, triage
-from escalation.server.access import Role
-from escalation.server.approvals import Policy
+from escalation.server import triage
+from escalation.server.decision import rules
+from escalation.server.decision.approvals import Policy
+from escalation.server.decision.rule_desk import StoredRules
+from escalation.server.decision.rules import RuleSettings, Shadow
 from escalation.server.desk import NotFound, Refused
-from escalation.server.notices import Event
-from escalation.server.rule_desk import StoredRules
-from escalation.server.rules import RuleSettings, Shadow
-from escalation.server.store import Ledger
+from escalation.server.notify.notices import Event
+from escalation.server.storage.store import Ledger
 from escalation.server.testing import START_NS, FakeDesk, MemoryLedger, case_report, heartbeat
-from escalation.view import entry_view
+from escalation.server.web.access import Role
+from escalation.view.entry import entry_view
+from escalation.view.rule import rule_view
 from tests.escalation.server.databases import Database
 from tests.escalation.server.test_notices import routing, told
 

@@ -20,7 +20,7 @@ from escalation.model import (
     SubjectKind,
 )
 from escalation.server import audit
-from escalation.server.approvals import Policy
+from escalation.server.decision.approvals import Policy
 from escalation.server.desk import Entry, Expired, FellBehind, Refused, Superseded, Unavailable
 from escalation.server.testing import CONTAINER, FakeDesk, case_report, heartbeat
 

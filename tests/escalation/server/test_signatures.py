@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from escalation import approval, approvers
-from escalation.approvers import Approvers
 from escalation.model import (
     ActionKind,
     Incarnation,
@@ -22,15 +20,17 @@ from escalation.model import (
     SshSignature,
     State,
 )
-from escalation.passkey import Passkey
-from escalation.server import rows
-from escalation.server.approval_desk import StoredApprovals
-from escalation.server.approvals import Policy
+from escalation.server.decision.approval_desk import StoredApprovals
+from escalation.server.decision.approvals import Policy
+from escalation.server.decision.signatures import Signatures
 from escalation.server.desk import Entry, Refused, Superseded, Unavailable
-from escalation.server.signatures import Signatures
-from escalation.server.store import Ledger
+from escalation.server.storage import rows
+from escalation.server.storage.store import Ledger
 from escalation.server.testing import CONTAINER, FakeDesk, case_report
-from escalation.signing_log import VERB, reference_to, signed_of
+from escalation.signing import approval, approvers
+from escalation.signing.approvers import Approvers
+from escalation.signing.log import VERB, reference_to, signed_of
+from escalation.signing.passkey import Passkey
 from tests.escalation.server.databases import Database
 from tests.escalation.signers import KEYGEN, Authenticator, SshKey
 

@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from fido2.cose import ES256
 from fido2.webauthn import AttestedCredentialData
 
-from escalation import approvers
 from escalation.server import app
 from escalation.server.__main__ import main
-from escalation.server.login.passkey_desk import PASSKEYS
-from escalation.server.login.passkeys import Passkey as Registered
-from escalation.server.login.signing_keys import registered
 from escalation.server.testing import MemoryStore, case_report, heartbeat
+from escalation.server.web.login.passkey_desk import PASSKEYS
+from escalation.server.web.login.passkeys import Passkey as Registered
+from escalation.server.web.login.signing_keys import registered
+from escalation.signing import approvers
 from escalation.wire import codec
 from tests.escalation.server.conftest import running
 from tests.escalation.server.site import TOKEN, Site, escalate, wired

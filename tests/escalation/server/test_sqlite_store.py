@@ -14,8 +14,8 @@ import pytest
 
 from escalation.model import AgentId, BootId
 from escalation.server import triage
-from escalation.server.sqlite_store import SqliteStore
-from escalation.server.store import (
+from escalation.server.storage.sqlite_store import SqliteStore
+from escalation.server.storage.store import (
     Added,
     Delivery,
     Ledger,

@@ -11,11 +11,11 @@ import pytest
 
 from escalation.model import AgentId, BootId, CasePhase, Report, State
 from escalation.server import audit
-from escalation.server.approvals import Policy
+from escalation.server.decision.approvals import Policy
 from escalation.server.desk import Expired, NotFound, Refused
 from escalation.server.service import Service
-from escalation.server.store import Added, Delivery, Ledger, StoreError, StoreUnavailable
-from escalation.server.stores import OpenStore
+from escalation.server.storage.store import Added, Delivery, Ledger, StoreError, StoreUnavailable
+from escalation.server.storage.stores import OpenStore
 from escalation.server.testing import START_NS, ManualClock, case_report, heartbeat
 from tests.escalation.server.databases import Database
 

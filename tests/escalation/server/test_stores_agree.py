@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from dev import postgres
 from escalation.model import AgentId, BootId, CasePhase, FaultClass, Incarnation, Report, Subject, SubjectKind
 from escalation.server import audit
-from escalation.server.approvals import Policy
+from escalation.server.decision.approvals import Policy
 from escalation.server.desk import DeskError, Entry
 from escalation.server.service import Service
-from escalation.server.store import Delivery, Store
+from escalation.server.storage.store import Delivery, Store
 from escalation.server.testing import ManualClock, MemoryStore, case_report, heartbeat
 from tests.escalation.server.databases import Database
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from escalation.model import CasePhase, IncidentId, OomEvidence, OomScope, Severity
-from escalation.server import rows, timeline
 from escalation.server.desk import NotFound
-from escalation.server.incident_desk import StoredIncidents
+from escalation.server.incident import timeline
+from escalation.server.incident.incident_desk import StoredIncidents
+from escalation.server.incident.timeline import MOMENT, Moment, MomentKind
+from escalation.server.storage import rows
 from escalation.server.testing import FakeDesk, MemoryLedger, case_report, heartbeat
-from escalation.server.timeline import MOMENT, Moment, MomentKind
-from escalation.wording import action_headline
+from escalation.wording.codes import action_headline
 from tests.escalation.server.databases import Database
 from tests.escalation.server.test_http import built
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from escalation.model import AgentId, Subject, SubjectKind
-from escalation.server import topology
-from escalation.server.topology import Declared, Engine, Host, Pair, Route
+from escalation.server.causality import topology
+from escalation.server.causality.topology import Declared, Engine, Host, Pair, Route
 from escalation.settings import SettingsError, parse
 
 SPARK_1 = Host(name="spark-1", addresses=("100.64.0.11", "192.168.100.11"), mesh="spark-1.tail.ts.net")

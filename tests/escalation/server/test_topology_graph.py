@@ -7,11 +7,11 @@ import tomllib
 
 from hypothesis import given, settings, strategies as st
 
-from escalation.incident_view import account_view, topology_view
 from escalation.model import FaultClass, GpuEvidence, ServerKind, Subject, SubjectKind
-from escalation.server import incident_desk
-from escalation.server.topology import Declared, Host, Route, is_mesh
-from escalation.server.topology_graph import Graph, Node, NodeKind
+from escalation.server.causality.topology import Declared, Host, Route, is_mesh
+from escalation.server.causality.topology_graph import Graph, Node, NodeKind
+from escalation.server.incident import incident_desk
+from escalation.view.incident import account_view, topology_view
 from tests.escalation.server.test_distant_causes import (
     ERRORS,
     GPU,

@@ -19,10 +19,12 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import incident_desk, observed, triage
-from escalation.server.approvals import Policy
-from escalation.server.observed import KEPT_S, OF_ONE_HOST, SERVED, Served
-from escalation.server.store import Ledger
+from escalation.server import triage
+from escalation.server.causality import observed
+from escalation.server.causality.observed import KEPT_S, OF_ONE_HOST, SERVED, Served
+from escalation.server.decision.approvals import Policy
+from escalation.server.incident import incident_desk
+from escalation.server.storage.store import Ledger
 from escalation.server.testing import START_NS, MemoryLedger, case_report, heartbeat
 from escalation.wire import codec
 from tests.escalation.server.conftest import running

@@ -34,13 +34,17 @@ from escalation.model import (
     SubjectKind,
     Tally,
 )
-from escalation.server import approvals, coverage, incidents, triage
-from escalation.server.approvals import Policy
-from escalation.server.attention import REMARKS, Remark
+from escalation.server import coverage, triage
+from escalation.server.attention.values import REMARKS, Remark
+from escalation.server.causality.topology import DECLARED, THE_MAP, Declared, Engine, Host, Route
+from escalation.server.decision import approvals
+from escalation.server.decision.approvals import Policy
+from escalation.server.decision.policies import ApprovalPolicy
+from escalation.server.decision.scene import Weigher
+from escalation.server.decision.track_record import RestartBudget, TrackRecord
 from escalation.server.desk import Entry, Refused
+from escalation.server.incident import incidents
 from escalation.server.playbook.registry import advise
-from escalation.server.policies import ApprovalPolicy
-from escalation.server.scene import Weigher
 from escalation.server.service import Service
 from escalation.server.testing import (
     CONTAINER,
@@ -51,9 +55,7 @@ from escalation.server.testing import (
     case_report,
     heartbeat,
 )
-from escalation.server.topology import DECLARED, THE_MAP, Declared, Engine, Host, Route
-from escalation.server.track_record import RestartBudget, TrackRecord
-from escalation.view import entry_view
+from escalation.view.entry import entry_view
 from escalation.wire import strategies
 from tests.escalation.server.databases import Database
 from tests.security.properties import security_property

@@ -6,8 +6,8 @@ from hypothesis import example, given, strategies as st
 
 from escalation.model import AgentId, BootId, CasePhase, CaseReport, Heartbeat, Loss, LossKind, Report
 from escalation.server import triage
-from escalation.server.approvals import Policy
-from escalation.server.store import Delivery
+from escalation.server.decision.approvals import Policy
+from escalation.server.storage.store import Delivery
 from escalation.server.testing import START_NS, MemoryLedger, case_report, heartbeat
 from escalation.wire import codec
 from escalation.wire.delivery import read_batch

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fido2.cose import ES256
 from fido2.webauthn import AttestationObject, AttestedCredentialData, AuthenticatorData
 
-from escalation.server.login.passkeys import bytes_of, text_of
+from escalation.server.web.login.passkeys import bytes_of, text_of
 
 PRESENT, VERIFIED, ATTESTED = 0x01, 0x04, 0x40
 

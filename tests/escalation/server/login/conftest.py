@@ -16,15 +16,15 @@ from argon2 import PasswordHasher
 from starlette.applications import Starlette
 
 from escalation.server import app
-from escalation.server.access import Person, Role
 from escalation.server.config import Config, GrpcSettings
-from escalation.server.http import HttpSettings
-from escalation.server.login.desk import LoginDesk
-from escalation.server.login.passwords import Passwords
-from escalation.server.login.settings import LoginSettings
 from escalation.server.metrics import ServerMetrics
-from escalation.server.notice_desk import NoReceivers
+from escalation.server.notify.notice_desk import NoReceivers
 from escalation.server.testing import FakeDesk
+from escalation.server.web.access import Person, Role
+from escalation.server.web.http import HttpSettings
+from escalation.server.web.login.desk import LoginDesk
+from escalation.server.web.login.passwords import Passwords
+from escalation.server.web.login.settings import LoginSettings
 
 LOCAL = "http://127.0.0.1:9737"
 PUBLIC = "https://desk.example"

@@ -15,9 +15,9 @@ import pytest
 import pytest_asyncio
 from starlette.routing import Route
 
-from escalation.server.login.oidc import OidcSettings
-from escalation.server.login.settings import LoginSettings
-from escalation.server.login.tailnet import TailscaleSettings
+from escalation.server.web.login.oidc import OidcSettings
+from escalation.server.web.login.settings import LoginSettings
+from escalation.server.web.login.tailnet import TailscaleSettings
 from tests.escalation.server.login.conftest import LOCAL, ROLES, House, built, csrf, token
 
 OPEN = "-"

@@ -14,15 +14,15 @@ import jwt
 import pytest
 from hypothesis import HealthCheck, example, given, settings as bounds, strategies as st
 
-from escalation.server.access import Role
 from escalation.server.clock import Timekeeper
 from escalation.server.config import Config, GrpcSettings
-from escalation.server.http import HttpSettings
-from escalation.server.login.accounts import PASSWORDS
-from escalation.server.login.oidc import OidcSettings, Provider
-from escalation.server.login.refusals import LoginRefused
-from escalation.server.login.settings import LoginSettings
 from escalation.server.testing import FakeDesk, ManualClock
+from escalation.server.web.access import Role
+from escalation.server.web.http import HttpSettings
+from escalation.server.web.login.accounts import PASSWORDS
+from escalation.server.web.login.oidc import OidcSettings, Provider
+from escalation.server.web.login.refusals import LoginRefused
+from escalation.server.web.login.settings import LoginSettings
 from tests.escalation.server.login.conftest import PUBLIC, House, built, person, sends
 from tests.escalation.server.login.provider import CLIENT, SECRET, TestProvider, new_key, serving
 

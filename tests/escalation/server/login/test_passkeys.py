@@ -8,9 +8,9 @@ import httpx2
 import pytest
 from hypothesis import given, settings as bounds, strategies as st
 
-from escalation.server.login.handshakes import HANDSHAKES, OPEN_AT_MOST
-from escalation.server.login.passkey_desk import PASSKEYS, PER_PERSON
-from escalation.server.login.passkeys import (
+from escalation.server.web.login.handshakes import HANDSHAKES, OPEN_AT_MOST
+from escalation.server.web.login.passkey_desk import PASSKEYS, PER_PERSON
+from escalation.server.web.login.passkeys import (
     Assertion,
     Attestation,
     Passkey,
@@ -20,7 +20,7 @@ from escalation.server.login.passkeys import (
     has_passkeys,
     text_of,
 )
-from escalation.server.login.settings import LoginSettings
+from escalation.server.web.login.settings import LoginSettings
 from tests.escalation.server.login.authenticator import PRESENT, VERIFIED, Authenticator
 from tests.escalation.server.login.conftest import PUBLIC, House, built, csrf, sends, token
 

@@ -13,12 +13,12 @@ from argon2 import PasswordHasher
 from argon2.low_level import Type
 from hypothesis import given, strategies as st
 
-from escalation.server.access import Role
-from escalation.server.login.accounts import INVITATIONS, PASSWORDS
-from escalation.server.login.passwords import Passwords, check_hash
-from escalation.server.login.refusals import LoginBusy
-from escalation.server.login.settings import LoginSettings
-from escalation.server.store import StoreUnavailable
+from escalation.server.storage.store import StoreUnavailable
+from escalation.server.web.access import Role
+from escalation.server.web.login.accounts import INVITATIONS, PASSWORDS
+from escalation.server.web.login.passwords import Passwords, check_hash
+from escalation.server.web.login.refusals import LoginBusy
+from escalation.server.web.login.settings import LoginSettings
 from tests.escalation.server.login.conftest import CHEAP, PASSWORD, House, built, person, sends, token
 from tests.security.properties import security_property
 

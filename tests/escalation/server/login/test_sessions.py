@@ -9,12 +9,12 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given, settings as bounds, strategies as st
 
-from escalation.server.access import Person, Role
 from escalation.server.clock import Timekeeper
-from escalation.server.gate import own_path
-from escalation.server.login.sessions import PER_PERSON, SESSIONS, Means, Sessions, csrf_of, key_of
-from escalation.server.login.settings import LoginSettings
 from escalation.server.testing import ManualClock
+from escalation.server.web.access import Person, Role
+from escalation.server.web.gate import own_path
+from escalation.server.web.login.sessions import PER_PERSON, SESSIONS, Means, Sessions, csrf_of, key_of
+from escalation.server.web.login.settings import LoginSettings
 from tests.escalation.server.databases import Database
 from tests.escalation.server.login.conftest import PAGE, PUBLIC, House, built, csrf, person, sends, token
 from tests.security.properties import security_property

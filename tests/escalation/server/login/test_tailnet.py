@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings as bounds, strategies as st
 
 from escalation.server.config import Config, GrpcSettings
-from escalation.server.http import HttpSettings
-from escalation.server.login.refusals import LoginRefused
-from escalation.server.login.settings import LoginSettings
-from escalation.server.login.tailnet import Tailnet, TailscaleSettings, is_tailnet
+from escalation.server.web.http import HttpSettings
+from escalation.server.web.login.refusals import LoginRefused
+from escalation.server.web.login.settings import LoginSettings
+from escalation.server.web.login.tailnet import Tailnet, TailscaleSettings, is_tailnet
 from tests.escalation.server.login.conftest import House, built, csrf, person
 
 ADA = person("ada", tailscale=("ada@works.example",))

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from escalation.model import CasePhase
-from escalation.server import notices
-from escalation.server.notices import Event, rfc3339
-from escalation.server.notifiers.alertmanager import AlertmanagerSettings, alert
+from escalation.server.notify import notices
+from escalation.server.notify.notices import Event, rfc3339
+from escalation.server.notify.notifiers.alertmanager import AlertmanagerSettings, alert
 from escalation.server.testing import case_report
 from escalation.wire import codec
 from tests.escalation.server.conftest import running

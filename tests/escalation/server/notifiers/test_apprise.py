@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from escalation.server import notices
-from escalation.server.notifiers.apprise import Apprise, AppriseSettings
-from escalation.server.notifiers.receiver import Unreachable
+from escalation.server.notify import notices
+from escalation.server.notify.notifiers.apprise import Apprise, AppriseSettings
+from escalation.server.notify.notifiers.receiver import Unreachable
 from tests.escalation.server.notifiers.told import Listening, listening
 from tests.escalation.server.test_notices import notice
 

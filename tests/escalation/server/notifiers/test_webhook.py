@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from escalation import pki
-from escalation.server import notices
-from escalation.server.notifiers.receiver import Rejected, Unreachable, checked_url, read_secret
-from escalation.server.notifiers.webhook import Webhook, WebhookSettings
+from escalation.server.notify import notices
+from escalation.server.notify.notifiers.receiver import Rejected, Unreachable, checked_url, read_secret
+from escalation.server.notify.notifiers.webhook import Webhook, WebhookSettings
 from tests.escalation.server.notifiers.told import Listening, listening
 from tests.escalation.server.site import free_port
 from tests.escalation.server.test_notices import notice

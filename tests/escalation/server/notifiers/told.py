@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from escalation.server.notices import Event, Message
-from escalation.server.notifiers.receiver import NotifyError
+from escalation.server.notify.notices import Event, Message
+from escalation.server.notify.notifiers.receiver import NotifyError
 
 
 @dataclass

@@ -31,7 +31,7 @@ from escalation.model import (
     SubjectKind,
     XidEvidence,
 )
-from escalation.server import incidents
+from escalation.server.incident import incidents
 from escalation.server.playbook import names
 from escalation.server.playbook.registry import REMEDIES, advise
 from escalation.server.testing import CONTAINER, START_NS, case_report

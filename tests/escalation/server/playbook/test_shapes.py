@@ -12,7 +12,6 @@ from agent.detectors.registry import DETECTORS
 from agent.judge import Judge, hysteresis_of
 from agent.testing import HOST, KERNEL_BOOT, SURROUNDINGS, seeing
 from dev.route_shapes import BAD, Shape
-from escalation.evidence_wording import fact
 from escalation.inert import harmless
 from escalation.model import (
     ActionKind,
@@ -25,11 +24,12 @@ from escalation.model import (
     Report,
     UnknownEvidence,
 )
-from escalation.reason_wording import sentence
-from escalation.server import incidents
+from escalation.server.incident import incidents
 from escalation.server.playbook.registry import advise
 from escalation.server.testing import START_NS
 from escalation.wire.codec import decode, encode
+from escalation.wording.evidence import fact
+from escalation.wording.reason import sentence
 
 _LOOK = frozenset({ActionKind.INSPECT})
 _CEILINGS: Mapping[FaultClass, frozenset[ActionKind]] = {

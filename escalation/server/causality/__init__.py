@@ -1,0 +1,1 @@
+"""What explains what: on one host, across hosts, along the topology."""

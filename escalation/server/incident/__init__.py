@@ -1,0 +1,1 @@
+"""What became of reports: incidents, their timeline, what was changed nearby."""

@@ -1,0 +1,1 @@
+"""Who is told what: the outbox, its routes, and what sends it."""

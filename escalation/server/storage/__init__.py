@@ -1,0 +1,1 @@
+"""Where it is kept: one ledger in SQL, on SQLite or PostgreSQL, behind one interface."""

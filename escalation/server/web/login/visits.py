@@ -1,0 +1,37 @@
+"""What a cookie says about a request: the gate asks, whoever keeps the sessions answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NewType, Protocol
+
+from escalation.server.web.access import Person
+
+SessionKey = NewType("SessionKey", str)
+"""The SHA-256 of a session's cookie: it names the session in records and on pages, and opens nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """Whose cookie it is, the token of their forms, and whether they showed lately who they are."""
+
+    person: Person
+    key: SessionKey
+    csrf: str
+    proven_ns: int
+    fresh: bool
+
+
+class Visitors(Protocol):
+    """Who knows the cookies."""
+
+    async def visit(self, cookie: str) -> Visit | None:
+        """Return whose cookie this is, or None; raise StoreError."""
+
+
+class Nobody:
+    """The visitors of a surface without logins."""
+
+    async def visit(self, cookie: str) -> Visit | None:  # noqa: ARG002 - nobody has one
+        """Return None."""
+        return None

@@ -1,0 +1,1 @@
+"""Codes, facts and reasons in the words that an operator reads."""
