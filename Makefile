@@ -17,7 +17,8 @@ run: setup  ## run the whole way on this machine, with a live view; Ctrl-C ends 
 
 test:  ## set up everything and the tests' own servers, then pass the tests; skips are counted with their reasons
 	@dev/setup.sh tests
-	@$(PY) -m pytest -n 2 --dist loadgroup
+	@failed=0; $(PY) -m pytest -n 2 --dist loadfile -m "not machine" || failed=1; \
+	$(PY) -m pytest -m machine || failed=1; exit $$failed
 
 check: setup  ## format, lint, types, layers, generated code and docs tables
 	$(VENV)/bin/ruff format --check .

@@ -79,14 +79,14 @@ _TESTS = Path(__file__).parent
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, with the reason; let one process have what is about the machine.
+    """Skip what this machine cannot run, with the reason; mark what has to have the machine for itself.
 
-    Where several processes share the tests (`-n 2 --dist loadgroup`), those that load programs, boot hosts or
-    start servers stay in one line, and every other module is a group of its own.
+    Those that load programs, boot hosts or start servers see what everybody else does meanwhile, so they run
+    alone; the rest may run side by side.
     """
     for item in items:
-        group = "machine" if _is_on_the_machine(item) else str(item.path.relative_to(_TESTS))
-        item.add_marker(pytest.mark.xdist_group(group))
+        if _is_on_the_machine(item):
+            item.add_marker("machine")
         for marker, reason_of in _NEEDS.items():
             if item.get_closest_marker(marker) is not None:
                 reason = reason_of()
