@@ -73,7 +73,19 @@ _NEEDS = {
 
 
 _ON_THE_MACHINE = frozenset({"root", "ebpf", "gpu", "systemd"})
-_FOLDERS = ("agent/drills", "bench", "dev", "kernel", "monitoring", "real", "routes", "system")
+_PLACES = (
+    "agent/drills",
+    "bench",
+    "dev",
+    "escalation/server/test_gpu_queue.py",
+    "kernel",
+    "monitoring",
+    "probes/gpu",
+    "probes/host",
+    "real",
+    "routes",
+    "system",
+)
 _TESTS = Path(__file__).parent
 
 
@@ -98,7 +110,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _is_on_the_machine(item: pytest.Item) -> bool:
     if any(item.get_closest_marker(marker) for marker in _ON_THE_MACHINE):
         return True
-    return any(item.path.is_relative_to(_TESTS / folder) for folder in _FOLDERS)
+    return any(item.path.is_relative_to(_TESTS / place) for place in _PLACES)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
