@@ -70,6 +70,10 @@ class GpuLists:
         return False if whole else None
 
     def _keep(self, gpu: GpuIdentity, known: _List) -> None:
+        """Keep a GPU's list in place of its last one, under whatever name that was."""
+        if gpu not in self._lists:
+            for other in [each for each in self._lists if each.is_same(gpu)]:
+                del self._lists[other]
         self._lists[gpu] = known
         while len(self._lists) > _GPUS_MAX:
             del self._lists[next(iter(self._lists))]

@@ -14,12 +14,15 @@ from agent.subjects import cut
 from escalation.model import GpuEvidence
 from escalation.wire.limits import TEXT_BYTES
 from probes.gpu.facts import Absence, GpuIdentity, ProcessKind
-from probes.gpu.protocol import UNSUPPORTED
+from probes.gpu.protocol import UNSUPPORTED, NvmlCode
 from probes.observation import GpuAbsent, GpuState, Instant, Origin
 
 GPUS_MAX: Final = 64
 UNNAMED: Final = "unknown"
 """The name of a GPU that nobody named."""
+
+_NO_SUCH_WORD: Final = UNSUPPORTED | {NvmlCode.INVALID_ARGUMENT}
+"""The codes for a field that this GPU, this library or an older driver does not know."""
 
 _LEFT: Final = 16
 _NAME: Final = TEXT_BYTES["GpuEvidence.gpu"]
@@ -46,7 +49,7 @@ class KnownGpu:
     def advises_nothing(self) -> bool:
         """Whether the driver is known to advise nothing, or has no such word for this GPU."""
         return self.recovery_action == 0 or (
-            self.recovery_action is None and self._code("recovery_action") in UNSUPPORTED
+            self.recovery_action is None and self._code("recovery_action") in _NO_SUCH_WORD
         )
 
     @property
@@ -140,7 +143,7 @@ class GpuTable:
         known = list(self) if absent.gpu is None else [self._gpu(absent.gpu)]
         missing = known or [self.named(None)]
         for gpu in missing:
-            if gpu.absent is None or gpu.absent.why is not absent.why:
+            if gpu.absent is None or _sort_of(gpu.absent) is not _sort_of(absent):
                 gpu.absent_since = absent.at
             gpu.absent = absent
         return missing
@@ -201,3 +204,13 @@ def _by_index(index: int) -> str:
 def is_lost(absent: GpuAbsent) -> bool:
     """Whether the driver has lost the GPU."""
     return absent.why in {Absence.LOST, Absence.GONE}
+
+
+def is_mute(absent: GpuAbsent) -> bool:
+    """Whether nothing of this one GPU can be read, with a code that says no more than that, such as 999."""
+    return absent.gpu is not None and absent.why is Absence.UNKNOWN
+
+
+def _sort_of(absent: GpuAbsent) -> Absence:
+    """Return why it is absent; lost, not listed and mute are one sort, between which NVML may change."""
+    return Absence.LOST if is_lost(absent) or is_mute(absent) else absent.why

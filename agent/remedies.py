@@ -8,6 +8,10 @@ from typing import Final, assert_never
 from probes.observation import BlindReason
 
 _OF_SENSOR: Final[Mapping[tuple[str, BlindReason], str]] = {
+    (
+        "gpu.nvml",
+        BlindReason.READ_FAILED,
+    ): "run nvidia-smi and look at dmesg for NVRM lines: the driver's library fails with the code above",
     ("host.log_files", BlindReason.NO_PRIVILEGE): "let the agent's user read the files of [logs].files",
     ("host.logs", BlindReason.NO_LIBRARY): "install systemd-python in the agent's venv",
     (

@@ -26,7 +26,7 @@ from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick, quiet_for_s, sight_after
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict
-from agent.gpu_table import GPUS_MAX, UNNAMED, GpuTable, KnownGpu, is_lost
+from agent.gpu_table import GPUS_MAX, UNNAMED, GpuTable, KnownGpu, is_lost, is_mute
 from agent.subjects import incarnation_of, place_of, service_of, subject_of
 from agent.xid_tally import WINDOW_S, Tally, XidTallies
 from escalation.model import FaultClass, Incarnation, Reason, ReasonCode, Severity, Subject, SubjectKind
@@ -69,6 +69,7 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     settle_s: Annotated[float, Meta(ge=0)] = 5.0
     advice_s: Annotated[float, Meta(ge=0)] = 15.0
     lost_for_s: Annotated[float, Meta(ge=0)] = 5.0
+    mute_for_s: Annotated[float, Meta(ge=0)] = 45.0
     together_s: Annotated[float, Meta(ge=0)] = 10.0
     unload_s: Annotated[float, Meta(ge=0)] = 90.0
     resume_grace_s: Annotated[float, Meta(ge=0)] = 60.0
@@ -109,9 +110,9 @@ class GpuXids:
             severity=(Severity.NOTE, Severity.HIGH, Severity.CRITICAL),
             sensors=(NVML, TRACEPOINT, LOG, SLEEP),
             opens="The driver reports an Xid of the device or its links, or NVML says that the GPU is lost "
-            "for `lost_for_s`, needs a reset, or should be recovered (high); an Xid and NVML together are "
-            "critical. Rows that will be remapped, corrected errors and parts that are retired are notes; so "
-            "is one 109.",
+            "for `lost_for_s`, needs a reset, or should be recovered, or nothing of it can be read for "
+            "`mute_for_s` (high); an Xid and NVML together are critical. Rows that will be remapped, "
+            "corrected errors and parts that are retired are notes; so is one 109.",
             quiet="All GPUs lost within `together_s`, while for `unload_s` nothing says that the driver is "
             "still the same; a GPU that is lost within `resume_grace_s` of a sleep; 154 while nothing is "
             "advised.",
@@ -303,7 +304,7 @@ class GpuXids:
         return found
 
     def _absent(self, absent: GpuAbsent) -> Sequence[Finding]:
-        lost = is_lost(absent)
+        lost = is_lost(absent) or is_mute(absent)
         if absent.gpu is None and not lost and absent.why is not Absence.RESET_REQUIRED:
             return ()
         missing = self._gpus.take_absent(absent)
@@ -315,7 +316,9 @@ class GpuXids:
 
     def _is_gone(self, gpu: KnownGpu, at: Instant) -> bool:
         """Whether a GPU that is lost is so for long enough, and not because of a sleep or of the driver."""
-        if gpu.absent_since is None or at.since_s(gpu.absent_since) < self._config.lost_for_s:
+        if gpu.absent is None or gpu.absent_since is None:
+            return False
+        if at.since_s(gpu.absent_since) < self._patience_s(gpu.absent):
             return False
         if any(_breaks(tally) for tally in self._tallies.recent(gpu.name, at)):
             return True
@@ -326,6 +329,10 @@ class GpuXids:
         return self._driver_is_the_same(gpu.absent_since) and (
             at.since_s(gpu.absent_since) >= self._config.unload_s
         )
+
+    def _patience_s(self, absent: GpuAbsent) -> float:
+        """Return how long an absence has to last: a mute GPU is asked once more from the beginning before."""
+        return self._config.lost_for_s if is_lost(absent) else self._config.mute_for_s
 
     def _driver_is_the_same(self, since: Instant) -> bool:
         """Whether the driver was seen loaded after `since`, in the version that is installed."""
@@ -371,9 +378,10 @@ class GpuXids:
         """Yield what NVML says against the GPU."""
         if gpu.absent is not None and gpu.absent_since is not None:
             lasted_s = round(at.since_s(gpu.absent_since), 3)
-            if is_lost(gpu.absent):
-                if lasted_s >= self._config.lost_for_s:
-                    yield Reason(ReasonCode.GPU_IS_LOST, count=1, threshold=self._config.lost_for_s)
+            if is_lost(gpu.absent) or is_mute(gpu.absent):
+                patience_s = self._patience_s(gpu.absent)
+                if lasted_s >= patience_s:
+                    yield Reason(ReasonCode.GPU_IS_LOST, count=1, threshold=patience_s)
             elif gpu.absent.why is Absence.RESET_REQUIRED:
                 yield Reason(ReasonCode.GPU_NEEDS_RESET, count=1)
         elif gpu.recovery_action:

@@ -159,7 +159,7 @@ def sentence(reason: Reason) -> str:  # noqa: C901, PLR0912, PLR0915 -- one case
         case ReasonCode.NO_XID_SINCE:
             text = "No further error was reported"
         case ReasonCode.GPU_IS_LOST:
-            text = "The driver has lost the GPU: it no longer answers on the bus"
+            text = "The driver has lost the GPU: nothing of it can be read"
         case ReasonCode.GPU_NEEDS_RESET:
             text = "The driver says that the GPU has to be reset"
         case ReasonCode.RECOVERY_IS_ADVISED:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from probes.gpu.facts import DriverFacts
+from probes.gpu.facts import DriverFacts, pci_address
 from probes.gpu.nvml import SONAME
 
 LOOK_S: Final = 10.0
@@ -15,6 +15,7 @@ REPEAT_S: Final = 60.0
 
 _MODULE = re.compile(r"^NVRM version:.*?Kernel Module(?: for \S+)?\s+(\d+(?:\.\d+)+)", re.MULTILINE)
 _FILE = re.compile(r"libnvidia-ml\.so\.(\d+(?:\.\d+)+)")
+_EXCLUDED = re.compile(r"^GPU Excluded:\s*Yes\b", re.MULTILINE)
 _DISPLAY_CLASS = "0x03"
 _NVIDIA = "0x10de"
 
@@ -39,6 +40,32 @@ def devices(sys_folder: Path = Path("/sys")) -> tuple[str, ...] | None:
     except OSError:
         return None
     return tuple(name for name in names if _is_gpu(folder / name))
+
+
+def held(sys_folder: Path = Path("/sys"), proc: Path = Path("/proc")) -> tuple[str, ...]:
+    """Return the PCI addresses of the GPUs that NVIDIA's driver has taken, and that NVML should count.
+
+    One that is given to a guest belongs to another driver. A virtual function (it has a `physfn`) and a GPU
+    that the driver was told to leave alone (NVreg_ExcludedGpus) are the driver's, and not counted by NVML.
+    """
+    folder = sys_folder / "bus" / "pci" / "drivers" / "nvidia"
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if pci_address(entry.name) == entry.name)
+    except OSError:
+        return ()
+    return tuple(
+        name
+        for name in names
+        if _is_gpu(folder / name) and not (folder / name / "physfn").exists() and not _is_excluded(proc, name)
+    )
+
+
+def _is_excluded(proc: Path, name: str) -> bool:
+    try:
+        told = (proc / "driver" / "nvidia" / "gpus" / name / "information").read_text(errors="replace")
+    except OSError:
+        return False
+    return _EXCLUDED.search(told) is not None
 
 
 def _is_gpu(device: Path) -> bool:

@@ -95,6 +95,14 @@ class GpuIdentity:
     pci: str | None
     index: int
 
+    def is_same(self, other: GpuIdentity) -> bool:
+        """Return whether both name one GPU: by uuid, else by address, else by the index alone."""
+        if self.uuid is not None and other.uuid is not None:
+            return self.uuid == other.uuid
+        if self.pci is not None and other.pci is not None:
+            return self.pci == other.pci
+        return self.index == other.index
+
 
 @dataclass(frozen=True, slots=True)
 class Unread:

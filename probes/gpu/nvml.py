@@ -270,17 +270,28 @@ class NvmlLibrary:
 
     def watch(self, handles: Sequence[Handle]) -> tuple[Any, dict[int, int]]:
         """Register for Xids, lost GPUs and changed recovery actions, as far as each GPU offers them."""
-        events = self._call(self._nvml.nvmlEventSetCreate)
-        refused = {}
-        for index, handle in enumerate(handles):
-            try:
-                offered = self._call(self._nvml.nvmlDeviceGetSupportedEventTypes, handle)
-                self._call(self._nvml.nvmlDeviceRegisterEvents, handle, offered & _EVENTS, events)
-                if not offered & XID_EVENT:
-                    refused[index] = int(NvmlCode.NOT_SUPPORTED)
-            except NvmlError as error:
-                refused[index] = error.code
-        return events, refused
+        sick: dict[int, int] = {}
+        while True:
+            events = self._call(self._nvml.nvmlEventSetCreate)
+            refused = dict(sick)
+            for index, handle in enumerate(handles):
+                if index in sick:
+                    continue
+                try:
+                    offered = self._call(self._nvml.nvmlDeviceGetSupportedEventTypes, handle)
+                    self._call(self._nvml.nvmlDeviceRegisterEvents, handle, offered & _EVENTS, events)
+                    if not offered & XID_EVENT:
+                        refused[index] = int(NvmlCode.NOT_SUPPORTED)
+                except NvmlError as error:
+                    refused[index] = error.code
+                    if (
+                        error.code == NvmlCode.UNKNOWN
+                    ):  # nvml.h: the set is of no use then, and is to be freed
+                        sick[index] = error.code
+                        break
+            else:
+                return events, refused
+            self.unwatch(events)
 
     def wait(self, events: Any, timeout_ms: int) -> NvmlEvent | None:
         """Wait for the next event."""

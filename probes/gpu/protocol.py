@@ -39,6 +39,7 @@ class NvmlCode(enum.IntEnum):
     OPERATING_SYSTEM = 17
     LIB_RM_VERSION_MISMATCH = 18
     GPU_NOT_FOUND = 28
+    UNKNOWN = 999
 
 
 ABSENCES: Final[dict[int, Absence]] = {

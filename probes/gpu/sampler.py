@@ -15,6 +15,7 @@ from typing import Any, Final
 from probes.gpu.facts import IMPLAUSIBLE, Absence, GpuFacts, GpuIdentity, MigInstance, ProcessKind, Unread
 from probes.gpu.protocol import (
     ABSENCES,
+    GPUS_MAX,
     UNSUPPORTED,
     Handle,
     Nvml,
@@ -110,7 +111,7 @@ class Sampler:
         self._nvml = nvml
         self._gpus: list[_Gpu] = []
         self._missing: list[GpuMissing] = []
-        self._known: dict[int, GpuIdentity] = {}
+        self._known: list[GpuIdentity] = []  # by name: who is left may be counted anew
         self._slow_at_s: float | None = None
         self._unwatched: dict[int, int] = {}
 
@@ -135,28 +136,48 @@ class Sampler:
         """Make the next sample a slow round."""
         self._slow_at_s = None
 
-    def discover(self) -> None:
-        """Find the GPUs anew; one that was there before and is not now is missing."""
-        self._gpus, self._missing, self._slow_at_s = [], [], None
+    def discover(self, held: Sequence[str] = ()) -> None:
+        """Find the GPUs anew; one that was there before and is not now is missing.
+
+        So is one that the driver has (`held`, by address) and NVML does not count: a GPU that could not be
+        started is left out without a word.
+        """
+        self._gpus, self._slow_at_s = [], None
         failed: dict[int, int] = {}
-        for index in range(self._nvml.count()):
+        count = self._nvml.count()
+        for index in range(count):
             try:
                 self._gpus.append(self._found(index))
             except NvmlError as error:
                 if error.code in _ALL_GONE:
                     raise
                 failed[index] = error.code
-        found = {(gpu.identity.uuid, gpu.identity.pci) for gpu in self._gpus}
-        lost = {i: known for i, known in self._known.items() if (known.uuid, known.pci) not in found}
+        found = [gpu.identity for gpu in self._gpus]
+        lost = [known for known in self._known if not any(known.is_same(each) for each in found)]
+        unnamed = [index for index in failed if not any(known.index == index for known in lost)]
+        seen = {each.pci for each in (*found, *lost)}
+        uncounted = [pci for pci in held if pci not in seen]
+        if len(unnamed) == len(uncounted):  # NVML counts in the order of the bus
+            lost += [
+                GpuIdentity(uuid=None, pci=pci, index=index)
+                for index, pci in zip(unnamed, uncounted, strict=True)
+            ]
+        elif not unnamed:
+            lost += [
+                GpuIdentity(uuid=None, pci=pci, index=index)
+                for index, pci in enumerate(uncounted, start=count)
+            ]
+        self._missing = []
         for index, code in failed.items():
-            identity = lost.pop(index, None) or GpuIdentity(uuid=None, pci=None, index=index)
+            identity = next((known for known in lost if known.index == index), None)
+            if identity is None:
+                identity = GpuIdentity(uuid=None, pci=None, index=index)
+            else:
+                lost.remove(identity)
             self._missing.append(GpuMissing(identity, ABSENCES.get(code, Absence.UNKNOWN), code))
-        self._missing += [GpuMissing(identity, Absence.GONE, None) for identity in lost.values()]
-        self._known = (
-            lost
-            | {gpu.identity.index: gpu.identity for gpu in self._gpus}
-            | {m.gpu.index: m.gpu for m in self._missing if m.gpu.uuid or m.gpu.pci}
-        )
+        self._missing += [GpuMissing(identity, Absence.GONE, None) for identity in lost]
+        named = [missing.gpu for missing in self._missing if missing.gpu.uuid or missing.gpu.pci]
+        self._known = [*found, *named][:GPUS_MAX]
 
     def sample(self, now_s: float) -> tuple[list[GpuSample], list[GpuMissing]]:
         """Read every GPU; raise NvmlError when the library as a whole is of no use any more."""

@@ -17,7 +17,7 @@ from typing import Final
 
 from probes.gpu import nvml
 from probes.gpu.bell import Bell
-from probes.gpu.driver import Versions, devices
+from probes.gpu.driver import Versions, devices, held
 from probes.gpu.facts import Absence, ProcessKind, XidFacts, XidSource
 from probes.gpu.protocol import NvmlEvent, RunningProcess
 from probes.gpu.worker import STUCK_MAX, Connection, Failure, Round, Worker, stuck
@@ -119,6 +119,7 @@ class NvmlSensor:
         self._worker = Worker(
             connect=self._connect,
             versions=Versions(proc=self._proc),
+            held=lambda: held(self._sys, self._proc),
             clock=self._clock,
             ring=self._bell.ring,
             monotonic=self._monotonic,

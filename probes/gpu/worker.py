@@ -17,7 +17,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -25,7 +25,7 @@ from typing import Any, Final, Protocol
 from probes.gpu.driver import Versions
 from probes.gpu.facts import Absence, DriverFacts
 from probes.gpu.nvml import BindingMissing
-from probes.gpu.protocol import ABSENCES, XID_EVENT, Nvml, NvmlError, NvmlEvent
+from probes.gpu.protocol import ABSENCES, XID_EVENT, Nvml, NvmlCode, NvmlError, NvmlEvent
 from probes.gpu.sampler import GpuMissing, GpuSample, Sampler
 from probes.observation import Instant
 
@@ -38,6 +38,8 @@ _WAIT_MS: Final = 2000
 EVENTS_S: Final = CALL_S + _WAIT_MS / 1000
 _QUEUE: Final = 256
 _STUCK: Final = "nvml-given-up"
+_REFUSED: Final = frozenset({Absence.NO_PERMISSION, Absence.BLOCKED})
+"""What says something about whoever asks, and nothing about a GPU: if it is all there is, nobody can see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +106,21 @@ class Events:
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._set: Any = None
-        self.refused: dict[int, int] = {}
+        self._refused: dict[int, int] = {}
+        self._indices: tuple[int, ...] = ()
+        self._failing: int | None = None
         self.thread = threading.Thread(target=self._run, name="nvml-events", daemon=True)
 
     @property
     def calling(self) -> tuple[str, float] | None:
         """The call under way."""
         return self._nvml.calling
+
+    @property
+    def unheard(self) -> dict[int, int]:
+        """The GPUs (by index) whose events are not told now, and the codes; a failing wait is deaf to all."""
+        failing = self._failing
+        return self._refused if failing is None else dict.fromkeys(self._indices, failing) | self._refused
 
     def take(self) -> tuple[list[tuple[Instant, NvmlEvent]], int]:
         """Return the Xids since the last time, and how many did not fit."""
@@ -123,14 +133,15 @@ class Events:
     def watch(self, handles: Iterable[tuple[int, Any]]) -> None:
         """Register, on the sampling thread, and begin to wait."""
         indexed = list(handles)
+        self._indices = tuple(index for index, _ in indexed)
         self._nvml.start()
         try:
             self._set, refused = self._nvml.watch([handle for _, handle in indexed])
         except NvmlError as error:
-            self.refused = {index: error.code for index, _ in indexed}
+            self._refused = dict.fromkeys(self._indices, error.code)
             self._nvml.stop()
             return
-        self.refused = {indexed[position][0]: code for position, code in refused.items()}
+        self._refused = {self._indices[position]: code for position, code in refused.items()}
         self.thread.start()
 
     def end(self) -> None:
@@ -141,10 +152,12 @@ class Events:
         while not self._ended.is_set():
             try:
                 event = self._nvml.wait(self._set, _WAIT_MS)
-            except NvmlError:  # a lost GPU answers at once, again and again; the sampler tells of it
+            except NvmlError as error:  # a lost GPU answers at once, again and again; the sampler tells of it
+                self._failing = error.code
                 self._hurry()
                 self._ended.wait(CALL_S)
                 continue
+            self._failing = None
             if event is None:
                 continue
             if event.kind == XID_EVENT:
@@ -166,6 +179,7 @@ class Worker:
         *,
         connect: Callable[[], Connection],
         versions: Versions,
+        held: Callable[[], Sequence[str]],
         clock: Callable[[], Instant],
         ring: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
@@ -173,6 +187,7 @@ class Worker:
         self._ring = ring
         self._connect = connect
         self._versions = versions
+        self._held = held
         self._clock = clock
         self._monotonic = monotonic
         self._began_s = monotonic()
@@ -266,27 +281,30 @@ class Worker:
                 self._hurry = False
                 sampler.hurry()
             now_s = self._monotonic()
+            if self._events is not None:
+                sampler.unwatched(self._events.unheard)
             samples, missing = sampler.sample(now_s)
+            if not samples and missing and all(each.why in _REFUSED for each in missing):
+                raise NvmlError("every GPU", missing[0].code or NvmlCode.NO_PERMISSION)
             driver = self._versions.look(connection.on_disk, now_s)
             untaken = self._round
             if driver is None and untaken is not None:
                 driver = untaken.driver  # it is told once, and nobody has heard it yet
             self._round = Round(self._clock(), tuple(samples), tuple(missing), driver)
             self._answered.set()
-            if missing and now_s - tried_s >= RETRY_S:
+            if (missing or not samples) and now_s - tried_s >= RETRY_S:
                 self._again(sampler, connection)
                 tried_s = now_s
             self._asked.wait()
             self._asked.clear()
 
     def _begin(self, sampler: Sampler, connection: Connection) -> None:
-        sampler.discover()
+        sampler.discover(self._held())
         self._versions.loaded = connection.nvml.version_in_use()
         self._events = Events(
             nvml=connection.waiting, clock=self._clock, hurry=self._hurried, ring=self._ring
         )
         self._events.watch(sampler.handles)
-        sampler.unwatched(self._events.refused)
         self._sampling = True
 
     def _again(self, sampler: Sampler, connection: Connection) -> None:

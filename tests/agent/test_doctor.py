@@ -140,6 +140,7 @@ def test_every_reason_has_a_remedy(reason: BlindReason) -> None:
         ("kernel.block", BlindReason.NO_PRIVILEGE, "CAP_BPF"),
         ("mesh.tailscale", BlindReason.NOT_ANSWERING, "tailscaled"),
         ("gpu.nvml", BlindReason.NOT_ANSWERING, "Xid"),
+        ("gpu.nvml", BlindReason.READ_FAILED, "nvidia-smi"),
         ("host.units", BlindReason.NO_HEADERS, "linux-headers"),
     ],
 )

@@ -52,7 +52,11 @@ class Host:
         )
         cgroups = CgroupPaths(root=Path("/sys/fs/cgroup"), monotonic=time.monotonic)
         self.sensor = NvmlSensor(
-            identifier=Identifier(cgroups=cgroups), clock=self.now, proc=proc, open_s=open_s
+            identifier=Identifier(cgroups=cgroups),
+            clock=self.now,
+            proc=proc,
+            sys_folder=proc.parent / "no-sys",
+            open_s=open_s,
         )
         self._open = False
 

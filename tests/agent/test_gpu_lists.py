@@ -9,8 +9,8 @@ import pytest
 from agent.gpu_lists import FRESH_S, GpuLists
 from agent.subjects import subject_of
 from agent.testing import at, gpu_absent, gpu_state, origin
-from probes.gpu.facts import Absence
-from probes.observation import GpuAbsent, GpuState, Origin
+from probes.gpu.facts import Absence, GpuIdentity
+from probes.observation import GpuAbsent, GpuState, Origin, SensorName
 
 SERVER = origin()
 SUBJECT = subject_of(SERVER)
@@ -62,6 +62,20 @@ def test_who_shares_a_name_with_somebody_on_a_gpu_is_not_on_it(where: Origin) ->
     made.take(gpu_state(1, dataclasses.replace(where, pid=99)))
     assert made.lists(subject_of(where), (4711,), at(1)) is False
     assert made.lists(subject_of(where), (99,), at(1)) is True
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        GpuIdentity(uuid=None, pci=None, index=0),
+        GpuIdentity(uuid=None, pci="b", index=7),
+        GpuIdentity(uuid="GPU-0", pci="b", index=1),
+    ],
+)
+def test_a_gpu_that_is_named_otherwise_is_the_same_gpu(before: GpuIdentity) -> None:
+    """Lost when the agent started, or counted anew: what is told of it now stands in place of that."""
+    lost = GpuAbsent(SensorName("gpu.nvml"), at(1), before, Absence.LOST, 15)
+    assert lists(lost, gpu_state(30, pci="b"), now=31) is False
 
 
 def test_a_sensor_that_is_blind_leaves_nothing_known() -> None:

@@ -264,6 +264,26 @@ def test_a_lost_gpu_is_high_after_a_moment_and_counted_once(detector: GpuXids, w
     assert sum(f.count for f in found) == 1
 
 
+def test_a_gpu_that_tells_nothing_at_all_is_high_after_it_was_asked_anew(detector: GpuXids) -> None:
+    """Code 999 of everything: longer than a driver takes to start, and the time before it was lost counts."""
+    mute = [gpu_absent(s, Absence.UNKNOWN, code=999, pci=PCI) for s in range(1, 60)]
+    found = present(detector, *mute)
+    assert (found[0].at, found[0].severity, sum(f.count for f in found)) == (at(46), Severity.HIGH, 1)
+    assert _codes(found[0]) == [ReasonCode.GPU_IS_LOST, ReasonCode.SECOND_LAYER_UNKNOWN]
+    assert isinstance(found[0].evidence[0], GpuEvidence)
+    assert found[0].evidence[0].nvml_code == 999
+    detector.observe(gpu_state(60, **WELL))
+    mute = [gpu_absent(s, Absence.UNKNOWN, code=999, pci=PCI) for s in range(61, 70)]
+    (lost,) = present(detector, *mute, gpu_absent(70, Absence.LOST, code=15, pci=PCI))
+    assert lost.at == at(70)
+
+
+@pytest.mark.parametrize("why", [Absence.NO_PERMISSION, Absence.BLOCKED])
+def test_a_gpu_that_refuses_to_be_asked_is_no_fault_of_it(detector: GpuXids, why: Absence) -> None:
+    """That says something about whoever asks."""
+    assert present(detector, *[gpu_absent(s, why, code=4, pci=PCI) for s in range(1, 90)]) == []
+
+
 def test_reset_required_is_high_at_once(detector: GpuXids) -> None:
     """Code 16 leaves no doubt."""
     (found,) = present(detector, gpu_absent(1, Absence.RESET_REQUIRED, code=16, pci=PCI))
@@ -423,9 +443,10 @@ def test_keeps_a_device_fault_open_without_positive_evidence(
     assert [f for f in detector.tick(tick(9001, case)) if f.verdict is Verdict.ABSENT] == []
 
 
-def test_a_gpu_without_the_field_clears_by_its_answers(detector: GpuXids) -> None:
-    """A driver that has no word of recovery for this GPU does not keep a case open for ever."""
-    detector.observe(gpu_state(9000, unread=(Unread("recovery_action", NvmlCode.NOT_SUPPORTED),)))
+@pytest.mark.parametrize("code", [NvmlCode.NOT_SUPPORTED, NvmlCode.INVALID_ARGUMENT])
+def test_a_gpu_without_the_field_clears_by_its_answers(detector: GpuXids, code: NvmlCode) -> None:
+    """A driver that has no word of recovery for this GPU, or none at all, keeps no case open for ever."""
+    detector.observe(gpu_state(9000, unread=(Unread("recovery_action", code),)))
     (over,) = detector.tick(tick(9001, open_case(DEVICE, GPU)))
     assert over.verdict is Verdict.ABSENT
 

@@ -88,6 +88,16 @@ def lost(nvml: FakeNvml, host: Host) -> None:
     host.until(lambda: bool(host.open_cases()))
 
 
+def mute(nvml: FakeNvml, host: Host) -> None:
+    """It runs, and then nothing of it can be read: every call ends with a code that says nothing."""
+    nvml.become(profiles.GB10)
+    host.rounds(2)
+    nvml.become(Machine((profiles.GB10.gpus[0].having("code all 999"),)))
+    host.until(host.misses)
+    host.later(46)
+    host.until(lambda: bool(host.open_cases()))
+
+
 def needs_reset(nvml: FakeNvml, host: Host) -> None:
     """Lost while it ran: it has to be reset."""
     nvml.become(profiles.RTX_5090_LAPTOP)
@@ -232,6 +242,7 @@ SCENES: Final = {
     "no library": kept_away(Machine().also("code nvmlInitWithFlags 12")),
     "hanging": Scene(hanging, frozenset({BLIND}), open_s=0.5),
     "lost": Scene(lost, frozenset({("gpu.device_fault", "gpu", "index 0", "high", "human")})),
+    "mute": Scene(mute, frozenset({("gpu.device_fault", "gpu", "000f:01:00.0", "high", "human")})),
     "needs a reset": Scene(needs_reset, frozenset({("gpu.device_fault", *LAPTOP, "high", "human")})),
     "a step is advised": Scene(advised, frozenset({("gpu.device_fault", *LAPTOP, "critical", "human")})),
     "library and module differ": Scene(

@@ -75,8 +75,8 @@ def driven(tmp_path: Path) -> Iterator[Callable[..., Driven]]:
 
     def make(**settings: object) -> Driven:
         cgroups = CgroupPaths(root=Path("/sys/fs/cgroup"), monotonic=time.monotonic)
-        proc = tmp_path / "proc"
-        arguments = {"open_s": 10.0, "proc": proc} | settings
+        places = {"proc": tmp_path / "proc", "sys_folder": tmp_path / "no-sys"}  # this machine may have a GPU
+        arguments = {"open_s": 10.0} | places | settings
         sensor = NvmlSensor(identifier=Identifier(cgroups=cgroups), clock=clock.now, **arguments)  # type: ignore[arg-type]
         opened.append(sensor)
         sensor.open()

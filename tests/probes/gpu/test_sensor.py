@@ -31,6 +31,8 @@ from tests.fake_nvml.profiles import GIB, Machine
 from tests.probes.gpu.conftest import Driven
 
 Drive = Callable[..., Driven]
+_UNASKED = profiles.TWO_GPUS_WITH_MIG
+_NO_ACCESS = BlindReason.NO_DEVICE_ACCESS
 
 
 def _states(seen: list[Observation]) -> list[GpuState]:
@@ -152,6 +154,8 @@ def test_shared_memory_is_unknown_and_not_zero(fake: FakeNvml, driven: Drive) ->
         (Machine().also("code nvmlInitWithFlags 17"), Absence.BLOCKED, 17, BlindReason.NO_DEVICE_ACCESS),
         (Machine().also("code nvmlInitWithFlags 999"), Absence.UNKNOWN, 999, BlindReason.READ_FAILED),
         (Machine().also("code nvmlDeviceGetCount_v2 15"), Absence.LOST, 15, BlindReason.READ_FAILED),
+        (_UNASKED.also("code nvmlDeviceGetHandleByIndex_v2 4"), Absence.NO_PERMISSION, 4, _NO_ACCESS),
+        (_UNASKED.also("code nvmlDeviceGetHandleByIndex_v2 17"), Absence.BLOCKED, 17, _NO_ACCESS),
     ],
 )
 def test_every_absence_is_blindness_with_its_code(
@@ -232,6 +236,83 @@ def test_a_gpu_that_is_not_listed_any_more_is_missed(
     found = drive.next(lambda o: isinstance(o, GpuAbsent) and o.why is Absence.GONE)
     assert [o.gpu.uuid for o in found if isinstance(o, GpuAbsent) and o.gpu] == [two.gpus[1].uuid]
     assert len(_states(found)) == 1
+
+
+def test_the_first_of_two_is_missed_until_it_is_back(
+    fake: FakeNvml, driven: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is left takes its index; the one that is gone keeps its name, from one start to the next."""
+    monkeypatch.setattr(worker, "RETRY_S", 0.0)
+    two = profiles.TWO_GPUS_WITH_MIG
+    fake.become(two)
+    drive = driven()
+    drive.next()
+    fake.become(Machine(two.gpus[1:]))
+    for _ in range(4):
+        found = drive.next(lambda o: isinstance(o, GpuAbsent) and o.why is Absence.GONE)
+        assert [o.gpu.uuid for o in found if isinstance(o, GpuAbsent) and o.gpu] == [two.gpus[0].uuid]
+        assert [(s.facts.gpu.uuid, s.facts.gpu.index) for s in _states(found)] == [(two.gpus[1].uuid, 0)]
+    fake.become(Machine())
+    missed: set[str | None] = set()
+    while missed != {gpu.uuid for gpu in two.gpus}:
+        missed = {o.gpu.uuid for o in drive.next() if isinstance(o, GpuAbsent) and o.gpu}
+    fake.become(two)
+    found = drive.next(lambda o: isinstance(o, GpuState) and o.facts.gpu.uuid == two.gpus[0].uuid)
+    assert len(_states(found)) == 2
+
+
+def _held(folder: Path, *addresses: str) -> Path:
+    """Return a /sys whose PCI bus has these GPUs, taken by NVIDIA's driver."""
+    _bus(folder, **dict.fromkeys(addresses, ("0x10de", "0x030200")))
+    driver = folder / "bus" / "pci" / "drivers" / "nvidia"
+    driver.mkdir(parents=True)
+    (driver / "bind").write_text("")
+    for name in addresses:
+        (driver / name).symlink_to(folder / "bus" / "pci" / "devices" / name)
+    return folder
+
+
+def test_a_gpu_of_which_nothing_can_be_read_is_absent_by_its_address(
+    fake: FakeNvml, driven: Drive, tmp_path: Path
+) -> None:
+    """Its handle ends with 999, as that of a GPU off the bus often does; where it sits the bus knows."""
+    sys_folder = _held(tmp_path / "sys", "000f:01:00.0")
+    fake.become(profiles.GB10.also("code nvmlDeviceGetHandleByIndex_v2 999"))
+    (absent,) = [o for o in driven(sys_folder=sys_folder).next() if isinstance(o, GpuAbsent)]
+    assert absent.gpu is not None
+    assert (absent.gpu.pci, absent.why, absent.code) == ("000f:01:00.0", Absence.UNKNOWN, 999)
+
+
+def test_a_gpu_that_the_driver_has_and_nvml_does_not_count_is_missed(
+    fake: FakeNvml, driven: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No devices were found, or one less, where a GPU could not be started; it is told until it is there."""
+    monkeypatch.setattr(worker, "RETRY_S", 0.0)
+    sys_folder = _held(tmp_path / "sys", "0000:1b:00.0", "0000:43:00.0")
+    two = profiles.TWO_GPUS_WITH_MIG
+    for gpus, missed in (((), ["0000:1b:00.0", "0000:43:00.0"]), (two.gpus[:1], ["0000:43:00.0"])):
+        fake.become(Machine(gpus))
+        drive = driven(sys_folder=sys_folder)
+        absent = [o for o in drive.next() if isinstance(o, GpuAbsent)]
+        assert [(o.gpu and o.gpu.pci, o.why) for o in absent] == [(pci, Absence.GONE) for pci in missed]
+        fake.become(two)
+        drive.next(lambda o: isinstance(o, GpuState) and o.facts.gpu.pci == "0000:43:00.0")
+        assert [o for o in drive.next() if isinstance(o, GpuAbsent)] == []
+        drive.sensor.close()
+
+
+def test_a_gpu_that_is_not_the_drivers_to_count_is_not_missed(
+    fake: FakeNvml, driven: Drive, tmp_path: Path
+) -> None:
+    """One for a guest (another driver has it), a virtual function, one that is excluded by a setting."""
+    sys_folder = _held(tmp_path / "sys", "0000:02:00.0", "0000:03:00.4")
+    _bus(sys_folder, guest=("0x10de", "0x030000"))
+    (sys_folder / "bus" / "pci" / "devices" / "0000:03:00.4" / "physfn").mkdir()
+    told = tmp_path / "proc" / "driver" / "nvidia" / "gpus" / "0000:02:00.0" / "information"
+    told.parent.mkdir(parents=True)
+    told.write_text("Model: \t\t NVIDIA RTX\nGPU Excluded:\t Yes\n")
+    fake.become(profiles.RTX_5090_LAPTOP)
+    assert [o for o in driven(sys_folder=sys_folder).next(_is_state) if isinstance(o, GpuAbsent)] == []
 
 
 @pytest.mark.parametrize(
@@ -419,6 +500,32 @@ def test_a_gpu_without_xid_events_says_so(fake: FakeNvml, driven: Drive) -> None
     fake.become(Machine((profiles.LAPTOP.lacking("event_types"), profiles.LAPTOP.having(event_types=1))))
     codes = [{u.fact: u.code for u in s.facts.unread}["xids"] for s in _states(driven().next())]
     assert codes == [3, 3]
+
+
+def test_a_wait_that_fails_is_told_as_long_as_it_does(
+    fake: FakeNvml, driven: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No GPU's Xids are heard while the waiting ends at once with a code; with none they are again."""
+    monkeypatch.setattr(worker, "CALL_S", 0.05)
+    fake.become(profiles.RTX_5090_LAPTOP.also("code nvmlEventSetWait_v2 999"))
+    drive = driven()
+    drive.next(lambda o: isinstance(o, GpuState) and Unread("xids", 999) in o.facts.unread)
+    fake.become(profiles.RTX_5090_LAPTOP)
+    drive.next(lambda o: isinstance(o, GpuState) and "xids" not in {u.fact for u in o.facts.unread})
+
+
+def test_a_gpu_that_spoils_the_set_of_events_is_left_out_of_it(fake: FakeNvml, driven: Drive) -> None:
+    """A registration that ends with 999 leaves a set that is of no use: the other GPU gets a fresh one."""
+    one, other = profiles.TWO_GPUS_WITH_MIG.gpus
+    other = other.having("code nvmlDeviceRegisterEvents 999")
+    fake.become(Machine((one, other)))
+    drive = driven()
+    told = [{u.fact: u.code for u in state.facts.unread}.get("xids") for state in _states(drive.next())]
+    assert told == [None, 999]
+    assert (fake.calls("nvmlEventSetCreate"), fake.calls("nvmlEventSetFree")) == (2, 1)
+    fake.become(Machine((one.telling(1, 31), other)))
+    (xid,) = [o for o in drive.next(lambda o: isinstance(o, GpuXid)) if isinstance(o, GpuXid)]
+    assert (xid.facts.pci, xid.facts.number) == ("0000:1b:00.0", 31)
 
 
 def test_what_does_not_change_is_read_once(fake: FakeNvml, driven: Drive) -> None:
