@@ -110,8 +110,8 @@ class GpuClocks:
             "usual clock under load (at least `highest_share` of its highest), and draws less than "
             "`power_fraction` of its usual power or answers come at less than `pace_fraction` of their usual "
             "pace (high); the clock alone is a note.",
-            quiet="An idle GPU; clocks that are set so, synchronised or held by a display; low power at full "
-            "clock (memory-bound work).",
+            quiet="An idle GPU; clocks that are set so, synchronised or held by a display, unless the driver "
+            "slows the GPU down as well; low power at full clock (memory-bound work).",
             clears="The busy GPU runs at `back_fraction` of its usual clock again, held for `clear_hold_s`.",
         ),
     )
@@ -193,7 +193,7 @@ class GpuClocks:
         busy = (
             facts.utilisation_percent is not None and facts.utilisation_percent >= self._config.busy_percent
         )
-        if clock is None or not busy or (facts.clock_reasons or 0) & CLOCKS_BENIGN:
+        if clock is None or not busy or _is_meant(facts.clock_reasons or 0):
             gpu.low_since = None
             return ()
         usual = self._usual(gpu, facts)
@@ -297,3 +297,8 @@ class GpuClocks:
 
     def _unknown(self, at: Instant) -> Finding:
         return Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=None, at=at)
+
+
+def _is_meant(reasons: int) -> bool:
+    """Whether somebody set the clocks so, or the GPU rests, and nothing else holds them down as well."""
+    return bool(reasons & CLOCKS_BENIGN) and not reasons & CLOCKS_BAD

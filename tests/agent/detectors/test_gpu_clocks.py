@@ -116,6 +116,16 @@ def test_clocks_that_are_low_for_a_good_reason_stay_quiet(
     assert present(detector, *run(0, 100), *run(100, 300, 507, power_w=14.0, **facts)) == []
 
 
+@pytest.mark.parametrize(
+    "bad", [ClockReason.HARDWARE_SLOWDOWN, ClockReason.HARDWARE_THERMAL, ClockReason.HARDWARE_POWER_BRAKE]
+)
+def test_a_setting_does_not_hide_what_slows_the_gpu_down(detector: GpuClocks, bad: ClockReason) -> None:
+    """The reasons are bits: clocks that are set, and brought down by heat on top of it."""
+    both = int(ClockReason.APPLICATION_SETTING | bad)
+    found = present(detector, *run(0, 100), *run(100, 200, 507, power_w=14.0, clock_reasons=both))
+    assert found[0].severity is Severity.HIGH
+
+
 def test_low_power_at_full_clock_stays_quiet(detector: GpuClocks) -> None:
     """Memory-bound decoding draws a third of the power of a prefill."""
     assert present(detector, *run(0, 100), *run(100, 300, 2400, power_w=20.0)) == []
