@@ -28,6 +28,8 @@ _RECOVERY: Final = {
     3: "to drain peer-to-peer work",
     4: "to drain all work and reset the GPU",
     5: "to recover its fabric domain",
+    6: "a reset of its bus",
+    7: "a reboot of the whole system",
 }
 
 

@@ -79,6 +79,7 @@ def test_a_gpu_that_answers_nothing_is_told_by_its_code() -> None:
         )
 
     assert gpu(15, None) == "GPU at an unknown address, the driver's library answers code 15 (GPU is lost)"
+    assert gpu(0, 7).endswith(", the driver advises a reboot of the whole system")
     assert gpu(4242, 77) == (
         "GPU at an unknown address, the driver's library answers code 4242, the driver advises step 77"
     )

@@ -21,7 +21,7 @@ from escalation.model import (
 )
 from escalation.server.playbook.names import gpu_address
 
-_RESET, _REBOOT, _DRAIN, _DRAIN_AND_RESET = 1, 2, 3, 4  # nvml.h, nvmlDeviceGpuRecoveryAction_t
+_RESET, _REBOOT = 1, 2  # nvml.h, nvmlDeviceGpuRecoveryAction_t
 _WORN = frozenset({64, 140, 171, 172})
 """Xids of memory that could not be repaired: a reset may help once, the part is a case for its maker."""
 
@@ -45,10 +45,11 @@ def advise(incident: Incident) -> Advice:
         case 1 | 3 | 4 if address is not None:
             command = ("nvidia-smi", "--gpu-reset", "-i", address)
             summary = (
-                "Take the routes of this host out of use, stop every program that uses the GPU, then reset "
-                "it. The reset is refused while anything has it open."
+                "Take the routes of this host out of use, stop every program that uses the GPU, this host's "
+                "nanobot-agent too, reset it, and start them again, the agent first. The reset is refused "
+                "while anything has it open."
             )
-        case 1 | 2 | 3 | 4:
+        case 1 | 2 | 3 | 4 | 6 | 7:  # a reset of the bus is part of a reboot
             command = ("systemctl", "reboot")
             summary = (
                 "Take the routes of this host out of use, stop its servers in order, then reboot it. If the "

@@ -142,6 +142,14 @@ _OF_GPU_AND_MEMORY: list[tuple[Incident, ActionKind, tuple[str, ...]]] = [
         ActionKind.HUMAN,
         ("systemctl", "reboot"),
     ),
+    *(
+        (
+            _incident(FaultClass.GPU_DEVICE_FAULT, _GPU, _gpu(recovery=step)),
+            ActionKind.HUMAN,
+            ("systemctl", "reboot"),
+        )
+        for step in (6, 7)
+    ),
     (
         _incident(FaultClass.GPU_DEVICE_FAULT, Subject(SubjectKind.GPU, "0;reboot"), _gpu(recovery=1)),
         ActionKind.HUMAN,
@@ -293,6 +301,12 @@ def test_advises(incident: Incident, kind: ActionKind, command: tuple[str, ...])
 def test_each_fault_class_has_its_remedy() -> None:
     """One line each, sorted, none missing."""
     assert [remedy.fault_class for remedy in REMEDIES] == sorted(FaultClass)
+
+
+def test_a_reset_names_the_agent_among_those_to_stop() -> None:
+    """The agent has the GPU open itself, and a reset is refused while anybody has."""
+    advice = advise(_incident(FaultClass.GPU_DEVICE_FAULT, _GPU, _gpu(recovery=1)))
+    assert "nanobot-agent" in advice.summary
 
 
 def test_names_the_setting_of_a_server_that_it_recognises() -> None:
