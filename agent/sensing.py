@@ -2,7 +2,8 @@
 
 Sensors that are read often (a ring buffer, each 250 ms) are read on the event loop, because a hop to a
 thread would cost more than the read; one that is read once a second or less (an inventory) may take longer
-and is read on one thread of its own. Whichever, the same thread reads it for as long as it is open.
+and is read on one thread beside it (`sensor_thread.py`). Whichever, the same thread reads it for as long as
+it is open. One whose read has not come back after `STUCK_S` is blind until it does.
 
 A sensor that raises is blind from then on, with its reason, and is opened again after `REOPEN_S`; the others
 do not notice. One that raises something that is no SensorBlind has a defect, which is counted as well.
@@ -14,18 +15,19 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, Self
 
 import structlog
 
 from agent.pipeline import Pipeline
+from agent.sensor_thread import SensorThread
 from probes.observation import Blind, BlindReason, Coverage, Gap, Instant, Observation, Seeing, SensorName
-from probes.sensor import Sensor, SensorBlind
+from probes.sensor import SeesPart, Sensor, SensorBlind
 
 REOPEN_S: Final = 30.0
 CHORES_S: Final = 10.0
+STUCK_S: Final = 30.0
 _THREAD_FROM_S: Final = 1.0
 _DISABLED: Final = Blind(BlindReason.DISABLED, "switched off in the configuration")
 _BUILT: Final = Blind(BlindReason.NOT_HANDED_OVER, "not opened yet")
@@ -46,6 +48,7 @@ class _Slot:
     wakeup: int | None = None
     listening: bool = False
     reading: asyncio.Task[None] | None = None
+    asked_ns: int = 0
     slow: bool = field(default=False)
 
 
@@ -53,13 +56,18 @@ class Sensing:
     """Every enabled sensor of the registry. `async with`; `read_due` is called by the work loop."""
 
     def __init__(
-        self, *, pipeline: Pipeline, clock: Callable[[], Instant], woken: Callable[[], None]
+        self,
+        *,
+        pipeline: Pipeline,
+        clock: Callable[[], Instant],
+        woken: Callable[[], None],
+        thread: SensorThread | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._clock = clock
         self._woken = woken
         self._slots: dict[SensorName, _Slot] = {}
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sensors")
+        self._thread = thread or SensorThread()
         self._hold = asyncio.Lock()
         self.defects: Counter[SensorName] = Counter()
 
@@ -72,12 +80,17 @@ class Sensing:
 
     async def __aexit__(self, *_: object) -> None:
         await self._close_all()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.end()
 
     @property
     def coverage(self) -> Mapping[SensorName, Coverage]:
         """What each sensor sees, in the registry's order."""
         return {name: slot.coverage for name, slot in self._slots.items()}
+
+    def left_out(self, name: SensorName) -> str:
+        """Return what a sensor that sees cannot see of what it was asked to."""
+        sensor = self._slots[name].sensor
+        return sensor.left_out if isinstance(sensor, SeesPart) else ""
 
     def sight(self, now: Instant) -> Sequence[Observation]:
         """Return the coverage as Gaps, for a detector that begins now."""
@@ -131,6 +144,7 @@ class Sensing:
                     continue
                 if slot.due_ns <= now.boot_ns:
                     await self._due(slot, now)
+                self._miss(slot, now)
                 next_ns = min(next_ns, slot.due_ns)
         return next_ns
 
@@ -160,7 +174,15 @@ class Sensing:
         if not slot.slow:
             self._read(slot, now)
         elif slot.reading is None or slot.reading.done():
+            slot.asked_ns = now.boot_ns
             slot.reading = asyncio.ensure_future(self._read_on_thread(slot, slot.sensor))
+
+    def _miss(self, slot: _Slot, now: Instant) -> None:
+        if slot.reading is None or slot.reading.done() or now.boot_ns - slot.asked_ns < STUCK_S * 1e9:
+            return
+        blind = self._thread.miss(slot.name, slot.reading, f"no answer in {STUCK_S:g} s")
+        if not isinstance(slot.coverage, Blind):
+            self._say(slot, blind, now)
 
     async def _open(self, slot: _Slot, now: Instant) -> None:
         slot.due_ns = now.boot_ns + int(REOPEN_S * 1e9)
@@ -168,7 +190,7 @@ class Sensing:
             sensor = slot.build()
             slot.slow = sensor.period_s >= _THREAD_FROM_S
             if slot.slow:
-                await asyncio.get_running_loop().run_in_executor(self._thread, sensor.open)
+                await self._thread.open(sensor)
             else:
                 sensor.open()
         except SensorBlind as error:
@@ -216,16 +238,19 @@ class Sensing:
     async def _read_on_thread(self, slot: _Slot, sensor: Sensor) -> None:
         now = self._clock()
         try:
-            observations = await asyncio.get_running_loop().run_in_executor(self._thread, sensor.read, now)
+            observations = await self._thread.call(slot.name, lambda: sensor.read(now))
         except SensorBlind as error:
-            self._blinded(slot, now)
-            self._blind(slot, error, now)
+            if slot.sensor is sensor:
+                self._blinded(slot, now)
+                self._blind(slot, error, now)
         except Exception as error:  # noqa: BLE001  # one sensor must not take the others down
-            self._blinded(slot, now)
-            self._defect(slot, error, now)
+            if slot.sensor is sensor:
+                self._blinded(slot, now)
+                self._defect(slot, error, now)
         else:
             self._pipeline.put(observations)
             if slot.sensor is sensor:
+                self._say(slot, Seeing(), self._clock())
                 self._listen(slot, on=True)
         self._woken()
 
@@ -262,9 +287,13 @@ class Sensing:
                 log.warning("sensor_blind", sensor=slot.name, reason=reason.value, detail=detail)
 
     async def _close_all(self) -> None:
+        readings = [slot.reading for slot in self._slots.values() if slot.reading is not None]
+        await self._thread.wait(readings)
         for slot in reversed(self._slots.values()):
-            if slot.reading is not None and not slot.reading.done():
-                await asyncio.wait([slot.reading], timeout=5.0)
+            if slot.sensor is not None and slot.reading is not None and not slot.reading.done():
+                self._thread.give_up(slot.sensor, slot.reading)
+                self._listen(slot, on=False)
+                slot.wakeup = slot.sensor = None
             self._close(slot)
 
     def _close(self, slot: _Slot) -> None:

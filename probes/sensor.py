@@ -10,7 +10,7 @@ Error tree: `SensorError` > `SensorBlind` (cannot see, with its reason; the agen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from probes.observation import Blind, BlindReason, Instant, Observation, SensorName
 
@@ -60,3 +60,12 @@ class Sensor(Protocol):
 
     def close(self) -> None:
         """Let go of everything; calling it again does nothing."""
+
+
+@runtime_checkable
+class SeesPart(Protocol):
+    """A sensor that may see less than it was asked to, and goes on with the rest."""
+
+    @property
+    def left_out(self) -> str:
+        """What it cannot see and why, in words for the host's own people; nothing where it sees all."""

@@ -4,27 +4,67 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+from collections.abc import Sequence
 
 import pytest
 
 from agent.pipeline import Pipeline
-from agent.sensing import REOPEN_S, Sensing
+from agent.sensing import REOPEN_S, STUCK_S, Sensing
+from agent.sensor_thread import SensorThread
 from agent.testing import ManualClock, ScriptedSensor, builders, death
-from probes.observation import Blind, BlindReason, Gap, Seeing, SensorName
+from probes.observation import Blind, BlindReason, Gap, Instant, Observation, Seeing, SensorName
 from probes.sensor import SensorBlind
 from probes.settings import SensorSettings
 
 A, B = SensorName("kernel.a"), SensorName("kernel.b")
+C = SensorName("kernel.c")
+
+
+class HangingSensor(ScriptedSensor):
+    """A sensor whose call stays in the kernel until a test lets it come back."""
+
+    def __init__(self, name: SensorName, *, opening: bool = False) -> None:
+        super().__init__(name, period_s=30)
+        self._opening = opening
+        self.inside, self.comes_back, self.let_go = threading.Event(), threading.Event(), asyncio.Event()
+
+    def open(self) -> None:
+        """Hang here, or open."""
+        if self._opening:
+            self._hang()
+        super().open()
+
+    def read(self, now: Instant) -> Sequence[Observation]:
+        """Hang here, or read."""
+        if not self._opening:
+            self._hang()
+        return super().read(now)
+
+    def close(self) -> None:
+        """Count it, and tell."""
+        super().close()
+        self.let_go.set()
+
+    def _hang(self) -> None:
+        self.inside.set()
+        assert self.comes_back.wait(30)
 
 
 class Bench:
     """Sensing with a manual clock, and what came out of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, thread: SensorThread | None = None) -> None:
         self.clock = ManualClock()
         self.pipeline = Pipeline(capacity=100)
         self.woken = asyncio.Event()
-        self.sensing = Sensing(pipeline=self.pipeline, clock=self.clock, woken=self.woken.set)
+        self.sensing = Sensing(pipeline=self.pipeline, clock=self.clock, woken=self.woken.set, thread=thread)
+
+    async def until(self, name: SensorName, coverage: Seeing | Blind) -> None:
+        """Wait until a sensor's coverage is this one."""
+        while self.sensing.coverage[name] != coverage:
+            self.woken.clear()
+            await asyncio.wait_for(self.woken.wait(), 5)
 
     async def start(self, *sensors: ScriptedSensor, disabled: frozenset[str] = frozenset()) -> None:
         await self.sensing.assemble(builders(*sensors)(None, SensorSettings()), disabled=disabled)
@@ -205,3 +245,66 @@ async def test_failing_to_open_blinds_only_that_sensor(error: Exception) -> None
         await bench.sensing.assemble({A: refuse, B: lambda: fine}, disabled=frozenset())
         assert isinstance(bench.sensing.coverage[A], Blind)
         assert bench.sensing.coverage[B] == Seeing()
+
+
+async def test_a_read_that_hangs_is_blind_until_it_comes_back() -> None:
+    """So is what waits behind it, which says for whom; what is read on the loop goes on."""
+    bench = Bench()
+    hung, behind, quick = HangingSensor(A), ScriptedSensor(B, period_s=30), ScriptedSensor(C)
+    async with bench.sensing:
+        await bench.start(hung, behind, quick)
+        await bench.after(0)
+        await asyncio.to_thread(hung.inside.wait, 5)
+        await bench.after(STUCK_S - 1)
+        assert bench.sensing.coverage[A] == bench.sensing.coverage[B] == Seeing()
+
+        await bench.after(1)
+        assert bench.sensing.coverage == {
+            A: Blind(BlindReason.NOT_ANSWERING, "no answer in 30 s"),
+            B: Blind(BlindReason.NOT_ANSWERING, "it waits for kernel.a, which does not come back"),
+            C: Seeing(),
+        }
+        assert bench.gaps() == [(A, True), (B, True), (C, True), (A, False), (B, False)]
+
+        hung.says.append(death(1, 11))
+        hung.comes_back.set()
+        await bench.until(B, Seeing())
+        assert bench.sensing.coverage[A] == Seeing()
+        assert bench.pipeline.taken[SensorName("kernel.fatal_signal")] == 1
+
+
+async def test_opening_that_hangs_holds_the_loop_up_once() -> None:
+    """The next ones are refused at once, what came too late is closed, and the next opening is a new one."""
+    bench = Bench(thread=SensorThread(patience_s=0.01))
+    hung, behind, quick = HangingSensor(A, opening=True), ScriptedSensor(B, period_s=30), ScriptedSensor(C)
+    async with bench.sensing:
+        await bench.start(hung, behind, quick)
+        assert bench.sensing.coverage == {
+            A: Blind(BlindReason.NOT_ANSWERING, "it was not open after 0.01 s"),
+            B: Blind(BlindReason.NOT_ANSWERING, "it waits for kernel.a, which does not come back"),
+            C: Seeing(),
+        }
+        assert behind.opened == 0
+
+        hung.comes_back.set()
+        await asyncio.wait_for(hung.let_go.wait(), 5)
+        await bench.after(REOPEN_S)
+        assert bench.sensing.coverage == {A: Seeing(), B: Seeing(), C: Seeing()}
+        assert (hung.opened, hung.closed, behind.opened) == (2, 1, 1)
+
+
+async def test_a_sensor_that_hangs_is_not_closed_under_its_own_read() -> None:
+    """Other sensors take its place at once; it is let go when it comes back, and says nothing any more."""
+    bench = Bench(thread=SensorThread(patience_s=0.01))
+    hung, successor = HangingSensor(A), ScriptedSensor(A)
+    async with bench.sensing:
+        await bench.start(hung)
+        await bench.after(0)
+        await asyncio.to_thread(hung.inside.wait, 5)
+        await bench.start(successor)
+        assert (hung.closed, successor.opened) == (0, 1)
+
+        hung.says.append(SensorBlind(BlindReason.READ_FAILED, "too late"))
+        hung.comes_back.set()
+        await asyncio.wait_for(hung.let_go.wait(), 5)
+        assert bench.sensing.coverage == {A: Seeing()}
