@@ -343,7 +343,7 @@ class Agent:
             sensors=tuple(
                 statusfile.SensorStatus(name=name, reason=seen.reason.value, detail=seen.detail)
                 if isinstance(seen, Blind)
-                else statusfile.SensorStatus(name=name, detail=self._loaders_notes(name))
+                else statusfile.SensorStatus(name=name, detail=self._notes(name))
                 for name, seen in self._sensing.coverage.items()
             ),
             http_ports=self._watched_ports(),
@@ -380,9 +380,10 @@ class Agent:
             id=drill.announced.id, ended=drill.ended is not None, raised=tuple(raised)
         )
 
-    def _loaders_notes(self, name: SensorName) -> str:
+    def _notes(self, name: SensorName) -> str:
+        """Return what the loader noted of a sensor, or what the sensor itself cannot see."""
         entry = self._handover.entry(name) if self._handover else None
-        return "; ".join(entry.notes) if entry else ""
+        return "; ".join(entry.notes) if entry else self._sensing.left_out(name)
 
     def _watched_ports(self) -> tuple[int, ...]:
         entry = self._handover.entry(ROUTES) if self._handover else None

@@ -2,16 +2,16 @@
 
 Only regular files are read, opened so that a pipe in a file's place cannot hold the reader up. A file that is
 not there yet is read from its beginning when it appears; one that was renamed away is read to its end before
-its successor is begun. Of a line only its first `LINE_MAX` bytes are looked at.
+its successor is begun. Of a line only its first `LINE_MAX` bytes are looked at. A file that cannot be
+followed is tried again at each glance and named meanwhile; when there is no other, the source is blind.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from probes.logs.pattern import LINE_MAX, LineSource
@@ -42,6 +42,16 @@ class FollowedFile:
         self._at = 0
         self._rest = b""
         self._skips_line = False
+
+    @property
+    def path(self) -> str:
+        """The name by which it is followed."""
+        return self._path
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it could be opened."""
+        return self._fd is not None
 
     def __repr__(self) -> str:
         return (
@@ -134,20 +144,19 @@ class Files:
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._files = tuple(FollowedFile(path) for path in paths)
+        self._left_out: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Files({len(self._files)})"
+        return f"Files({len(self._files)}, left_out={len(self._left_out)})"
 
     def open(self) -> None:
         """Go to the end of each file; raise SensorBlind where every one is refused."""
-        refused = []
-        for file in self._files:
-            try:
-                file.begin()
-            except FileRefused as error:
-                refused.append(str(error))
-        if refused and len(refused) == len(self._files):
-            raise SensorBlind(BlindReason.NO_PRIVILEGE, refused[0])
+        self._each(FollowedFile.begin)
+
+    @property
+    def left_out(self) -> str:
+        """Which files are not followed, and why."""
+        return "; ".join(self._left_out)
 
     @property
     def changed(self) -> bool:
@@ -162,16 +171,29 @@ class Files:
 
     def read(self, tally: Tally, now_unix_ns: int) -> bool:
         """Count what was added to all of them; return whether there is more."""
-        more = False
-        for file in self._files:
-            with contextlib.suppress(FileRefused, OSError):  # the others are read on
-                more |= file.read(tally, now_unix_ns)
-        return more
+        more: list[bool] = []
+        self._each(lambda file: more.append(file.read(tally, now_unix_ns)))
+        return any(more)
 
     def close(self) -> None:
         """Let go of all of them."""
         for file in self._files:
             file.close()
+
+    def _each(self, do: Callable[[FollowedFile], None]) -> None:
+        """Do it for all, whatever one of them says; raise SensorBlind where every one is refused."""
+        refused: dict[str, str] = {}
+        for file in self._files:
+            try:
+                do(file)
+            except FileRefused as error:
+                refused[file.path] = str(error)
+            except OSError as error:
+                refused[file.path] = f"read {file.path}: {error.strerror}"
+        absent = (file.path for file in self._files if not file.is_there and file.path not in refused)
+        self._left_out = (*refused.values(), *(f"{path} is not there" for path in absent))
+        if refused and len(refused) == len(self._files):
+            raise SensorBlind(BlindReason.NO_PRIVILEGE, self._left_out[0])
 
 
 def _take(line: bytes, tally: Tally, now_unix_ns: int) -> None:

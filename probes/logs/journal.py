@@ -1,12 +1,14 @@
 """The systemd journal as a source of lines; the only import of systemd-python's reader.
 
-Only the system's own journal is read, the one file that is written to now. A reader of the whole folder, with
-matches for the programs that are wanted, maps 2 MB of every archived file: 25 MB with a dozen of them
-(measured, systemd 252). So an entry is chosen by its own fields, two microseconds for one that is not wanted,
-and the file is opened anew after `ENTRIES_MAPPED` entries, because pages that were read stay mapped. Whether
-anything was written is told by the file's time of change, which journald sets a quarter of a second after an
-entry at the latest (it truncates the file to the size that it has). Reading begins with what is written from
-now on; when journald rotates the file, the old one is read to its end.
+Only the files that are written to now are read: the system's, and one for each user, because journald keeps
+apart what a regular account writes, a service of the system with `User=` among it (journald.conf(5),
+SplitMode=). A reader of the whole folder, with matches for the programs that are wanted, maps 2 MB of every
+archived file: 25 MB with a dozen of them (measured, systemd 252). So an entry is chosen by its own fields,
+two microseconds for one that is not wanted, and the file is opened anew after `ENTRIES_MAPPED` entries,
+because pages that were read stay mapped. Whether anything was written is told by the file's time of change,
+which journald sets a quarter of a second after an entry at the latest (it truncates the file to the size that
+it has). Reading begins with what is written from now on; when journald rotates the file, the old one is read
+to its end.
 
 `systemd.journal.Reader` fetches and converts all thirty fields of an entry, some forty microseconds; here the
 two or three that matter are fetched with the methods of the class beneath it.
@@ -18,6 +20,7 @@ container engine says of whose output it passes on, so it is believed of such an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -38,6 +41,8 @@ BEHIND_NS: Final = 30_000_000_000
 
 FOLDERS: Final = (Path("/run/log/journal"), Path("/var/log/journal"))
 MACHINE_ID: Final = Path("/etc/machine-id")
+USERS_MAX: Final = 8
+"""So many users' journals are read; of more that are found together, those that were written to last."""
 
 ENGINES: Final = ("conmon", "dockerd")
 PROGRAMS: Final = (
@@ -56,6 +61,7 @@ PROGRAMS: Final = (
 )
 """How the names of processes begin whose lines are read; the kernel keeps 15 bytes of one."""
 
+_OF_A_USER: Final = re.compile(r"user-[0-9]{1,10}\.journal")
 _CONTAINER: Final = re.compile(rb"[0-9a-f]{64}")
 _NOBODY: Final = Writer()
 _PROGRAMS: Final = tuple(name.encode() for name in PROGRAMS)
@@ -75,11 +81,17 @@ class JournalFile:
     def __repr__(self) -> str:
         return f"JournalFile({self._path!r}, {'open' if self._reader is not None else 'closed'})"
 
-    def begin(self) -> bool:
-        """Go to the end of the file, where there is one; raise OSError."""
+    @property
+    def path(self) -> str:
+        """The name by which it is followed."""
+        return self._path
+
+    def begin(self, *, history: bool = False) -> bool:
+        """Open the file, where there is one, and go to its end but for its history; raise OSError."""
         if not self._open():
             return False
-        self._to_end()
+        if not history:
+            self._to_end()
         return True
 
     @property
@@ -220,9 +232,12 @@ class Journal:
         self._folders = tuple(folders)
         self._machine_id = machine_id
         self._files: tuple[JournalFile, ...] = ()
+        self._of_users: tuple[JournalFile, ...] = ()
+        self._at: tuple[Path, ...] = ()
+        self._left_out = 0
 
     def __repr__(self) -> str:
-        return f"Journal({list(self._files)})"
+        return f"Journal({[*self._files, *self._of_users]})"
 
     def open(self) -> None:
         """Go to the end of the journal; raise SensorBlind."""
@@ -236,22 +251,27 @@ class Journal:
             machine = ""
         if not machine or not any(folder.is_dir() for folder in self._folders):
             raise SensorBlind(BlindReason.UNSUPPORTED_PLATFORM, "this host keeps no journal")
-        self._files = tuple(
-            JournalFile(folder / machine / "system.journal", self._units) for folder in self._folders
-        )
+        self._at = tuple(folder / machine for folder in self._folders)
+        self._files = tuple(JournalFile(folder / "system.journal", self._units) for folder in self._at)
         try:
             begun = [file.begin() for file in self._files]
             if not any(begun):
                 raise SensorBlind(BlindReason.NO_PRIVILEGE, "the journal is for the group systemd-journal")
+            self._look_for_users(history=False)
         except PermissionError as error:
             raise SensorBlind(BlindReason.NO_PRIVILEGE, f"open the journal: {error}") from error
         except OSError as error:
             raise SensorBlind(BlindReason.READ_FAILED, f"open the journal: {error}") from error
 
     @property
+    def left_out(self) -> str:
+        """How many users' journals are not read."""
+        return f"{self._left_out} journals of users are not read" if self._left_out else ""
+
+    @property
     def changed(self) -> bool:
         """Whether anything was written since all of it was read."""
-        return any(file.changed for file in self._files)
+        return any(file.changed for file in (*self._files, *self._of_users))
 
     def wait(self, wake: int) -> None:
         """Wait for the descriptor `wake`; now and then look without it."""
@@ -263,7 +283,8 @@ class Journal:
         """Count what was written, up to a bound; return whether there is more. Raise SensorBlind."""
         more = False
         try:
-            for file in self._files:
+            self._look_for_users(history=True)
+            for file in (*self._files, *self._of_users):
                 more |= file.read(tally, now_unix_ns)
         except OSError as error:
             raise SensorBlind(BlindReason.READ_FAILED, f"read the journal: {error}") from error
@@ -271,5 +292,25 @@ class Journal:
 
     def close(self) -> None:
         """Let go of the journal's files."""
-        for file in self._files:
+        for file in (*self._files, *self._of_users):
             file.close()
+
+    def _look_for_users(self, *, history: bool) -> None:
+        """Take journals of users that are new; of those that come later, what is in them is new as well."""
+        known = {file.path for file in self._of_users}
+        fresh: list[tuple[int, str]] = []
+        for folder in self._at:
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                fresh += [
+                    (entry.stat().st_mtime_ns, entry.path)
+                    for entry in entries
+                    if _OF_A_USER.fullmatch(entry.name) and entry.path not in known
+                ]
+        taken: list[JournalFile] = []
+        for _, path in sorted(fresh, reverse=True)[: USERS_MAX - len(known)]:
+            file = JournalFile(Path(path), self._units)
+            with contextlib.suppress(OSError):  # not for us, or only being made: seen again the next time
+                if file.begin(history=history):
+                    taken.append(file)
+        self._of_users = (*self._of_users, *taken)
+        self._left_out = len(fresh) - len(taken)

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from probes.logs.pattern import Matcher
 from probes.logs.tally import Harvest, Tally
 from probes.observation import BlindReason
-from probes.sensor import SensorBlind
+from probes.sensor import SeesPart, SensorBlind
 
 REST_S: Final = 0.5
 ASKS_PER_GLANCE: Final = 4
@@ -108,6 +108,11 @@ class Reading:
         if not self._asked and not self._woken and self._source.changed:
             self._wake()
         return self._ready is not None or self._failure is not None
+
+    @property
+    def left_out(self) -> str:
+        """What the source cannot see of what it was asked to."""
+        return self._source.left_out if isinstance(self._source, SeesPart) else ""
 
     def take(self) -> Harvest:
         """Return what was found since the last time."""

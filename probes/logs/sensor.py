@@ -55,6 +55,11 @@ class LogSensor:
     def __repr__(self) -> str:
         return f"LogSensor({self.name}, {self._reading!r})"
 
+    @property
+    def left_out(self) -> str:
+        """Which files are not read, and why."""
+        return self._reading.left_out if self._reading is not None else ""
+
     def open(self) -> None:
         """Start the thread."""
         source = self._source()

@@ -157,6 +157,19 @@ async def test_heartbeat_tells_what_is_seen(tmp_path: Path) -> None:
     assert (beat.agent_version, beat.interval_s) == ("1.2.3", 1)
 
 
+async def test_what_a_sensor_leaves_out_is_in_the_status_file(tmp_path: Path) -> None:
+    """The doctor reads it there; a sensor that says nothing of the kind sees all."""
+    async with Running(tmp_path) as running:
+        running.sensor.left_out = "/var/log/x is not there"  # type: ignore[attr-defined]
+        await running.until(lambda: any(isinstance(body, Heartbeat) for body in running.bodies()))
+        running.agent._loop.beat_soon()
+        path = tmp_path / statusfile.NAME
+        await running.until(lambda: b"is not there" in path.read_bytes())
+        status = statusfile.read(path)
+    assert status is not None
+    assert status.sensors[0] == statusfile.SensorStatus(name=DEATHS, detail="/var/log/x is not there")
+
+
 async def test_reload_takes_good_settings_and_keeps_the_old_on_bad_ones(tmp_path: Path) -> None:
     """A broken file changes nothing; a good one is in force without a restart, and open cases stay."""
     async with Running(tmp_path) as running:

@@ -23,12 +23,15 @@ class HostJournal:
         self._serial = 0
         self.write({"MESSAGE": "the journal begins", "_TRANSPORT": "kernel"})
 
-    def write(self, *entries: dict[str, str | bytes]) -> None:
-        """Append entries, a microsecond apart."""
+    def write(self, *entries: dict[str, str | bytes], user: int | None = None) -> None:
+        """Append entries, a microsecond apart; those of a regular account go to its own file."""
         exported = b"".join(self._exported(entry) for entry in entries)
-        subprocess.run(
-            [REMOTE, "-o", self.file, "-"], input=exported, check=True, capture_output=True, timeout=30
-        )
+        file = self.file if user is None else self.of_user(user)
+        subprocess.run([REMOTE, "-o", file, "-"], input=exported, check=True, capture_output=True, timeout=30)
+
+    def of_user(self, uid: int) -> Path:
+        """Return the file of a regular account."""
+        return self.file.with_name(f"user-{uid}.journal")
 
     def rotate(self) -> None:
         """Rename the file; the next entry begins a new one."""

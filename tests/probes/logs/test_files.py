@@ -134,13 +134,40 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path, kind: str) -> None:
 
 
 def test_one_refused_file_does_not_hold_up_the_others(tmp_path: Path, log: Path) -> None:
-    """The others are read on."""
+    """The others are read on, and what is not read is named."""
     os.mkfifo(tmp_path / "pipe")
-    both = Files([str(tmp_path / "pipe"), str(log)])
-    both.open()
+    three = Files([str(tmp_path / "pipe"), str(log), str(tmp_path / "typo")])
+    three.open()
     _append(log, LINE)
-    assert _count(both) == 1
-    both.close()
+    assert _count(three) == 1
+    assert three.left_out == (f"follow {tmp_path}/pipe: not a regular file; {tmp_path}/typo is not there")
+    (tmp_path / "pipe").unlink()
+    for name in ("pipe", "typo"):
+        _append(tmp_path / name, LINE)
+    assert _count(three) == 2
+    assert three.left_out == ""
+    three.close()
+
+
+def test_a_sensor_whose_last_file_is_refused_later_is_blind(tmp_path: Path, log: Path) -> None:
+    """A rotated file that is no longer for us is no silence of its program."""
+    file = Files([str(log)])
+    file.open()
+    log.unlink()
+    os.mkfifo(log)
+    with pytest.raises(SensorBlind, match="not a regular file") as blind:
+        _count(file)
+    assert blind.value.blind.reason is BlindReason.NO_PRIVILEGE
+    file.close()
+
+
+def test_what_is_left_out_is_told_by_the_sensor(tmp_path: Path, log: Path) -> None:
+    """So that the doctor can say it."""
+    sensor = file_sensor(identifier=IDENTIFIER, settings=LogSettings(files=(str(log), f"{tmp_path}/typo")))
+    sensor.open()
+    assert sensor.left_out == f"{tmp_path}/typo is not there"
+    sensor.close()
+    assert sensor.left_out == ""
 
 
 def test_a_line_without_end_is_looked_at_once(log: Path, followed: FollowedFile) -> None:

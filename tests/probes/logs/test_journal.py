@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from probes.gpu.facts import XidSource
 from probes.host.cgroups import CgroupPaths
 from probes.host.identity import Identifier
+from probes.logs import journal
 from probes.logs.journal import ENTRIES_PER_ROUND, Journal
 from probes.logs.pattern import Matcher
 from probes.logs.patterns import PATTERNS
@@ -248,6 +250,45 @@ def test_rotation_loses_nothing(journal_file: HostJournal, opened: Callable[...,
     assert _lines(reader) == 0
     journal_file.write(line, line, line)
     assert _lines(reader) == 3
+
+
+def test_what_a_regular_account_writes_is_read(
+    journal_file: HostJournal, opened: Callable[..., Journal]
+) -> None:
+    """journald keeps it apart: from now on where the file was there, whole where it comes later."""
+    line = program("sorry, too many clients already", name="postgres")
+    journal_file.write(line, user=1000)
+    reader = opened()
+    assert _lines(reader) == 0
+    assert not reader.changed
+    journal_file.write(line, line, user=1000)
+    assert reader.changed
+    assert _lines(reader) == 2
+
+    journal_file.write(line, user=1001)
+    assert _lines(reader) == 1
+    journal_file.of_user(1000).rename(journal_file.file.with_name("user-1000@0.journal"))
+    assert _lines(reader) == 0
+    journal_file.write(line, line, line, user=1000)
+    assert _lines(reader) == 3
+    assert reader.left_out == ""
+
+
+def test_of_many_users_the_last_are_read_and_the_rest_is_told(
+    journal_file: HostJournal, opened: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each one costs memory. What is no journal is left out as well, and the others are read on."""
+    monkeypatch.setattr(journal, "USERS_MAX", 2)
+    line = program("sorry, too many clients already", name="postgres")
+    for uid in (1000, 1001):
+        journal_file.write(line, user=uid)
+    journal_file.of_user(1002).write_bytes(b"no journal" * 1000)
+    for uid, seconds in ((1000, 1), (1001, 3), (1002, 2)):
+        os.utime(journal_file.of_user(uid), (seconds, seconds))
+    reader = opened()
+    assert reader.left_out == "2 journals of users are not read"
+    journal_file.write(line, user=1001)
+    assert _lines(reader) == 1
 
 
 def test_many_entries_are_read_and_not_kept_mapped(
