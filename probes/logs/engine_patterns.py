@@ -9,7 +9,23 @@ from probes.origin import ServerKind
 
 _VLLM, _TRTLLM, _OLLAMA = ServerKind.VLLM, ServerKind.TENSORRT_LLM, ServerKind.OLLAMA
 
+_CUDA_ERRORS: Final = (
+    "no CUDA-capable device is detected",
+    "CUDA driver version is insufficient for CUDA runtime version",
+    "initialization error",
+    "unknown error",
+    "OS call failed or operation not supported on this OS",
+)
+
 ENGINE_PATTERNS: Final = (
+    Pattern(
+        "llama_cpp.cuda_init_failed",
+        "CUDA would not start, so the model runs on the processor (Ollama's runner says the same)",
+        "llama.cpp, ggml/src/ggml-cuda/ggml-cuda.cu; cudaGetErrorString",
+        "failed to initialize CUDA",
+        rf"ggml_cuda_init: failed to initialize CUDA: (?P<why>{'|'.join(_CUDA_ERRORS)}|)",
+        words=(("why", _CUDA_ERRORS),),
+    ),
     Pattern(
         "llama_cpp.load_failed",
         "the model could not be loaded",
@@ -44,9 +60,9 @@ ENGINE_PATTERNS: Final = (
     Pattern(
         "ollama.cuda_init_failed",
         "the CUDA driver would not start; its code",
-        "Ollama, discover/gpu_info_nvcuda.c; docs/troubleshooting.mdx",
-        "cuda driver library init failure",
-        r"cuda driver library init failure: (?P<code>[0-9]{1,6})",
+        "Ollama, discover/native_probe_linux.go (where it logs at debug level); before, gpu_info_nvcuda.c",
+        "nit fail",
+        r"(?:cuda driver library init failure|cuInit failed): (?P<code>[0-9]{1,6})",
         server=_OLLAMA,
     ),
     Pattern(
@@ -73,10 +89,14 @@ ENGINE_PATTERNS: Final = (
     Pattern(
         "server.address_in_use",
         "a server could not listen: somebody else has its port",
-        "asyncio, base_events.py (create_server); Go, net (listen); errno 98",
-        "ddress already in use",
-        r"(?:address \('[0-9A-Fa-f:.]{1,45}', |listen tcp [^ ]{0,60}:|:)(?P<port>[0-9]{1,5})"
-        r"(?:\)|: bind)?:? [Aa]ddress already in use",
+        "asyncio, base_events.py (create_server); Go, net (listen); moby, portallocator; gunicorn, sock.py; "
+        "Node.js, net; errno 98",
+        " in use",
+        r"(?:address \('[0-9A-Fa-f:.]{1,45}', |listen tcp[46]? [^ ]{0,60}:|host port (?:for )?[0-9.]{7,15}:|"
+        r":)(?P<port>[0-9]{1,5})(?:, 0, [0-9]{1,10})?(?::[0-9.]{7,15}:[0-9]{1,5})?(?:/tcp)?(?:\)|: bind)?:? "
+        r"(?:\[errno [0-9]{1,3}\] )?[Aa]ddress already in use"
+        r"|\[Errno [0-9]{1,3}\] Address already in use|EADDRINUSE: address already in use"
+        r"|Connection in use: \('",
     ),
     Pattern(
         "torch.cuda_out_of_memory",

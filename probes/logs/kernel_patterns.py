@@ -73,8 +73,8 @@ KERNEL_PATTERNS: Final = (
         "kernel.hung_task",
         "a task has been stuck in the kernel for so many seconds",
         "Linux, kernel/hung_task.c",
-        "blocked for more than",
-        r":(?P<pid>[0-9]{1,10}) blocked for more than (?P<seconds>[0-9]{1,8}) seconds",
+        " for more than ",
+        r":(?P<pid>[0-9]{1,10}) blocked (?:in I/O wait )?for more than (?P<seconds>[0-9]{1,8}) seconds",
         source=_KERNEL,
     ),
     Pattern(
@@ -82,8 +82,8 @@ KERNEL_PATTERNS: Final = (
         "a disk failed a request",
         "Linux, block/blk-mq.c (blk_print_req_error)",
         "error, dev ",
-        r"(?P<what>I/O|critical medium|critical target|critical space allocation|timeout|protection) "
-        r"error, dev ",
+        r"(?P<what>I/O|critical medium|critical target|critical space allocation|timeout|protection|"
+        r"recoverable transport|device offline) error, dev ",
         words=(
             (
                 "what",
@@ -94,6 +94,8 @@ KERNEL_PATTERNS: Final = (
                     "critical space allocation",
                     "timeout",
                     "protection",
+                    "recoverable transport",
+                    "device offline",
                 ),
             ),
         ),

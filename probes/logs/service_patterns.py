@@ -8,6 +8,14 @@ from probes.logs.pattern import LineSource, Pattern
 from probes.origin import ServerKind
 
 _LITELLM, _POSTGRESQL = ServerKind.LITELLM, ServerKind.POSTGRESQL
+_STEPS: Final = (
+    *("input error", "permission error", "initialization error", "container error", "detection error"),
+    *("device error", "requirement error", "mount error", "ldcache error"),
+)
+_NVML_ERRORS: Final = (
+    *("driver not loaded", "driver/library version mismatch", "unknown error", "insufficient permissions"),
+    *("gpu access blocked by the operating system", "gpu is lost"),
+)
 
 SERVICE_PATTERNS: Final = (
     Pattern(
@@ -44,35 +52,27 @@ SERVICE_PATTERNS: Final = (
         server=_LITELLM,
     ),
     Pattern(
+        "nvidia_container.no_device",
+        "a container was not started, because no GPU is described to its engine under the name it asks for",
+        "CNCF, container-device-interface, pkg/cdi (InjectDevices)",
+        "unresolvable CDI devices",
+        r"unresolvable CDI devices",
+    ),
+    Pattern(
+        "nvidia_container.no_runtime",
+        "a container was not started, because its engine knows no way to give it a GPU",
+        "moby, daemon (DeviceRequests)",
+        "could not select device driver",
+        r"could not select device driver .{1,40}? with capabilities: \[\[[^\]]{0,80}gpu",
+    ),
+    Pattern(
         "nvidia_container.not_started",
         "a container was not started, because it could not be given the GPU",
         "libnvidia-container, src/cli; NVIDIA container toolkit, troubleshooting",
         "nvidia-container-cli",
-        r"nvidia-container-cli: "
-        r"(?P<step>initialization error|detection error|device error|mount error|ldcache error)"
-        r"(?:: nvml error: (?P<nvml>driver not loaded|driver/library version mismatch|unknown error|"
-        r"insufficient permissions))?",
-        words=(
-            (
-                "step",
-                (
-                    "initialization error",
-                    "detection error",
-                    "device error",
-                    "mount error",
-                    "ldcache error",
-                ),
-            ),
-            (
-                "nvml",
-                (
-                    "driver not loaded",
-                    "driver/library version mismatch",
-                    "unknown error",
-                    "insufficient permissions",
-                ),
-            ),
-        ),
+        rf"nvidia-container-cli: (?P<step>{'|'.join(_STEPS)})"
+        rf"(?:: nvml error: (?P<nvml>{'|'.join(_NVML_ERRORS)}))?",
+        words=(("step", _STEPS), ("nvml", _NVML_ERRORS)),
     ),
     Pattern(
         "nvidia_container.nvml_failed",

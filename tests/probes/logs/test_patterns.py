@@ -61,6 +61,10 @@ LINES: dict[str, tuple[str, dict[str, float | str]]] = {
         "Timed out fetching a new connection from the connection pool. (x, connection limit: 10)",
         {"limit": 10},
     ),
+    "llama_cpp.cuda_init_failed": (
+        "ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected",
+        {"why": "no CUDA-capable device is detected"},
+    ),
     "llama_cpp.load_failed": ("llama_model_load: error loading model: x", {}),
     "llama_cpp.no_gpu": ("warning: no usable GPU found, --gpu-layers option will be ignored", {}),
     "llama_cpp.offloaded": ("load_tensors: offloaded 0/33 layers to GPU", {"layers": 0, "of": 33}),
@@ -77,6 +81,14 @@ LINES: dict[str, tuple[str, dict[str, float | str]]] = {
         {"size": 9637888, "errno": 28},
     ),
     "nccl.system_error": ("unhandled system error (run with NCCL_DEBUG=INFO for details)", {}),
+    "nvidia_container.no_device": (
+        "failed to inject CDI devices: unresolvable CDI devices nvidia.com/gpu=all: unknown",
+        {},
+    ),
+    "nvidia_container.no_runtime": (
+        'could not select device driver "nvidia" with capabilities: [[compute gpu utility]]',
+        {},
+    ),
     "nvidia_container.not_started": (
         "nvidia-container-cli: initialization error: nvml error: driver/library version mismatch",
         {"step": "initialization error", "nvml": "driver/library version mismatch"},
@@ -182,6 +194,59 @@ LINES: dict[str, tuple[str, dict[str, float | str]]] = {
 }
 """Our own shortest lines of each documented form, and what is captured from them."""
 
+FURTHER: tuple[tuple[str, str, dict[str, float | str]], ...] = (
+    (
+        "kernel.hung_task",
+        "INFO: task dd:456 blocked in I/O wait for more than 122 seconds.",
+        {"pid": 456, "seconds": 122},
+    ),
+    (
+        "kernel.io_error",
+        "device offline error, dev sdb, sector 2048 op 0x0:(READ) flags 0x0",
+        {"what": "device offline"},
+    ),
+    (
+        "nccl.ib_error",
+        "NET/IB/GIN: Got completion from peer h<1> with status=12 opcode=0 len=0 vendor err 129 (Send) hca",
+        {"status": 12, "vendor": 129},
+    ),
+    (
+        "nvidia_container.not_started",
+        "nvidia-container-cli: requirement error: unsatisfied condition: cuda>=13.0, please update",
+        {"step": "requirement error"},
+    ),
+    ("ollama.cuda_init_failed", 'msg="cuInit failed: 999"', {"code": 999}),
+    (
+        "server.address_in_use",
+        "error while attempting to bind on address ('0.0.0.0', 4000): [errno 98] address already in use",
+        {"port": 4000},
+    ),
+    (
+        "server.address_in_use",
+        "error while attempting to bind on address ('::', 8000, 0, 0): address already in use",
+        {"port": 8000},
+    ),
+    (
+        "server.address_in_use",
+        "Error: listen tcp 127.0.0.1:11434: bind: address already in use",
+        {"port": 11434},
+    ),
+    (
+        "server.address_in_use",
+        "failed to bind host port 0.0.0.0:8000/tcp: address already in use",
+        {"port": 8000},
+    ),
+    (
+        "server.address_in_use",
+        "failed to bind host port for 0.0.0.0:8000:172.17.0.2:80/tcp: address already in use",
+        {"port": 8000},
+    ),
+    ("server.address_in_use", "OSError: [Errno 98] Address already in use", {}),
+    ("server.address_in_use", "Error: listen EADDRINUSE: address already in use :::3000", {}),
+    ("server.address_in_use", "[ERROR] Connection in use: ('0.0.0.0', 4000)", {}),
+)
+"""Forms of the same lines in other versions and by other programs."""
+
 QUIET = (
     "Avg prompt throughput: 0.0 tokens/s, Avg generation throughput: 0.0 tokens/s, Running: 0 reqs",
     "Avg prompt throughput: 9.1 tokens/s, Avg generation throughput: 0.0 tokens/s, Running: 3 reqs",
@@ -190,6 +255,7 @@ QUIET = (
     "INFO: 127.0.0.1:5 - POST /v1/chat/completions HTTP/1.1 200 OK",
     'msg="inference compute" id=GPU-0 library=cuda',
     "ray.init() connected to the node",
+    "the port 8000 is in use by the address already",
     "",
 )
 
@@ -206,6 +272,18 @@ def test_every_form_is_found_with_its_captures(pattern: Pattern) -> None:
     assert said.pattern.id == pattern.id  # type: ignore[union-attr]
     captures = said.captures  # type: ignore[union-attr]
     assert {each.name: each.word or each.number for each in captures} == expected
+
+
+@pytest.mark.parametrize(("name", "line", "expected"), FURTHER, ids=[name for name, _, _ in FURTHER])
+def test_other_versions_write_it_otherwise(name: str, line: str, expected: dict[str, float | str]) -> None:
+    """A program that is older, newer or another one is understood as well."""
+    source = next(pattern.source for pattern in PATTERNS if pattern.id == name)
+    said = Matcher(PATTERNS).match(line, source)
+    assert said is not None
+    assert (said.pattern.id, {each.name: each.word or each.number for each in said.captures}) == (
+        name,
+        expected,
+    )
 
 
 def test_the_table_is_sorted_and_has_one_line_each() -> None:
