@@ -59,7 +59,9 @@ class LoaderConfig:
 def read_config(path: Path, *, sensors: Iterable[str]) -> LoaderConfig:
     """Read all of it; `sensors` are the names there are. Raise ConfigInvalid for what is not understood."""
     try:
-        text = path.read_text()
+        with path.open() as file:
+            text = file.read()
+            only_roots = why_not_roots_alone(path, file.fileno())
         tables = tomllib.loads(text)
     except OSError as error:
         raise ConfigInvalid(f"{path}: cannot be read: {error.strerror}") from error
@@ -68,7 +70,7 @@ def read_config(path: Path, *, sensors: Iterable[str]) -> LoaderConfig:
     disabled, socket = _sensors(_Table("sensors", tables, path, text), frozenset(sensors))
     http = _http(_Table("http", tables, path, text))
     try:
-        scopes = read_scopes(tables, only_roots=why_not_roots_alone(path))
+        scopes = read_scopes(tables, only_roots=only_roots)
     except ScopeInvalid as error:
         raise ConfigInvalid(f"{path}:{_line_of('scope', '', text)}: {error}") from error
     return LoaderConfig(disabled, socket, http, scopes)

@@ -1,14 +1,16 @@
 """The tables `[[scope]]` as the privileged side reads them, and whether their file may ask for denial.
 
 Denial is taken from a file alone that nobody but root can change: its owner is root, nobody else may write
-it, and the same holds for its folder, in which it could be replaced. Anything else is heard as audit, with a
-note. The agent, and through it an orchestrator, has no way to write such a file.
+it, and the same holds for every folder on the way to it, in which it could be replaced. Anything else is
+heard as audit, with a note. The agent, and through it an orchestrator, has no way to write such a file.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 from probes.scopes import ScopeInvalid, ScopeMode, ScopeRule, check
 
 DEFAULT_METRICS_PORT = 9735
+_LINKS_MAX = 40  # path_resolution(7)
 _KEYS = frozenset(part.name for part in fields(ScopeRule))
 
 
@@ -48,19 +51,49 @@ def read_scopes(tables: dict[str, Any], *, only_roots: str) -> ScopeConfig:
     return ScopeConfig(rules, tuple(notes), port if known else DEFAULT_METRICS_PORT)
 
 
-def why_not_roots_alone(path: Path) -> str:
-    """Return what lets another than root change the file, or nothing."""
+def why_not_roots_alone(path: Path, opened: int) -> str:
+    """Return what lets another than root change the file `opened` or put another in its place, or nothing.
+
+    The descriptor is what was read, whatever the name leads to by now; of the name, each folder counts in
+    which a part of it is looked up, those of symbolic links among them.
+    """
     try:
-        for place, what in ((path, "the file"), (path.resolve().parent, "its folder")):
-            found = os.stat(place)  # noqa: PTH116 - of what the name leads to
-            if found.st_uid != 0:
-                return f"{what} {place} belongs to uid {found.st_uid}"
-            sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
-            if found.st_mode & 0o022 and not sticky:
-                return f"{what} {place} can be written by others than root"
+        if found := _not_roots(f"the file {path}", os.fstat(opened)):
+            return found
+        for folder in _folders(path):
+            if found := _not_roots(f"its folder {folder}", folder.stat()):
+                return found
     except OSError as error:
         return f"{path} cannot be looked at: {error.strerror}"
     return ""
+
+
+def _not_roots(what: str, found: os.stat_result) -> str:
+    if found.st_uid != 0:
+        return f"{what} belongs to uid {found.st_uid}"
+    sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+    return f"{what} can be written by others than root" if found.st_mode & 0o022 and not sticky else ""
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    """Yield the folders that are gone through to find a file (path_resolution(7)); raise OSError."""
+    ahead, at, links = list(reversed(path.absolute().parts[1:])), Path("/"), 0
+    while ahead:
+        name = ahead.pop()
+        if name == "..":
+            at = at.parent
+            continue
+        yield at
+        step = at / name
+        if not step.is_symlink():
+            at = step
+            continue
+        links += 1
+        if links > _LINKS_MAX:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        target = step.readlink()
+        at = Path("/") if target.is_absolute() else at
+        ahead.extend(reversed(target.parts[1:] if target.is_absolute() else target.parts))
 
 
 def _denies(rule: ScopeRule) -> bool:

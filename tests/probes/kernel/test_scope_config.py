@@ -76,6 +76,27 @@ def test_denial_is_taken_from_a_file_of_roots_alone(
         assert complaint in note
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("theirs", ["above", "links", "chain"])
+def test_denial_is_not_taken_by_way_of_a_folder_of_somebody_else(tmp_path: Path, theirs: str) -> None:
+    """Who may rename a folder, or turn a symbolic link to another file, decides what is read."""
+    for name in ("above", "links", "chain"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "above/etc").mkdir()
+    (tmp_path / "above/etc/agent.toml").write_text(_ONE)
+    (tmp_path / "chain/agent.toml").symlink_to("../above/etc/agent.toml")
+    (tmp_path / "links/agent.toml").symlink_to(tmp_path / "chain/agent.toml")
+    path = tmp_path / "links/agent.toml"
+    assert read_config(path, sensors=()).scopes.rules[0].mode is ScopeMode.DENY
+
+    os.chown(tmp_path / theirs, 1, -1)
+    scopes = read_config(path, sensors=()).scopes
+    assert scopes.rules[0].mode is ScopeMode.AUDIT
+    assert scopes.notes == (
+        f"scope ray is audited, not denied: its folder {tmp_path / theirs} belongs to uid 1",
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
