@@ -76,14 +76,14 @@ def _parser() -> argparse.ArgumentParser:
     record = commands.add_parser("record", help="keep what the running agent's sensors say")
     record.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
     record.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to; must not exist")
-    record.add_argument("--seconds", type=float, default=60.0, help="for how long (Ctrl-C ends it before)")
+    record.add_argument("--seconds", type=_span_s, default=60.0, help="for how long (Ctrl-C ends it before)")
     record.add_argument("--bytes", type=int, default=64 << 20, help="how much at most")
     record.set_defaults(command=_record)
     replay = commands.add_parser("replay", help="say which cases a recording would have raised")
     replay.add_argument("file", type=Path, metavar="RECORDING")
     replay.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
     replay.add_argument("--against", type=Path, metavar="FILE", help="another one: tell what differs")
-    replay.add_argument("--further", type=float, default=0.0, metavar="SECONDS", help="go on in silence")
+    replay.add_argument("--further", type=_span_s, default=0.0, metavar="SECONDS", help="go on in silence")
     replay.add_argument("--json", action="store_true", help="for machines: one object a line")
     replay.set_defaults(command=_replay)
     drill = commands.add_parser("drill", help="make a small fault on purpose, to see whether it is noticed")
@@ -101,6 +101,14 @@ def _parser() -> argparse.ArgumentParser:
     accept.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
     accept.set_defaults(command=_accept_drift)
     return parser
+
+
+def _span_s(text: str) -> float:
+    """Read a number of seconds: up to a year, and a number."""
+    seconds = float(text)
+    if not 0 <= seconds <= 366 * 86400:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds between 0 and a year")
+    return seconds
 
 
 def _accept_drift(options: argparse.Namespace) -> int:

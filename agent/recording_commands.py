@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -24,7 +25,7 @@ from agent.app import detectors_of
 from agent.config import AgentSettings
 from agent.recorder import FOLDER, REQUEST, RecordingFailed, Request, Result
 from agent.replay import BOOT_ID, Replay, Told
-from escalation.inert import shown
+from escalation.inert import guarded, shown
 from escalation.model import AgentId, CasePhase
 from escalation.wording.codes import headline
 from escalation.wording.quantities import counted, duration
@@ -34,6 +35,7 @@ from probes.observation import Blind, Gap, Observation
 
 _POLL_S: Final = 0.2
 _GRACE_S: Final = 10.0
+_END_NS: Final = 1 << 63
 _HOST: Final = AgentId("recorded")
 
 
@@ -72,7 +74,10 @@ def _request(folder: Path, request: Request, pid: int) -> Iterator[None]:
         os.fchmod(descriptor, 0o644)
         os.write(descriptor, msgspec.json.encode(request))
         os.close(descriptor)
-        os.kill(pid, signal.SIGUSR1)
+        _knock(folder, pid)
+    except RecordingFailed:
+        path.unlink(missing_ok=True)
+        raise
     except OSError as error:
         path.unlink(missing_ok=True)
         raise RecordingFailed(f"ask the agent (pid {pid}): {error.strerror}; only root may") from error
@@ -80,6 +85,17 @@ def _request(folder: Path, request: Request, pid: int) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def _knock(folder: Path, pid: int) -> None:
+    """Send the signal to the agent, and to nobody whom its status file only names.
+
+    The file is the agent's word. Root, who asks, could be made to end any process by it.
+    """
+    told_by = (folder / statusfile.NAME).lstat().st_uid
+    if pid <= 1 or (sys.platform == "linux" and Path(f"/proc/{pid}").stat().st_uid != told_by):
+        raise RecordingFailed(f"{folder / statusfile.NAME} names process {pid}, which is not the agent's")
+    os.kill(pid, signal.SIGUSR1)
 
 
 def _waited(path: Path, request: Request, asked: Path, pid: int) -> Result:
@@ -92,7 +108,7 @@ def _waited(path: Path, request: Request, asked: Path, pid: int) -> Result:
             time.sleep(_POLL_S)
         except KeyboardInterrupt:
             asked.unlink(missing_ok=True)
-            os.kill(pid, signal.SIGUSR1)
+            _knock(asked.parent, pid)
             end_s = time.monotonic() + _GRACE_S
         except (OSError, msgspec.DecodeError) as error:
             raise RecordingFailed(f"read {path}: {error}") from error
@@ -146,11 +162,12 @@ class _Story:
         self._blind: dict[str, str] = {}
         try:
             with path.open(encoding="utf-8", errors="surrogatepass") as file:
-                self.told = tuple(self._replay.run(self._watched(recording.read(file)), further_s=further_s))
+                observations = self._watched(recording.read(recording.lines_of(file)))
+                self.told = tuple(self._replay.run(observations, further_s=further_s))
         except OSError as error:
             raise RecordingFailed(f"read {path}: {error.strerror}") from error
         except (recording.RecordingInvalid, UnicodeDecodeError) as error:
-            raise RecordingFailed(f"{path}: {error}") from error
+            raise RecordingFailed(guarded(f"{path}: {error}")) from error
 
     def lines(self) -> list[str]:
         """Return the story as people read it."""
@@ -159,12 +176,14 @@ class _Story:
         lasted, still_open = duration(replay.lasted_s), counted(replay.still_open(), "case")
         whole = counted(replay.observations, "observation")
         ending = [f"{whole} over {lasted}; {still_open} open at the end"]
-        ending += [f"not seen: {sensor} ({reason})" for sensor, reason in sorted(self._blind.items())]
+        ending += [f"not seen: {shown(name)} ({reason})" for name, reason in sorted(self._blind.items())]
         ending += [f"the detector {name} failed {n} times" for name, n in sorted(replay.errors.items())]
         return told + ending
 
     def _watched(self, observations: Iterator[Observation]) -> Iterator[Observation]:
         for seen in observations:
+            if not all(0 <= moment < _END_NS for moment in (seen.at.boot_ns, seen.at.unix_ns)):
+                raise recording.RecordingInvalid(f"a {type(seen).__name__} at a time that cannot be")
             if isinstance(seen, Gap) and isinstance(seen.coverage, Blind):
                 self._blind[seen.sensor] = seen.coverage.reason.value
             yield seen
@@ -183,17 +202,17 @@ def _as_text(told: Told) -> Sequence[str]:
 
 def _as_json(told: Told) -> str:
     report = told.report
-    return msgspec.json.encode(
+    return json.dumps(
         {
             "after_s": round(told.after_s, 3),
-            "phase": report.phase,
-            "fault_class": report.fault_class,
-            "severity": report.severity,
-            "subject": {"kind": report.subject.kind, "name": report.subject.name},
+            "phase": report.phase.value,
+            "fault_class": report.fault_class.value,
+            "severity": report.severity.value,
+            "subject": {"kind": report.subject.kind.value, "name": report.subject.name},
             "count": report.count,
-            "reasons": [reason.code for reason in report.reasons],
+            "reasons": [reason.code.value for reason in report.reasons],
         }
-    ).decode()
+    )
 
 
 def _say(line: str) -> None:

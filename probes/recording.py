@@ -13,10 +13,13 @@ import json
 import types
 import typing
 from collections.abc import Iterable, Iterator
-from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, NewType, TextIO, Union, get_args, get_origin, get_type_hints
 
 from probes import observation
 from probes.observation import Observation
+
+LINE_MAX: Final = 8 << 20
+"""Characters; the longest that there are list every listener or command line of a host."""
 
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Observation)}
 _COVERAGES: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(observation.Coverage)}
@@ -53,6 +56,16 @@ def read(lines: Iterable[str]) -> Iterator[Observation]:
             yield from_line(line)
         except RecordingInvalid as error:
             raise RecordingInvalid(f"line {number}: {error}") from error
+
+
+def lines_of(file: TextIO) -> Iterator[str]:
+    """Yield the lines of a file, which may come from anywhere; raise RecordingInvalid at one without end."""
+    number = 0
+    while line := file.readline(LINE_MAX):
+        number += 1
+        if len(line) == LINE_MAX:
+            raise RecordingInvalid(f"line {number}: longer than any observation")
+        yield line
 
 
 def _named(raw: Any, kinds: dict[str, type[Any]]) -> type[Any] | None:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import time
+from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agent.recorder import FOLDER, REQUEST, Recorder
+from agent import statusfile
+from agent.config import AgentSettings
+from agent.recorder import FOLDER, REQUEST, Recorder, RecordingFailed
+from agent.recording_commands import record
 from agent.testing import at, blind, death, seeing
+from escalation.settings import parse
 from probes import recording
 
 
@@ -112,3 +120,87 @@ def test_a_name_that_is_taken_is_not_overwritten(recorder: Recorder, tmp_path: P
     ask(tmp_path)
     assert recorder.asked((), at(1)) is None
     assert (tmp_path / FOLDER / "asked-1.part").read_text() == "mine"
+
+
+@pytest.fixture
+def knocks(recorder: Recorder) -> Iterator[list[int]]:
+    """Be the agent: at its signal this process records a death of a moment. Return the signals."""
+    heard: list[int] = []
+
+    def asked(number: int, _frame: object) -> None:
+        heard.append(number)
+        recorder.asked([seeing(1, "kernel.fatal_signal")], at(1))
+        recorder.take([death(2, 11)], at(2))
+        recorder.end("its time was over", at(3))
+
+    before = signal.signal(signal.SIGUSR1, asked)
+    yield heard
+    signal.signal(signal.SIGUSR1, before)
+
+
+def _running(tmp_path: Path, pid: int) -> tuple[Namespace, AgentSettings, Path]:
+    """Write the status file of an agent; return how its recording is asked for."""
+    (tmp_path / "run").mkdir(exist_ok=True)
+    status = statusfile.Status(
+        pid=pid,
+        version="1",
+        agent_id="spark-1",
+        written_unix_s=time.time(),
+        next_write_s=30,
+        kernel_boot_id="x",
+        sensors=(),
+        open_cases=0,
+        spool_open=True,
+        spool_reports=0,
+        spool_bytes=0,
+        uncommitted=0,
+        connected=True,
+        last_ack_unix_s=None,
+        uplink_error=None,
+        supervised=False,
+        watchdog_s=None,
+        capabilities=0,
+    )
+    path = tmp_path / "run" / statusfile.NAME
+    statusfile.write(path, status)
+    settings = parse(
+        f"[agent]\nstate_dir = '{tmp_path}'\n[sensors]\nsocket = '{tmp_path}/run/h.sock'\n",
+        AgentSettings,
+        name="a.toml",
+    )
+    return Namespace(out=tmp_path / "out.jsonl", seconds=5.0, bytes=1 << 20), settings, path
+
+
+def test_the_command_asks_the_agent_and_fetches_what_it_wrote(
+    tmp_path: Path, knocks: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file is the caller's alone, and nothing of the asking is left."""
+    options, settings, _ = _running(tmp_path, os.getpid())
+    assert record(options, settings) == 0
+    assert knocks == [signal.SIGUSR1]
+    with options.out.open() as file:
+        told = list(recording.read(recording.lines_of(file)))
+    assert told == [seeing(1, "kernel.fatal_signal"), death(2, 11)]
+    assert options.out.stat().st_mode & 0o777 == 0o600
+    assert "2 observations" in capsys.readouterr().out
+    assert [*(tmp_path / FOLDER).iterdir(), *(tmp_path / "run").glob(REQUEST)] == []
+
+
+@pytest.mark.parametrize("pid", [1, 0, -1])
+def test_the_command_signals_nobody_by_a_number_alone(tmp_path: Path, knocks: list[int], pid: int) -> None:
+    """The first process, a group and everybody are no agent."""
+    options, settings, _ = _running(tmp_path, pid)
+    with pytest.raises(RecordingFailed, match="which is not the agent's"):
+        record(options, settings)
+    assert knocks == []
+
+
+@pytest.mark.root
+def test_the_command_signals_no_process_of_another_account(tmp_path: Path, knocks: list[int]) -> None:
+    """Root is asked to end any process by an agent that was taken over, and does not."""
+    options, settings, path = _running(tmp_path, os.getpid())
+    os.chown(path, 65534, 65534)
+    with pytest.raises(RecordingFailed, match="which is not the agent's"):
+        record(options, settings)
+    assert knocks == []
+    assert not list((tmp_path / "run").glob(REQUEST))

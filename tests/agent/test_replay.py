@@ -13,7 +13,7 @@ from agent.command import SENSOR_NAMES, main
 from agent.config import AgentSettings, read
 from agent.recorder import RecordingFailed
 from agent.recording_commands import replay
-from agent.testing import blind, death, oom_kill, origin, seeing
+from agent.testing import at, blind, death, oom_kill, origin, seeing
 from probes import recording
 from probes.observation import Observation
 
@@ -44,6 +44,11 @@ STORY = (
     oom_kill(20),
     death(25, 11, where=origin(unit="vllm.service", container=None)),
 )
+
+
+HUGE = "\n".join(
+    recording.to_line(seeing(0, "a")).replace(str(at(0).boot_ns), str(number)) for number in (1, 10**400)
+).encode()
 
 
 def test_tells_each_case_at_its_moment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,7 +92,11 @@ def test_tells_what_another_configuration_would_change(
         (b'{"type":"OomKill"}\n', "line 1: OomKill.sensor: missing"),
         (b"\n\nno json\n", "line 3: not JSON"),
         (b"\xff\xfe\n", "recording.jsonl"),
+        (b'{"type":"OomKill","\\u001b[2J":1}\n', r"line 1: OomKill\.\\x1b\[2J: no such field"),
+        (b"x" * recording.LINE_MAX, "line 1: longer than any observation"),
+        (HUGE, "a Gap at a time that cannot be"),
     ],
+    ids=["missing", "no json", "no text", "escape", "no end", "huge"],
 )
 def test_refuses_what_is_no_recording(tmp_path: Path, content: bytes, says: str) -> None:
     """The message names the file and the line."""
@@ -95,6 +104,28 @@ def test_refuses_what_is_no_recording(tmp_path: Path, content: bytes, says: str)
     path.write_bytes(content)
     with pytest.raises(RecordingFailed, match=says):
         replay(options(path), settings(tmp_path), None)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_hostile_recording_is_told_inert(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    """Names of sensors and processes reach the terminal escaped, halves of characters too."""
+    hostile = "\x1b]0;owned\x07\u202e\ud800"
+    dead = death(25, 11, where=origin(unit=None, container=None, name=hostile))
+    replay(options(written(tmp_path, [blind(10, hostile), dead]), as_json=as_json), settings(tmp_path), None)
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert out.replace("\n", "").isprintable()
+    assert "owned" in out
+
+
+@pytest.mark.parametrize("further", ["nan", "inf", "-1", "1e99", "x"])
+def test_a_span_that_is_none_is_wrong_usage(tmp_path: Path, further: str) -> None:
+    """It is refused before anything is read."""
+    with pytest.raises(SystemExit) as ended:
+        main(["replay", str(tmp_path / "none.jsonl"), f"--further={further}"])
+    assert ended.value.code == 2
 
 
 def test_the_command_ends_with_one_for_a_missing_file(
