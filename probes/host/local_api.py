@@ -1,7 +1,8 @@
-"""One question to an HTTP server behind a Unix socket, with an end in time and in size.
+"""One question to an HTTP server of this host, with an end in time and in size.
 
 HTTP/1.0, so that the answer is neither chunked nor kept open: it ends where the server hangs up. The standard
-library's client would do it as well, at the price of 2 MB for its parser of mail headers.
+library's client has no end in time, only between two bytes, so that a server (or whoever has taken its port)
+could hold the asker up for hours, and it costs 2 MB for its parser of mail headers.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class AnswerTooLong(AnswerUnreadable):
 
 
 def ask(
-    path: str,
+    server: str | tuple[str, int],
     target: str,
     *,
     host: str,
@@ -51,18 +52,18 @@ def ask(
 ) -> bytes:
     """Return the body of the answer to GET `target`, or only its first line where the body has no end.
 
+    `server` is the path of a Unix socket, or an address of this host with its port.
     Raises NoServer, NotAnswered, AnswerUnreadable, and OSError for what the system refuses.
     """
     end_s = monotonic() + timeout_s
-    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as link:
-        link.settimeout(timeout_s)
+    with contextlib.ExitStack() as stack:
         try:
-            link.connect(path)
+            link = stack.enter_context(_connected(server, timeout_s))
             link.sendall(f"GET {target} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
         except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NoServer(f"connect to {path}: {error.strerror}") from error
+            raise NoServer(f"connect to {server}: {error.strerror}") from error
         except TimeoutError as error:
-            raise NotAnswered(f"connect to {path}: no answer in {timeout_s:g} s") from error
+            raise NotAnswered(f"connect to {server}: no answer in {timeout_s:g} s") from error
         received = bytearray()
         body_at: int | None = None
         for piece in _pieces(link, end_s, monotonic):
@@ -78,6 +79,19 @@ def ask(
         raise AnswerUnreadable("no whole head of an answer")
     body = bytes(received[body_at:])
     return body.partition(b"\n")[0] if first_line else body
+
+
+def _connected(server: str | tuple[str, int], timeout_s: float) -> socket.socket:
+    if not isinstance(server, str):
+        return socket.create_connection(server, timeout_s)
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    link.settimeout(timeout_s)
+    try:
+        link.connect(server)
+    except OSError:
+        link.close()
+        raise
+    return link
 
 
 def _pieces(link: socket.socket, end_s: float, monotonic: Callable[[], float]) -> Iterator[bytes]:

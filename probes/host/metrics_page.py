@@ -1,12 +1,11 @@
 """The page of numbers that a server serves: fetched within a second, and the wanted numbers read from it.
 
-A module of its own because the privileged loader, which reads the registry of sensors, is not to load an HTTP
-client or a parser; `server_metrics` imports it when the first page is asked for.
+A module of its own because the privileged loader, which reads the registry of sensors, is not to load a
+parser from a third party; `server_metrics` imports it when the first page is asked for.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
 import math
 import time
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from probes.host import local_api
 from probes.observation import AskingFailed, GaugeRead, ServerGauge, ServerKind
 
 BYTES_MAX: Final = 2 << 20
@@ -66,12 +66,19 @@ def ask(
     server: ServerKind, host: str, port: int, path: str, *, monotonic: Callable[[], float] = time.monotonic
 ) -> tuple[GaugeRead, ...] | AskingFailed:
     """Return the wanted numbers of one server, or why there are none."""
+    named = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        page = _fetched(host, port, path, monotonic)
-        return page if isinstance(page, AskingFailed) else gauges_of(server, page)
-    except TimeoutError:
+        page = local_api.ask(
+            (host, port), path, host=named, max_bytes=BYTES_MAX, timeout_s=_TIMEOUT_S, monotonic=monotonic
+        )
+        return gauges_of(server, page)
+    except local_api.NotAnswered:
         return AskingFailed.SLOW
-    except (OSError, http.client.HTTPException):
+    except local_api.Refused:
+        return AskingFailed.REFUSED
+    except local_api.AnswerTooLong:
+        return AskingFailed.TOO_LARGE
+    except (OSError, local_api.NoServer, local_api.AnswerUnreadable):
         return AskingFailed.UNREACHABLE
     except PageInvalid:
         return AskingFailed.UNREADABLE
@@ -117,26 +124,3 @@ def _loaded_models(page: bytes) -> tuple[GaugeRead, ...]:
             whole += size
             on_gpu += part
     return (GaugeRead(ServerGauge.MODEL_ON_GPU_SHARE, on_gpu / whole),) if whole else ()
-
-
-def _fetched(host: str, port: int, path: str, monotonic: Callable[[], float]) -> bytes | AskingFailed:
-    """Return the whole page; raise TimeoutError, OSError or HTTPException."""
-    end_s = monotonic() + _TIMEOUT_S
-    connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
-    try:
-        connection.request("GET", path, headers={"Accept": "text/plain, application/json"})
-        response = connection.getresponse()
-        if response.status != 200:
-            return AskingFailed.REFUSED
-        parts: list[bytes] = []
-        size = 0
-        while part := response.read1(1 << 16):
-            parts.append(part)
-            size += len(part)
-            if size > BYTES_MAX:
-                return AskingFailed.TOO_LARGE
-            if monotonic() > end_s:
-                return AskingFailed.SLOW
-        return b"".join(parts)
-    finally:
-        connection.close()

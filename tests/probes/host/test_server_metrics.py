@@ -56,13 +56,22 @@ def _giving(body: bytes, status: int = 200) -> Callable[[_Page], None]:
 def _trickling(page: _Page) -> None:
     page.send_response(200)
     page.end_headers()
+    _drop_by_drop(page)
+
+
+def _trickling_head(page: _Page) -> None:
+    page.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+    _drop_by_drop(page)
+
+
+def _drop_by_drop(page: _Page) -> None:
     try:
-        for _ in range(30):
+        while True:
             page.wfile.write(b"#")
             page.wfile.flush()
             time.sleep(0.1)
     except OSError:
-        return
+        return  # the asker has hung up
 
 
 @pytest.fixture
@@ -134,8 +143,10 @@ def test_reads_how_much_of_the_models_lies_on_a_gpu(
         (_giving(b'vllm:num_requests_running{engine="0"} many\n'), AskingFailed.UNREADABLE),
         (_giving(b"vllm:num_requests_running \xff\n"), AskingFailed.UNREADABLE),
         (_trickling, AskingFailed.SLOW),
+        (_trickling_head, AskingFailed.SLOW),
+        (lambda page: page.wfile.write(b"SSH-2.0-x\r\n\r\n"), AskingFailed.UNREACHABLE),
     ],
-    ids=["key wanted", "moved", "too large", "garbled", "not text", "drop by drop"],
+    ids=["key wanted", "moved", "too large", "garbled", "not text", "drop by drop", "no head", "no HTTP"],
 )
 def test_says_why_a_server_told_nothing(
     serve: Callable[[Callable[[_Page], None]], int],
