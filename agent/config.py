@@ -31,15 +31,22 @@ from probes.settings import (
 )
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
-UnitName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9:_.\\@-]{1,255}$")]
+UnitName = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9:_.\\@-]{1,245}\.(service|scope|slice|socket|mount|swap)$")
+]
 AbsolutePath = Annotated[str, Meta(pattern="^/[^\0]*$", max_length=1024)]
+
+
+def _check_port(key: str, port: str) -> None:
+    if not 1 <= int(port) <= 65535:
+        raise ValueError(f"{key}: {port} is no port (1 to 65535)")
 
 
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[agent]`: who this is and where it keeps its state. Without `id` the host's name is taken."""
 
     id: Annotated[str, Meta(pattern=f"^({AGENT_ID.pattern})?$")] = ""
-    state_dir: str = "/var/lib/nanobot/agent"
+    state_dir: AbsolutePath = "/var/lib/nanobot/agent"
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
 
 
@@ -47,7 +54,7 @@ class Sensors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """`[sensors]`: which are switched off, and where the loader hands over. The loader reads this too."""
 
     disabled: tuple[str, ...] = ()
-    socket: str = "/run/nanobot/handover.sock"
+    socket: AbsolutePath = "/run/nanobot/handover.sock"
 
 
 class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -63,15 +70,25 @@ class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     capture: Annotated[str, Meta(pattern="^(cgroup|packet)$")] = "cgroup"
     tls_libraries: Annotated[tuple[AbsolutePath, ...], Meta(max_length=16)] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse what the loader would refuse."""
+        for name, listed in (("ports", self.ports), ("tls_libraries", self.tls_libraries)):
+            if twice := [each for each in listed if listed.count(each) > 1]:
+                raise ValueError(f"{name}: {twice[0]!r} stands there twice")
+
 
 class Orchestrator(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[orchestrator]`: where reports go, and the certificates for both ends."""
 
     address: Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^:\s]+):[0-9]{1,5}$")] = "127.0.0.1:9736"
-    ca: str = "/etc/nanobot/pki/agent/ca.crt"
-    cert: str = "/etc/nanobot/pki/agent/agent.crt"
-    key: str = "/etc/nanobot/pki/agent/agent.key"
+    ca: AbsolutePath = "/etc/nanobot/pki/agent/ca.crt"
+    cert: AbsolutePath = "/etc/nanobot/pki/agent/agent.crt"
+    key: AbsolutePath = "/etc/nanobot/pki/agent/agent.key"
     server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a port that is none."""
+        _check_port("address", self.address.rpartition(":")[2])
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -129,6 +146,10 @@ class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     server: Annotated[str, Meta(pattern="^(vllm|litellm|ray|ollama|llama_cpp)$")]
     url: Annotated[str, Meta(pattern=r"^http://(127\.0\.0\.1|localhost|\[::1\]):[0-9]{1,5}(/[!-~]*)?$")]
+
+    def __post_init__(self) -> None:
+        """Refuse a port that is none."""
+        _check_port("url", self.url.split("/")[2].rpartition(":")[2])
 
 
 class Scope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

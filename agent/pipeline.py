@@ -1,8 +1,9 @@
 """The queue between sensors and judgement: bounded, counts what it drops by sensor, and never blocks a read.
 
 When it is full the newest observation is dropped: what waits is older and may be the cause of what comes. A
-Gap is never dropped, because it is the word that something was lost or that a sensor went blind; there are
-only as many of them as sensors change, so room for them is not bounded by the capacity.
+Gap is never dropped, because it is the word that something was lost or that a sensor went blind, and neither
+is the word of a drill: without its end a real fault could be taken for one. There are only as many of them
+as sensors and drills change, so room for them is not bounded by the capacity.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable
 
-from probes.observation import Gap, Observation, SensorName
+from probes.observation import DrillBegan, DrillEnded, Gap, Observation, SensorName
+
+_KEPT = (Gap, DrillBegan, DrillEnded)
 
 
 class Pipeline:
@@ -33,7 +36,7 @@ class Pipeline:
         """Take what fits; count the rest as dropped."""
         for observation in observations:
             self.taken[observation.sensor] += 1
-            if len(self._queue) >= self._capacity and not isinstance(observation, Gap):
+            if len(self._queue) >= self._capacity and not isinstance(observation, _KEPT):
                 self._dropped[observation.sensor] += 1
                 self.dropped_total[observation.sensor] += 1
                 continue

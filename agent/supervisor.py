@@ -7,6 +7,7 @@ starves it, and the service manager restarts us with our descriptors.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 from collections.abc import Mapping, Sequence
@@ -71,8 +72,9 @@ class Systemd:
         self.watchdog_s = watchdog_s
 
     def tell(self, *lines: str) -> None:
-        """Send one notification."""
-        _daemon.notify("\n".join(lines))
+        """Send one notification; a manager that is away for a moment does not hear it, and nothing breaks."""
+        with contextlib.suppress(OSError):
+            _daemon.notify("\n".join(lines))
 
     def keep(self, name: str, descriptor: int) -> None:
         """Store a descriptor; FDPOLL=0, because a perf descriptor looks hung up when it is idle."""

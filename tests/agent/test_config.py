@@ -46,6 +46,17 @@ def test_each_detector_has_its_table() -> None:
         ("[orchestrator]\naddress = 'nowhere'\n", "a.toml:2: orchestrator.address"),
         ("[spool]\nmax_bytes = 10\n", "a.toml:2: spool.max_bytes"),
         ("[heartbeat]\ninterval_s = 0\n", "a.toml:2: heartbeat.interval_s"),
+        ("[agent]\nstate_dir = 'here'\n", "a.toml:2: agent.state_dir: Expected `str` matching"),
+        ("[sensors]\nsocket = ''\n", "a.toml:2: sensors.socket: Expected `str` matching"),
+        ("[orchestrator]\nkey = 'agent.key'\n", "a.toml:2: orchestrator.key: Expected `str` matching"),
+        ("[orchestrator]\naddress = 'o:70000'\n", "a.toml:1: orchestrator: address: 70000 is no port"),
+        ("[orchestrator]\naddress = '[::1]:0'\n", "a.toml:1: orchestrator: address: 0 is no port"),
+        ("[http]\nports = [8000, 8000]\n", "a.toml:1: http: ports: 8000 stands there twice"),
+        ("[logs]\nunits = ['vllm']\n", "a.toml:2: logs.units"),
+        (
+            "[[metrics_endpoint]]\nserver = 'vllm'\nurl = 'http://localhost:99999/metrics'\n",
+            "a.toml:1: metrics_endpoint.0: url: 99999 is no port",
+        ),
     ],
 )
 def test_bad_value_is_named_with_its_line(text: str, expected: str) -> None:

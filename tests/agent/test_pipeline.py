@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from agent.pipeline import Pipeline
-from agent.testing import blind, death, oom_kill
+from agent.testing import at, blind, death, oom_kill
+from probes.observation import DrillBegan, DrillEnded, SensorName
 
 
 def test_drops_the_newest_and_counts_them_by_sensor() -> None:
@@ -24,3 +25,13 @@ def test_word_of_blindness_is_never_dropped() -> None:
     pipeline.put([death(0, 11), blind(1, "kernel.oom_kill")])
     assert len(pipeline) == 2
     assert "2/1" in repr(pipeline)
+
+
+def test_word_of_a_drill_is_never_dropped() -> None:
+    """A drill whose end was lost would take a real fault of its port for its own."""
+    pipeline, sensor = Pipeline(capacity=1), SensorName("host.drills")
+    began = DrillBegan(sensor=sensor, at=at(1), id="nanobot-drill-00000001", fault_class="storage.full")
+    ended = DrillEnded(sensor=sensor, at=at(2), id=began.id)
+    pipeline.put([death(0, 11), began, ended])
+    assert pipeline.take(9)[1:] == [began, ended]
+    assert pipeline.take_drops() == {}
