@@ -27,6 +27,12 @@ One call, `{CALL}`, over mutual TLS on port 9736: the agent streams
 `ReportBatch`es, the orchestrator streams `Ack`s. An `Ack` says that everything of that boot id up to that
 number is committed to disk. Nothing else flows to a host.
 
+`nanobotctl pki` issues the certificates of both ends. An authority of your own issues
+
+- to an agent: one URI and no other, `spiffe://TRUST_DOMAIN/nanobot/agent/HOST` with the orchestrator's
+  `grpc.trust_domain` and the agent's id, for clients (extended key usage `clientAuth`), no authority itself;
+- to the orchestrator: each DNS name and address that agents dial, for servers (`serverAuth`).
+
 | limit | value |
 |---|---|
 | reports in a batch | {BATCH_REPORTS} |

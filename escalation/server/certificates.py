@@ -17,7 +17,8 @@ from cryptography.utils import CryptographyDeprecationWarning
 from escalation.model import AgentId
 from escalation.wire.credentials import Files
 
-_OF_PEER: Final = "x509_pem_cert"
+OF_PEER: Final = "x509_pem_cert"
+"""Where gRPC keeps the certificate that a peer showed."""
 _AGENTS: Final = 100_000
 """How many hosts are remembered; the authority does not sign more in a life."""
 
@@ -51,7 +52,7 @@ class Certificates:
 
     def shown(self, agent_id: AgentId, auth_context: Mapping[str, Iterable[bytes]]) -> None:
         """Remember the certificate that a connected agent has shown, in place of its last one."""
-        pem = b"\n".join(auth_context.get(_OF_PEER, ()))
+        pem = b"\n".join(auth_context.get(OF_PEER, ()))
         if agent_id not in self._agents and len(self._agents) >= _AGENTS:
             return
         try:

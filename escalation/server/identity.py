@@ -7,49 +7,37 @@ later is closed before anybody thinks of it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import grpc
 import grpc.aio
 
-from escalation.model import AGENT_ID, AgentId
-
-_ALTERNATIVE_NAMES: Final = "x509_subject_alternative_name"
-_TRUST_DOMAIN: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,253}[a-z0-9])?")
-
+from escalation import pki
+from escalation.model import AgentId
+from escalation.server.certificates import OF_PEER
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in the stubs only
 
 
-class NoIdentity(Exception):
-    """The peer's certificate names no host, or more than one; the message says which."""
-
-
 class Identities:
-    """Reads the host's name from a peer's certificate, for one trust domain."""
+    """Reads the host's name from a peer's certificate, for one trust domain.
+
+    From the certificate itself: gRPC's own list of alternative names does not say of which kind each is.
+    """
 
     def __init__(self, *, trust_domain: str) -> None:
         """Accept ``spiffe://<trust_domain>/nanobot/agent/<host>``."""
-        if _TRUST_DOMAIN.fullmatch(trust_domain) is None:
-            raise ValueError(f"not a trust domain: {trust_domain!r}")
-        self._prefix = f"spiffe://{trust_domain}/nanobot/agent/"
+        self._trust_domain = trust_domain
 
     def __repr__(self) -> str:
-        return f"Identities(prefix={self._prefix!r})"
+        return f"Identities(trust_domain={self._trust_domain!r})"
 
     def of(self, auth_context: Mapping[str, Iterable[bytes]]) -> AgentId:
-        """Return the one host that the certificate names; raise NoIdentity."""
-        names = [name.decode(errors="replace") for name in auth_context.get(_ALTERNATIVE_NAMES, ())]
-        uris = [name for name in names if name.startswith("spiffe://")]
-        if len(uris) != 1:
-            raise NoIdentity(f"the client certificate holds {len(uris)} SPIFFE names, and one is needed")
-        host = uris[0].removeprefix(self._prefix)
-        if host == uris[0] or AGENT_ID.fullmatch(host) is None:
-            raise NoIdentity("the client certificate names no agent of this trust domain")
-        return AgentId(host)
+        """Return the one host that the certificate names; raise PkiError."""
+        pem = b"".join(auth_context.get(OF_PEER, ()))
+        return pki.agent_id_of(pem, trust_domain=self._trust_domain)
 
 
 class IdentityRequired(grpc.aio.ServerInterceptor):
@@ -80,14 +68,9 @@ class IdentityRequired(grpc.aio.ServerInterceptor):
     async def _check(self, context: Context) -> None:
         try:
             self._identities.of(context.auth_context())
-        except NoIdentity as error:
+        except pki.PkiError as error:
             self.refused += 1
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
-
-    async def _unknown_method(self, _request: bytes, context: Context) -> bytes:
-        await self._check(context)
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
-        raise AssertionError("abort always raises")
 
 
 async def _not_served(_requests: object, context: Context) -> None:

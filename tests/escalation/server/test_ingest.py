@@ -96,6 +96,7 @@ async def test_a_foreign_authority_cannot_connect(orchestrator: Site, tmp_path: 
         ("spiffe://nanobot.local/nanobot/agent/",),
         ("spiffe://nanobot.local/nanobot/agent/spark-1", "spiffe://nanobot.local/nanobot/agent/spark-2"),
         ("https://nanobot.local/nanobot/agent/spark-1",),
+        ("spiffe://nanobot.local/nanobot/agent/spark-1", "https://nanobot.local/"),
     ],
 )
 async def test_a_certificate_that_names_no_agent_is_refused_everywhere(
