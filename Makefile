@@ -12,8 +12,8 @@ help:  ## list the commands
 setup:  ## install what is missing (system packages when root, a virtual environment)
 	@dev/setup.sh
 
-run: setup  ## run the whole way on this machine, with a live view; Ctrl-C ends it
-	@exec $(PY) -m dev.up
+run: setup  ## run the whole way on this machine, with a live view; Ctrl-C ends it (make run ARGS=--help)
+	@exec $(PY) -m dev.up $(ARGS)
 
 test:  ## set up everything and the tests' own servers, then pass the tests; skips are counted with their reasons
 	@dev/setup.sh tests

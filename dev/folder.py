@@ -9,12 +9,15 @@ is imported later fails, and a process that began as root has seen more than it 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +66,25 @@ class RunFolder:
     def state_of(self, part: str, owner: Owner | None) -> Path:
         """Make the folder of `part` that nobody but its owner may enter, and return it."""
         return private_folder(self.path / part, owner)
+
+
+@contextlib.contextmanager
+def claimed(clone: Path) -> Iterator[None]:
+    """Hold the clone for the block's time; raise GroundError where another run has it.
+
+    A second run would take away the first one's certificates, token and code while it uses them.
+    """
+    folder = os.open(clone, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise GroundError(
+                f"{clone} is run already: end that run with Ctrl-C where it was begun"
+            ) from error
+        yield
+    finally:
+        os.close(folder)
 
 
 def prepare(clone: Path, *, root: bool) -> RunFolder:

@@ -53,7 +53,8 @@ def require_free_ports(ports: Sequence[int]) -> None:
             except OSError as error:
                 raise GroundError(
                     f"port {port} on 127.0.0.1 is taken ({error.strerror}), by another run or an installed "
-                    f"agent: end it (ss -ltnp 'sport = :{port}' names it), or choose others with --first-port"
+                    f"agent: end it (ss -ltnp 'sport = :{port}' names it), or choose three others: "
+                    'make run ARGS="--first-port 19735"'
                 ) from error
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -150,20 +150,25 @@ def ask(api: Api, *, host: str) -> tuple[tuple[SensorRow, ...], tuple[QueueRow, 
     return sensors, queue, ""
 
 
-def render(snapshot: Snapshot) -> RenderableType:
-    """Return the live view."""
+def fitted(snapshot: Snapshot, console: Console) -> RenderableType:
+    """Return as much of the live view as the terminal holds: what is below its edge nobody can scroll to."""
+
+    def lines(view: RenderableType) -> int:
+        return len(console.render_lines(view))
+
+    whole = render(snapshot)
+    if lines(whole) <= console.height:
+        return whole
+    left = console.height - lines(render(snapshot, brief=True, rows=0)) + 1
+    waiting = len(snapshot.queue)
+    return render(snapshot, brief=True, rows=waiting if waiting <= left else max(1, left - 1))
+
+
+def render(snapshot: Snapshot, *, brief: bool = False, rows: int | None = None) -> RenderableType:
+    """Return the live view; a brief one counts what sees, and the queue beyond `rows`."""
     parts = _table("part", "state", "privilege")
     for part in snapshot.parts:
         parts.add_row(part.name, Text(part.state, style="green" if part.well else "red"), part.privilege)
-    sensors = _table("sensor", "sees", "why not")
-    for sensor in snapshot.sensors:
-        sees = Text("seeing", style="green") if sensor.seeing else Text("blind", style="yellow")
-        sensors.add_row(sensor.name, sees, Text(sensor.reason))
-    queue = _table("id", "severity", "fault", "subject", "seen", "state", "what")
-    for row in snapshot.queue:
-        cells = (row.id, row.severity, row.fault_class, row.subject, str(row.count), row.state, row.headline)
-        queue.add_row(*(Text(cell) for cell in cells))
-    waiting = queue if snapshot.queue else Text("nothing waits for a person", style="dim")
     notes: Sequence[str] = (
         *snapshot.notes,
         *((snapshot.trouble,) if snapshot.trouble else ()),
@@ -172,14 +177,60 @@ def render(snapshot: Snapshot) -> RenderableType:
     )
     return Group(
         Panel(parts, title="Host Nanobot", title_align="left"),
-        Panel(sensors, title="sensors", title_align="left"),
-        Panel(waiting, title="queue", title_align="left"),
+        Panel(_sensors(snapshot.sensors, brief=brief), title="sensors", title_align="left"),
+        Panel(_queue(snapshot.queue, rows=rows), title="queue", title_align="left"),
         Text("\n".join(notes)),
     )
+
+
+def _sensors(sensors: Sequence[SensorRow], *, brief: bool) -> RenderableType:
+    """Those that see, and those that are blind for each reason."""
+    seeing = [sensor.name for sensor in sensors if sensor.seeing]
+    blind: dict[str, list[str]] = {}
+    for sensor in sensors:
+        if not sensor.seeing:
+            blind.setdefault(sensor.reason, []).append(sensor.name)
+    if brief:
+        lines = [f"{len(seeing)} see", *(f"{len(names)} blind: {reason}" for reason, names in blind.items())]
+        return _cut(lines)
+    shown = _table("", "sensors", "why not")
+    shown.add_row(Text("seeing", style="green"), Text(", ".join(seeing)), "")
+    for reason, names in blind.items():
+        shown.add_row(Text("blind", style="yellow"), Text(", ".join(names)), Text(reason))
+    return shown
+
+
+def _queue(queue: Sequence[QueueRow], *, rows: int | None) -> RenderableType:
+    """Every entry; or `rows` of them, a line each, and how many more there are."""
+    if not queue:
+        return Text("nothing waits for a person", style="dim")
+    if rows is not None:
+        lines = [
+            f"{row.id[:8]} {row.severity} {row.fault_class} {row.subject}: {row.headline}" for row in queue
+        ]
+        more = [f"and {len(queue) - rows} more: nanobotctl queue"] if rows < len(queue) else []
+        return _cut([*lines[:rows], *more])
+    shown = _table("id", "severity", "fault", "subject", "seen", "state", "what")
+    for row in queue:
+        cells = (
+            row.id[:8],
+            row.severity,
+            row.fault_class,
+            row.subject,
+            str(row.count),
+            row.state,
+            row.headline,
+        )
+        shown.add_row(*(Text(cell) for cell in cells))
+    return shown
+
+
+def _cut(lines: Sequence[str]) -> Text:
+    return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
 
 
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, expand=True)
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column == "id")
+        table.add_column(column, overflow="fold", no_wrap=column in {"", "id"})
     return table

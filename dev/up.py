@@ -22,11 +22,10 @@ from rich.live import Live
 from dev import folder as run_folder, ground as found_ground, setup_files
 from dev.ground import GroundError
 from dev.processes import Part, Processes, Running
-from dev.screen import Api, Lines, PartRow, Snapshot, ask, render
+from dev.screen import Api, Lines, PartRow, Snapshot, ask, fitted
 
 CLONE = Path(__file__).resolve().parents[1]
 START_S = 45.0
-LOAD_S = 180.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,6 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GroundError as error:
         print(f"make run: {error}", file=sys.stderr)
         return 1
+    except PermissionError as error:
+        print(
+            f"make run: {error}; after a run as root, sudo make clean lets others begin anew", file=sys.stderr
+        )
+        return 1
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -58,6 +62,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(options: argparse.Namespace, ended: threading.Event, undo: ExitStack) -> int:
     ground = found_ground.survey()
     ports = setup_files.Ports.from_first(options.first_port)
+    undo.enter_context(run_folder.claimed(CLONE))
     found_ground.require_free_ports(ports.all)
     lent = undo.enter_context(found_ground.tracing(ground))
     home = run_folder.prepare(CLONE, root=ground.root)
@@ -104,7 +109,7 @@ def _watch(
             rows = tuple(_row(part) for part in parts)
             snapshot = Snapshot(files.url, str(files.token_file), rows, notes, sensors, queue, trouble)
             if live is not None:
-                live.update(render(snapshot), refresh=True)
+                live.update(fitted(snapshot, console), refresh=True)
             else:
                 for line in lines.changes(snapshot):
                     print(line, flush=True)

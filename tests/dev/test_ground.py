@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
+from dev.folder import claimed
 from dev.ground import GroundError, require_free_ports
 from dev.setup_files import Ports, host_name
 
@@ -31,6 +33,14 @@ def test_names_the_port_that_is_taken() -> None:
 def test_any_host_name_becomes_an_agent_id(name: str, expected: str) -> None:
     """A machine whose name no certificate could carry still runs."""
     assert host_name(name) == expected
+
+
+def test_a_clone_is_run_once_at_a_time(tmp_path: Path) -> None:
+    """A second run would take the first one's files away; it is refused until the first has ended."""
+    with claimed(tmp_path), pytest.raises(GroundError, match="is run already"), claimed(tmp_path):
+        pytest.fail("two runs have one clone")
+    with claimed(tmp_path):
+        pass
 
 
 def test_ports_are_three_in_a_row() -> None:
