@@ -328,7 +328,7 @@ def _here() -> Iterator[Check]:
             "systemd-python",
             Health.NOTE,
             "not installed: no watchdog, and sensors do not survive a restart",
-            "install host-nanobot[systemd]",
+            "systemd/install.sh agent",
         )
 
 

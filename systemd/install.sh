@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Install or upgrade Host Nanobot on this host, as root, from a source tree or a wheel:
 #
-#   systemd/install.sh [--wheel FILE] agent|orchestrator ...
+#   systemd/install.sh [--wheel FILE] agent|orchestrator ... [notify] [postgres]
 #
 # /opt/nanobot/venv      a virtual environment of the system's own Python, with what the named roles need
 # /opt/nanobot/loader    a copy of the package `probes` alone: the privileged loader sees no other package of ours
+# /usr/local/bin         links to the programs of the roles
 # /usr/local/lib/{systemd/system,sysusers.d,tmpfiles.d,sysctl.d}   units, users, folders, one kernel setting
 #
 # Running it again upgrades. It starts, enables and configures nothing: docs/how-to/install.md has those steps.
@@ -15,19 +16,20 @@ here=$(cd "$(dirname "$0")" && pwd)
 prefix=/opt/nanobot
 wheel=""
 roles=()
+libraries=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --wheel) wheel=${2:?--wheel needs a file}; shift 2 ;;
     agent|orchestrator) roles+=("$1"); shift ;;
-    *) echo "install: unknown argument: $1 (roles are agent and orchestrator)" >&2; exit 2 ;;
+    notify|postgres) libraries+=("$1"); shift ;;
+    *) echo "install: unknown argument: $1 (roles are agent and orchestrator; notify and postgres add libraries)" >&2; exit 2 ;;
   esac
 done
 [ ${#roles[@]} -gt 0 ] || { echo "install: name a role: agent, orchestrator, or both" >&2; exit 2; }
 [ "$(id -u)" = 0 ] || { echo "install: must be root" >&2; exit 1; }
 umask 022
 
-extras=$(IFS=,; echo "${roles[*]}")
-case " ${roles[*]} " in *" agent "*|*" orchestrator "*) extras="$extras,systemd" ;; esac
+extras=$(IFS=,; echo "${roles[*]},systemd${libraries[*]:+,${libraries[*]}}")
 [ -x "$prefix/venv/bin/python" ] || /usr/bin/python3 -m venv "$prefix/venv"
 source=${wheel:-$(dirname "$here")}
 constraints=()
@@ -51,6 +53,8 @@ for role in "${roles[@]}"; do
   case "$role" in
     agent)
       units=(nanobot-agent.service nanobot-probes.service)
+      ln -sf "$prefix/venv/bin/nanobot-agent" /usr/local/bin/nanobot-agent
+      ln -sf "$prefix/venv/bin/nanobot-probes" /usr/local/bin/nanobot-probes
       install -d /usr/local/lib/sysctl.d
       install -m 0644 "$here/sysctl.d/60-nanobot.conf" /usr/local/lib/sysctl.d/60-nanobot.conf
       # The agent sees the GPU's device nodes where there is a driver, and nothing of /dev elsewhere.
@@ -64,7 +68,10 @@ for role in "${roles[@]}"; do
         install -D -m 0644 "$here/drop-ins/agent-journal.conf" "$drop_in/50-journal.conf"
       fi
       ;;
-    orchestrator) units=(nanobot-orchestrator.service) ;;
+    orchestrator)
+      units=(nanobot-orchestrator.service)
+      ln -sf "$prefix/venv/bin/nanobot-orchestrator" /usr/local/bin/nanobot-orchestrator
+      ;;
   esac
   for unit in "${units[@]}"; do install -m 0644 "$here/$unit" "/usr/local/lib/systemd/system/$unit"; done
 done

@@ -40,7 +40,8 @@ async def _serve(connection: Connection) -> int:
         from escalation.assistant import server  # noqa: PLC0415 - an extra, and its absence has a sentence
     except ModuleNotFoundError as error:
         raise CtlError(
-            f"the library {error.name} is not here", advice="pip install 'host-nanobot[mcp]'"
+            f"the library {error.name} is not here",
+            advice="install the extra mcp, from a clone: pip install '.[mcp]'",
         ) from error
     async with Reader(connection) as reader:
         try:

@@ -33,7 +33,7 @@ def check(info: str) -> None:
     try:
         import psycopg  # noqa: PLC0415 - an extra that only this store needs
     except ImportError as error:
-        raise ValueError("needs psycopg: install host-nanobot[orchestrator,postgres]") from error
+        raise ValueError("needs psycopg: systemd/install.sh orchestrator postgres") from error
     try:
         parts = psycopg.conninfo.conninfo_to_dict(info)
     except psycopg.Error:

@@ -108,7 +108,7 @@ def _library() -> Any:
         with _old_imports():
             return importlib.import_module("apprise")
     except ImportError as error:
-        raise ValueError("apprise is not installed (the extra notify)") from error
+        raise ValueError("apprise is not installed: systemd/install.sh orchestrator notify") from error
 
 
 def _old_imports() -> warnings.catch_warnings[None]:
