@@ -84,10 +84,6 @@ class ScriptedSensor:
         state = "blind" if self.blind else "open" if self._is_open else "closed"
         return f"ScriptedSensor({self.name}, {state}, waiting={len(self._batches)})"
 
-    def give(self, *seen: Observation) -> None:
-        """Put one more batch behind the others."""
-        self._batches.append(seen)
-
     def go_blind(self, reason: BlindReason, detail: str = "") -> None:
         """Be blind from now on, at `open` and at `read`."""
         self.blind = Blind(reason, detail)

@@ -8,7 +8,7 @@ their clients document as a dummy, the name of a variable, a path of a file that
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from probes.observed.scope import SecretOption
 
@@ -170,8 +170,3 @@ def _ends(name: str, ending: str) -> bool:
 
 def _found(word: SecretOption, value: str) -> set[SecretOption]:
     return set() if is_placeholder(value) else {word}
-
-
-def every_word() -> Iterator[str]:
-    """Yield the words of the closed list."""
-    yield from (word.value for word in SecretOption)

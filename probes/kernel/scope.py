@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,6 @@ _KEY = struct.Struct("=Q")
 _VALUE = struct.Struct("=I")
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedScope:
-    """One scope as the kernel holds it."""
-
-    slot: int
-    name: str
-    denies: bool
-
-
 class ScopeSensor:
     """Says what declared scopes did that they may not, and keeps the kernel's list of their cgroups."""
 
@@ -89,7 +80,7 @@ class ScopeSensor:
         self._root = root
         self._monotonic = monotonic
         self._own_cgroup = own_cgroup
-        self._scopes: dict[int, LoadedScope] = {}
+        self._scopes: dict[int, str] = {}
         self._members: dict[int, int] = {}
         self._looked_s: float | None = None
         self._totals: Ledger | None = None
@@ -146,7 +137,8 @@ class ScopeSensor:
             self._totals.close()
             self._totals = None
 
-    def _loaded(self) -> dict[int, LoadedScope]:
+    def _loaded(self) -> dict[int, str]:
+        """Return the name of each scope that the kernel holds, by its slot."""
         table = self._program.map("rules")
         _, read_value = self._program.layout_of("rules")
         scopes = {}
@@ -156,7 +148,7 @@ class ScopeSensor:
                 continue
             value = read_value(raw)
             if name := decode_name(value["name"]):
-                scopes[slot] = LoadedScope(slot, name, bool(value["deny"]))
+                scopes[slot] = name
         return scopes
 
     def _is_due(self) -> bool:
@@ -167,7 +159,7 @@ class ScopeSensor:
         if not self._is_due():
             return
         self._looked_s = self._monotonic()
-        slots = {scope.name: scope.slot for scope in self._scopes.values()}
+        slots = {name: slot for slot, name in self._scopes.items()}
         wanted = {int(inode): slots[name] for name, inode in self._cgroups.now().items() if name in slots}
         own = self._own()
         if own is not None:
@@ -209,7 +201,7 @@ class ScopeSensor:
             sensor=NAME,
             at=at_boot_ns(event["time_ns"], now),
             origin=batch.origin(event),
-            scope=scope.name,
+            scope=scope,
             kind=_KINDS[event["sort"]],
             executable=_last_part(event["path"]) if event["sort"] == EXECUTABLE else "",
             address=address_text(event["family"], event["address"]),
@@ -244,7 +236,7 @@ class ScopeSensor:
         """Return a breach of which nothing is known but that it was counted."""
         slot, sort = divmod(index, _SORTS)
         return ScopeBreached(
-            sensor=NAME, at=now, origin=Origin(), scope=self._scopes[slot].name, kind=_KINDS[sort]
+            sensor=NAME, at=now, origin=Origin(), scope=self._scopes[slot], kind=_KINDS[sort]
         )
 
 

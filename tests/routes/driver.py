@@ -20,7 +20,6 @@ httpx = pytest.importorskip("httpx", reason=_NEEDS)
 openai = pytest.importorskip("openai", reason=_NEEDS)
 
 SECRET = "sk-canary-5f2c9d71e0"
-_HEARD_S = 0.05
 
 
 class _Body(httpx.AsyncByteStream):

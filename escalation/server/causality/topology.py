@@ -228,11 +228,6 @@ def other_ranks(declared: Declared, *, host: str, model: str) -> tuple[AgentId, 
     return tuple(dict.fromkeys(AgentId(rank) for pair in pairs for rank in pair.ranks if rank != host))
 
 
-def mesh_name(declared: Declared, host: str) -> str:
-    """Return what the mesh calls a host; empty where it is not declared."""
-    return next((each.mesh for each in declared.host if each.name == host), "")
-
-
 def is_mesh(address: str) -> bool:
     """Return whether an address is one that the mesh gives."""
     found = address_of(address)
