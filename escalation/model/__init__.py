@@ -1,9 +1,9 @@
 """The words that host and orchestrator share: reports, cases, evidence, incidents, recommendations.
 
 Values only: nothing here reads a clock, a file or a socket. No field holds prompt or answer text, and no
-field is prose: reasons are codes with numbers, worded where people read them (`wording.py`). Times are
-Unix nanoseconds, UTC (`*_ns`); durations are seconds (`*_s`). Each word is defined once, in the file of its
-family, and imported from here, on the host and on the orchestrator.
+field is prose: reasons are codes with numbers, worded where people read them (`escalation.wording`). Times
+are Unix nanoseconds, UTC (`*_ns`); durations are seconds (`*_s`). Each word is defined once, in the file of
+its family, and imported from here, on the host and on the orchestrator.
 """
 
 from __future__ import annotations

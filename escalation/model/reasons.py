@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class ReasonCode(enum.StrEnum):
-    """Why a case was opened, kept open or cleared. Words are in `wording.py`."""
+    """Why a case was opened, kept open or cleared. Words are in `escalation.wording`."""
 
     UNKNOWN = "unknown"
     OPEN_REFUSED_AFTER_SUCCESS = "open_refused_after_success"

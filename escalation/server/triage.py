@@ -3,6 +3,9 @@
 Every function here is one transaction's work: it reads and writes a `Ledger`, takes `now_ns`, and returns
 which recommendations changed, for those who watch the queue. Each change of state is written to the audit log
 in the same transaction.
+
+Longer than other modules because a report, a decision and the passing of time end in the same steps, of which
+each shares the transaction's ledger, policy and moment with the others.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Codes and numbers put into the words that an operator reads at three in the morning.
 
-All prose is in this module, in `reason_wording.py` and in the modules that word evidence: nothing that
-crosses the wire is a sentence, so nothing that crosses it can be a lie in good English. Every name of a host
-that enters a sentence passes `shown` first. One table of words per enum, each checked complete by the type
-checker.
+All prose is in this package: nothing that crosses the wire is a sentence, so nothing that crosses it can be
+a lie in good English. Every name of a host that enters a sentence passes `shown` first. One table of words
+per enum, each checked complete by the type checker.
 """
 
 from __future__ import annotations

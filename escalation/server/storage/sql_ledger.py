@@ -4,6 +4,8 @@ What a busy transaction touches again and again (hosts, open incidents, their ca
 each boot) is held in memory and written once, when the transaction ends or a query has to see it. The cache
 is only right while nobody else writes: who lets others write between two transactions calls `forget`, or
 `forget_changed` with what they wrote to.
+
+Longer than other modules because each kind of row has its statements, and all of them share that cache.
 """
 
 from __future__ import annotations

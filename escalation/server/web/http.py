@@ -1,8 +1,10 @@
-"""The HTTP surface for people and their tools: JSON, a read-only web page, metrics and liveness.
+"""The HTTP surface for people and their tools: JSON, pages, metrics and liveness.
 
-Routes are one table, `Surface.rules`; a test walks it with every kind of credential. A handler translates
-between HTTP and the desk and does nothing else. Reading never changes state: whatever changes it is a POST
-with a JSON body, and needs the role operator.
+Routes are tables of rules, `Surface.rules` and those of other desks; a test walks them with every kind of
+credential. A handler translates between HTTP and the desk and does nothing else. Reading never changes state:
+whatever changes it is a POST, and here it has a JSON body and needs the role operator.
+
+Longer than other modules because half of it is the table, which is read with the handlers beside it.
 """
 
 from __future__ import annotations
