@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final
@@ -13,9 +13,9 @@ import httpx2
 
 from escalation.cli.connection import Connection, trust
 from escalation.cli.errors import CtlError, ExitCode, from_api
-from escalation.cli.session import TIMEOUT_S
+from escalation.cli.session import AT_ONCE, TIMEOUT_S, listed
 
-_SHORTEST_PREFIX: Final = 4
+_BEGINNING: Final = re.compile(r"[0-9A-Za-z-]{4,64}")
 _STREAM_SILENCE_S: Final = 40.0
 """The orchestrator speaks at least each 15 seconds; a stream that is silent for longer is dead."""
 
@@ -53,22 +53,33 @@ class Client:
 
     def entry(self, entry_id: str) -> bytes:
         """Return the entry with this id or this incident's id; the beginning of one is enough."""
-        return self._named("/api/v1/queue/", entry_id, self._entries)
+        return self._named("/api/v1/queue/", entry_id)
 
     def incident(self, incident_id: str) -> bytes:
         """Return the incident with this id or that of one of its entries; the beginning of one is enough."""
-        return self._named("/api/v1/incidents/", incident_id, lambda: self._entries() | self._incidents())
+        return self._named("/api/v1/incidents/", incident_id)
 
-    def _named(self, path: str, name: str, known: Callable[[], set[str]]) -> bytes:
+    def all_of(self, path: str, name: str, *, after: str = "") -> Iterator[dict[str, Any]]:
+        """Yield the whole list `name` of `path`, page by page, in the order of ids: what follows `after`."""
+        while page := listed(self.get(path, after=after, limit=AT_ONCE), name).rows:
+            if _id(page[0]) <= after or _id(page[-1]) < _id(page[0]):
+                raise CtlError(
+                    f"{self._url} does not tell its {name} page by page",
+                    advice="is nanobot-orchestrator older than nanobotctl?",
+                )
+            yield from page
+            after = _id(page[-1])
+
+    def _named(self, path: str, name: str) -> bytes:
         try:
             return self.get(f"{path}{quote(name, safe='')}")
         except CtlError as error:
-            if error.code is not ExitCode.NOT_FOUND or len(name) < _SHORTEST_PREFIX:
+            if error.code is not ExitCode.NOT_FOUND or _BEGINNING.fullmatch(name) is None:
                 raise
-            fitting = [each for each in known() if each.startswith(name)]
+            fitting = self._beginning(name)
             if len(fitting) > 1:
                 raise CtlError(
-                    f"{name} is the beginning of {len(fitting)} ids",
+                    f"{name} is the beginning of more than one id",
                     code=ExitCode.NOT_FOUND,
                     advice="give more of it",
                 ) from error
@@ -76,12 +87,11 @@ class Client:
                 raise
             return self.get(f"{path}{fitting[0]}")
 
-    def _entries(self) -> set[str]:
-        known = json.loads(self.get("/api/v1/queue", state="all", limit=1000))["entries"]
-        return {name for each in known for name in (each["id"], each["incident_id"])}
-
-    def _incidents(self) -> set[str]:
-        return {each["id"] for each in json.loads(self.get("/api/v1/incidents", limit=1000))["incidents"]}
+    def _beginning(self, name: str) -> list[str]:
+        """Return ids of entries and incidents that begin with `name`: none, one, or enough to be too many."""
+        lists = (("/api/v1/queue", "entries"), ("/api/v1/incidents", "incidents"))
+        found = (listed(self.get(path, after=name, limit=2), each).rows for path, each in lists)
+        return [_id(each) for rows in found for each in rows if _id(each).startswith(name)]
 
     @contextmanager
     def changes(self) -> Iterator[Iterator[bytes]]:
@@ -142,3 +152,7 @@ class Client:
             f"{self._url} answered {response.status_code} in words that are not the orchestrator's",
             advice="is this the address of nanobot-orchestrator?",
         )
+
+
+def _id(row: Mapping[str, Any]) -> str:
+    return str(row.get("id", ""))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from escalation.cli.errors import CtlError, ExitCode
-from escalation.cli.session import JSON, Session, print_json, print_list, read, terminal_now
+from escalation.cli.session import JSON, Session, print_json, print_list, read, tell_left_out, terminal_now
 
 if TYPE_CHECKING:
     from escalation.cli.client import Client
@@ -35,6 +35,8 @@ STATES: Final = (
     "snoozed",
 )
 _POLL_S: Final = 1.0
+_UNASKED: Final = frozenset({"inspect", "human"})
+"""The kinds of action whose command is printed without an approval."""
 
 _REASON = click.option("--reason", required=True, metavar="TEXT", help="Why, for the audit log.")
 _ID = click.argument("entry_id", metavar="ID")
@@ -64,8 +66,7 @@ def queue(session: Session, *, state: str | None, limit: int, as_json: bool) -> 
     print_table(queue_table(answer.entries, now=terminal_now()))
     if not state and (answer.snoozed or answer.silenced):
         click.echo(f"left out: {answer.snoozed} snoozed, {answer.silenced} silenced", err=True)
-    if answer.total > len(answer.entries):
-        click.echo(f"{len(answer.entries)} of {answer.total} shown; --limit shows more", err=True)
+    tell_left_out(len(answer.entries), answer.total)
 
 
 @click.command()
@@ -108,7 +109,10 @@ def show(session: Session, *, entry_id: str, canonical: bool, as_json: bool) -> 
 def command(
     session: Session, *, entry_id: str, approvers: Path | None, revoked: Path | None, signers: int
 ) -> None:
-    """Print the recommended command alone, quoted for a shell.
+    """Print the command that was approved, alone, quoted for a shell.
+
+    A command that only reads, or that a person runs by their own judgement, needs no approval. Of any other
+    nothing is printed before it is approved, nor when it is carried out or too late: `show` has it always.
 
     With --approvers it is printed only when the signatures of an approval are over exactly this command, for
     this host and target, and not too old: whatever the orchestrator says.
@@ -123,6 +127,7 @@ def command(
 
         for line in signing.insist(entry, path=approvers, revoked=revoked, least=signers):
             click.echo(line, err=True)
+    _insist_approved(entry)
     if not entry.action.whole:
         raise CtlError(
             "this action has no command that can be shown exactly",
@@ -257,6 +262,18 @@ def done(session: Session, *, entry_id: str, wait: float | None, as_json: bool) 
             raise CtlError(f"not verified after {wait:g} seconds", code=ExitCode.STILL_PENDING)
         case state:
             raise CtlError(f"it ended as {state}")
+
+
+def _insist_approved(entry: EntryView) -> None:
+    """Raise CtlError for a command that changes something and is not, or no longer, approved."""
+    if entry.state == "approved" or entry.action.kind in _UNASKED:
+        return
+    over = entry.state in {"expired", "lapsed", "withdrawn"}
+    raise CtlError(
+        f"{entry.id} is {entry.state}, and only a command that is approved is printed alone",
+        code=ExitCode.EXPIRED_OR_SUPERSEDED if over else ExitCode.REFUSED,
+        advice=f"`nanobotctl show {entry.id}` shows it with all that belongs to it",
+    )
 
 
 def _set_aside(given: tuple[str, ...]) -> dict[str, str]:

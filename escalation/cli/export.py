@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from escalation.cli.errors import CtlError
-from escalation.cli.session import Session, print_json, read
+from escalation.cli.session import AT_ONCE, Session, print_json, read
 
 if TYPE_CHECKING:
     from escalation.cli.client import Client
     from escalation.view.entry import AuditView
 
 SCHEMA: Final = 1
-_AT_ONCE: Final = 1000
-_TIMES: Final = ("last_seen", "created_at", "decided_at", "done_at", "finished_at")
+_LISTS: Final = (
+    ("incident", "/api/v1/incidents", "incidents"),
+    ("recommendation", "/api/v1/queue", "entries"),
+)
+_TIMES: Final = ("last_seen", "cleared_at", "created_at", "decided_at", "done_at", "finished_at")
 GENESIS: Final = "0" * 64  # as audit.GENESIS; a test compares them
 
 
@@ -45,43 +48,38 @@ class Place:
 def export(session: Session, *, since: str | None) -> None:
     """Print incidents, decisions and the audit log as JSON lines; `audit verify` checks them offline.
 
-    The orchestrator's newest thousand incidents and recommendations are in it, and every link of the log.
+    Every incident, every recommendation and every link of the log is in it, read page by page.
     """
     since_ns = None if since is None else _moment_of(since)
-    with session.client() as client:
-        links = list(all_links(client))
-        # After the log, so that every change that an entry shows is either in it or newer than it.
-        incidents = json.loads(client.get("/api/v1/incidents", limit=_AT_ONCE))
-        entries = json.loads(client.get("/api/v1/queue", state="all", limit=_AT_ONCE))
     count = 0
-    for line in _lines(links, incidents, entries, since_ns):
-        print_json(line)
-        count += 1
+    with session.client() as client:
+        for line in _lines(client, since_ns):
+            print_json(line)
+            count += 1
     print_json(_line("end", {"lines": count}))
-    for what, answer in (("incidents", incidents), ("entries", entries)):
-        if answer["total"] > len(answer[what]):
-            click.echo(f"{len(answer[what])} of {answer['total']} {what} are in it", err=True)
 
 
 def all_links(client: Client, *, after: int = 0) -> Iterator[AuditView]:
     """Yield the audit log, page by page."""
     from escalation.cli.answers import AuditAnswer  # noqa: PLC0415
 
-    while page := read(client.get("/api/v1/audit", after=after, limit=_AT_ONCE), AuditAnswer).entries:
+    while page := read(client.get("/api/v1/audit", after=after, limit=AT_ONCE), AuditAnswer).entries:
         yield from page
         if page[-1].number <= after:
             raise CtlError("the orchestrator sent the audit log in a circle")
         after = page[-1].number
 
 
-def _lines(
-    links: list[AuditView], incidents: dict[str, Any], entries: dict[str, Any], since_ns: int | None
-) -> Iterator[bytes]:
-    """Yield every line but the last."""
+def _lines(client: Client, since_ns: int | None) -> Iterator[bytes]:
+    """Yield every line but the last.
+
+    The log is read first, so that every change that an entry shows is either in it or newer than it.
+    """
     import msgspec  # noqa: PLC0415
 
     from escalation.wording.moments import moment  # noqa: PLC0415
 
+    links = list(all_links(client))
     first = 0
     since = None
     if since_ns is not None:
@@ -98,15 +96,10 @@ def _lines(
             "head": asdict(_place(newest)),
         },
     )
-    for each in incidents["incidents"]:
-        if since is None or each["last_seen"] >= since or (each["cleared_at"] or "") >= since:
-            yield _line("incident", each)
-    for each in entries["entries"]:
-        times = (
-            each[name] or "" for name in ("last_seen", "created_at", "decided_at", "done_at", "finished_at")
-        )
-        if since is None or max(times) >= since:
-            yield _line("recommendation", each)
+    for kind, path, name in _LISTS:
+        for each in client.all_of(path, name):
+            if since is None or max(str(each.get(time) or "") for time in _TIMES) >= since:
+                yield _line(kind, each)
     for link in links[first:]:
         yield _line("audit", msgspec.to_builtins(link))
 

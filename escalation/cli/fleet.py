@@ -12,9 +12,21 @@ from typing import Any, Final
 import click
 
 from escalation.cli.errors import CtlError, ExitCode
-from escalation.cli.session import JSON, Session, print_json, print_list, read, terminal_now
+from escalation.cli.session import (
+    AT_ONCE,
+    JSON,
+    Session,
+    listed,
+    print_json,
+    print_list,
+    read,
+    tell_left_out,
+    terminal_now,
+)
 
 _RETRY_S: Final = 2.0
+_TOLD: Final = ("state", "severity", "count", "approvers", "attention")
+"""What of an entry is told anew when it is another than before."""
 
 
 @click.command()
@@ -35,8 +47,7 @@ def incidents(session: Session, *, limit: int, as_json: bool) -> None:
 
     answer = read(body, IncidentsAnswer)
     print_table(incident_table(answer.incidents, now=terminal_now()))
-    if answer.total > len(answer.incidents):
-        click.echo(f"{len(answer.incidents)} of {answer.total} shown; --limit shows more", err=True)
+    tell_left_out(len(answer.incidents), answer.total)
 
 
 @click.command()
@@ -71,17 +82,17 @@ def watch(session: Session, *, timeout: float | None, as_json: bool) -> None:
     """
     if timeout is not None:
         _stop_after(timeout)
-    told: dict[str, tuple[str, int]] = {}
+    told: dict[str, list[Any]] = {}
     connected = False
     with session.client() as client, contextlib.suppress(KeyboardInterrupt):
         while True:
             try:
                 with client.changes() as changes:
                     connected = True
-                    for entry in json.loads(client.get("/api/v1/queue", limit=1000))["entries"]:
-                        _tell(entry, told, as_json=as_json)
+                    for entry in listed(client.get("/api/v1/queue", limit=AT_ONCE), "entries").rows:
+                        tell(entry, told, as_json=as_json)
                     for body in changes:
-                        _tell(json.loads(body), told, as_json=as_json)
+                        tell(read(body, dict[str, Any]), told, as_json=as_json)
             except CtlError as error:
                 if not connected or error.code is not ExitCode.FAILED:
                     raise
@@ -89,12 +100,12 @@ def watch(session: Session, *, timeout: float | None, as_json: bool) -> None:
             time.sleep(_RETRY_S)
 
 
-def _tell(entry: dict[str, Any], told: dict[str, tuple[str, int]], *, as_json: bool) -> None:
+def tell(entry: dict[str, Any], told: dict[str, list[Any]], *, as_json: bool) -> None:
     """Print an entry unless it was printed as it stands."""
-    now = (entry["state"], entry["count"])
-    if told.get(entry["id"]) == now:
+    name, now = str(entry.get("id")), [entry.get(each) for each in _TOLD]
+    if told.get(name) == now:
         return
-    told[entry["id"]] = now
+    told[name] = now
     body = json.dumps(entry, separators=(",", ":")).encode()
     if as_json:
         print_json(body)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
+AT_ONCE: Final = 1000
+"""How much of a list the orchestrator tells at once."""
+
 TIMEOUT_S: Final = 20.0
 """How long the orchestrator may take for one answer, unless --timeout says otherwise."""
 
@@ -71,17 +74,38 @@ class Session:
         return click.confirm(question, err=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Rows of an answer, of `total`."""
+
+    rows: list[dict[str, Any]]
+    total: int
+
+
 def read(body: bytes, kind: type[T]) -> T:
     """Return what the orchestrator sent as `kind`; fields that a newer one adds are ignored."""
     import msgspec  # noqa: PLC0415
 
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CtlError(
-            f"the orchestrator's answer cannot be understood: {error}",
-            advice="are nanobotctl and nanobot-orchestrator of about the same version?",
-        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _foreign(str(error)) from error
+
+
+def listed(body: bytes, name: str) -> Listed:
+    """Return the list `name` of an answer as it came, without building views of its rows."""
+    answer = read(body, dict[str, Any])
+    rows, total = answer.get(name), answer.get("total")
+    if not isinstance(rows, list) or not all(isinstance(each, dict) for each in rows):
+        raise _foreign(f"it holds no list of {name}")
+    return Listed(rows, total if isinstance(total, int) else len(rows))
+
+
+def _foreign(why: str) -> CtlError:
+    return CtlError(
+        f"the orchestrator's answer cannot be understood: {why}",
+        advice="are nanobotctl and nanobot-orchestrator of about the same version?",
+    )
 
 
 def terminal_now() -> datetime | None:
@@ -98,16 +122,21 @@ def print_json(body: bytes) -> None:
 
 def print_list(body: bytes, name: str) -> None:
     """Print the list `name` of an answer, alone; say on stderr when there is more of it."""
-    answer = json.loads(body)
-    rows = answer[name]
+    found = listed(body, name)
+    rows = found.rows
     if _asked() is Output.JSONL:
         for row in rows:
             click.echo(json.dumps(row, separators=(",", ":")))
     else:
         click.echo(json.dumps(rows, separators=(",", ":")))
-    total = answer.get("total", len(rows))
-    if total > len(rows):
-        click.echo(f"{len(rows)} of {total} shown; --limit shows more", err=True)
+    tell_left_out(len(rows), found.total)
+
+
+def tell_left_out(count: int, total: int) -> None:
+    """Say on standard error when a list is not all that there is, and what shows more of it."""
+    if total > count:
+        more = "--limit shows more" if count < AT_ONCE else "nanobotctl export has all of it"
+        click.echo(f"{count} of {total} shown; {more}", err=True)
 
 
 def print_each(rows: Iterable[bytes]) -> None:

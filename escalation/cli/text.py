@@ -17,7 +17,7 @@ from escalation.inert import guarded
 from escalation.model import ActionKind, Severity
 from escalation.view.attention import AttentionView
 from escalation.view.entry import EntryView
-from escalation.view.weighing import result_symbol
+from escalation.view.weighing import result_symbol, since_proposal
 from escalation.wording.codes import action_headline, severity_symbol
 from escalation.wording.quantities import times
 
@@ -166,7 +166,12 @@ def _price(entry: EntryView) -> list[str]:
 
 
 def _preconditions(entry: EntryView) -> list[str]:
-    return [f"{result_symbol(each.result)} {each.title}: {each.words}" for each in entry.preconditions]
+    lines = []
+    for each in entry.preconditions:
+        before = since_proposal(each)
+        changed = f" (changed: {before})" if before else ""
+        lines.append(f"{result_symbol(each.result)} {each.title}: {each.words}{changed}")
+    return lines
 
 
 def _alternatives(entry: EntryView) -> list[str]:
@@ -255,5 +260,9 @@ def change_line(entry: EntryView, *, paint: Paint = plain) -> str:
     """Return one change as one line."""
     mark = severity_words(entry.severity)
     what = f"{entry.headline} ({entry.subject.kind} {entry.subject.name})"
-    rest = guarded(f"{entry.state:<10} {entry.host}  {what}  {entry.id}")
+    doing = [attention_words(entry.attention)]
+    if entry.state == "proposed" and entry.approvers:
+        doing.insert(0, f"approved by {' and '.join(entry.approvers)}, and a second person has to")
+    words = "; ".join(filter(None, doing))
+    rest = guarded(f"{entry.state:<10} {entry.host}  {what}  {entry.id}" + (f"  ({words})" if words else ""))
     return f"{entry.last_seen}  {paint(f'{mark:<10}', entry.severity)} {rest}"

@@ -68,7 +68,8 @@ class Entry:
     `explains` are the open incidents that are only consequences of this one; `attention` is what people do
     about it besides deciding. `preconditions` are what has to hold for the action, as the newest facts say;
     `price` is what it interrupts; `history` how it went before; `weighed` what was found when it was decided;
-    `verdict` what people say of the incident.
+    `verdict` what people say of the incident. `at_proposal` are the conditions as they were found when it was
+    proposed, where one entry is shown alone.
     """
 
     recommendation: Recommendation
@@ -82,6 +83,7 @@ class Entry:
     history: History | None = None
     weighed: tuple[Weighed, ...] = ()
     verdict: Verdict | None = None
+    at_proposal: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,14 @@ class Checked:
 
     signed: Signed
     key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """How much is kept: more than one answer may hold."""
+
+    entries: int
+    incidents: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +141,7 @@ class Desk(Protocol):
     """What can be asked. All methods raise DeskError kinds only."""
 
     async def queue(self, states: frozenset[State] | None) -> Sequence[Entry]:
-        """Return entries in `states` (None: all): worst first, then oldest first."""
+        """Return entries in `states` (None: all): worst first, then oldest first; of too many the first."""
 
     async def look(self, sought: Sought, *, person: str) -> QueuePage:
         """Return one page of the queue in the order in which `person` wants it."""
@@ -161,7 +171,16 @@ class Desk(Protocol):
         """Record that `person` has carried out what was approved; verification starts."""
 
     async def incidents(self) -> Sequence[Incident]:
-        """Return incidents, open ones first, newest first."""
+        """Return incidents, open ones first, newest first; of too many the first."""
+
+    async def entries_after(self, name: str, *, limit: int) -> Sequence[Entry]:
+        """Return the first `limit` entries of any state whose id follows `name`, in the order of ids."""
+
+    async def incidents_after(self, name: str, *, limit: int) -> Sequence[Incident]:
+        """Return the first `limit` incidents whose id follows `name`, in the order of their ids."""
+
+    async def holdings(self) -> Holdings:
+        """Return how many entries and incidents there are."""
 
     async def hosts(self) -> Sequence[HostState]:
         """Return every host that was ever heard, by name."""

@@ -20,6 +20,7 @@ from escalation.model import (
     Heartbeat,
     Incident,
     Override,
+    Recommendation,
     RecommendationId,
     Signed,
     State,
@@ -33,19 +34,16 @@ from escalation.server.coverage import Watch
 from escalation.server.decision.approvals import Approve, Policy
 from escalation.server.decision.scene import Weigher
 from escalation.server.decision.signatures import NoSignatures, SignatureCheck
-from escalation.server.desk import AuditEntry, Entry, HostState, Unavailable
+from escalation.server.desk import AuditEntry, Entry, Holdings, HostState, Unavailable
 from escalation.server.feed import Feed
 from escalation.server.metrics import ServerMetrics
 from escalation.server.notify.notice_watch import Routing, saying, telling
 from escalation.server.notify.notices import Happening
 from escalation.server.storage.store import Delivery, Ledger, Store, StoreError
 from escalation.server.web.looking import look
-from escalation.server.web.queue_page import QueuePage, Sought
+from escalation.server.web.queue_page import AT_ONCE, ROWS_AT_MOST, QueuePage, Sought, first
 
 T = TypeVar("T")
-
-_SHOWN: Final = 1000
-"""How many entries or incidents one answer holds at most: the newest."""
 
 _COUNT_EACH: Final = 5
 """Every how many ticks the gauges are read from the store."""
@@ -311,7 +309,26 @@ class Service:
 
     async def incidents(self) -> Sequence[Incident]:
         """Return incidents, open ones first, newest first."""
-        return await self._read(lambda ledger: ledger.incidents(limit=_SHOWN))
+        return await self._read(lambda ledger: ledger.incidents(limit=AT_ONCE))
+
+    async def entries_after(self, name: str, *, limit: int) -> Sequence[Entry]:
+        """Return the first `limit` entries of any state whose id follows `name`, in the order of ids."""
+
+        def work(ledger: Ledger) -> Sequence[Entry]:
+            found = ledger.recommendations_after(name, limit=limit)
+            return _entries(ledger, found, weigher=self._weigher(ledger))
+
+        return await self._read(work)
+
+    async def incidents_after(self, name: str, *, limit: int) -> Sequence[Incident]:
+        """Return the first `limit` incidents whose id follows `name`, in the order of their ids."""
+        return await self._read(lambda ledger: ledger.incidents_after(name, limit=limit))
+
+    async def holdings(self) -> Holdings:
+        """Return how many entries and incidents there are."""
+        return await self._read(
+            lambda ledger: Holdings(sum(ledger.state_counts().values()), ledger.incident_count())
+        )
 
     async def hosts(self) -> Sequence[HostState]:
         """Return every host that was ever heard, by name."""
@@ -355,13 +372,8 @@ class Service:
 
 
 def _queue(ledger: Ledger, *, states: frozenset[State], weigher: Weigher) -> Sequence[Entry]:
-    consequences = triage.consequences_in(ledger)
-    entries = [
-        triage.entry_of(ledger, each, consequences=consequences, weigher=weigher)
-        for each in ledger.in_states(states, limit=_SHOWN)
-    ]
     return sorted(
-        attending.attended(ledger, entries, now_ns=weigher.now_ns),
+        _entries(ledger, _first(ledger, states, now_ns=weigher.now_ns), weigher=weigher),
         key=lambda entry: (
             entry.attention.acknowledged is not None,
             -SEVERITY_ORDER.index(entry.incident.severity),
@@ -370,6 +382,23 @@ def _queue(ledger: Ledger, *, states: frozenset[State], weigher: Weigher) -> Seq
             entry.recommendation.id,
         ),
     )
+
+
+def _first(ledger: Ledger, states: frozenset[State], *, now_ns: int) -> Sequence[Recommendation]:
+    """Return what is in `states`; where that is too much, what comes first in the queue."""
+    counts = ledger.state_counts()
+    if sum(counts.get(each, 0) for each in states) <= AT_ONCE:
+        return ledger.in_states(states, limit=AT_ONCE)
+    rows = ledger.queue_rows(states, limit=ROWS_AT_MOST)
+    chosen = first(rows, shelved=attending.shelved(ledger, now_ns=now_ns), most=AT_ONCE)
+    found = (ledger.recommendation(each) for each in chosen)
+    return [each for each in found if each is not None]
+
+
+def _entries(ledger: Ledger, found: Sequence[Recommendation], *, weigher: Weigher) -> Sequence[Entry]:
+    consequences = triage.consequences_in(ledger)
+    entries = [triage.entry_of(ledger, each, consequences=consequences, weigher=weigher) for each in found]
+    return attending.attended(ledger, entries, now_ns=weigher.now_ns)
 
 
 def _entry(ledger: Ledger, entry_id: str, *, weigher: Weigher) -> Entry:

@@ -47,7 +47,7 @@ from escalation.server.decision.approvals import Policy
 from escalation.server.decision.rule_desk import StoredRules
 from escalation.server.decision.rules import RuleSettings
 from escalation.server.decision.signatures import SignatureCheck
-from escalation.server.desk import AuditEntry, Entry, HostState
+from escalation.server.desk import AuditEntry, Entry, Holdings, HostState
 from escalation.server.incident.incidents import Case, Key, key_of
 from escalation.server.notify.notice_watch import Routing
 from escalation.server.service import Service
@@ -166,6 +166,14 @@ class MemoryLedger:
         """Return incidents, open ones first, newest first."""
         return sorted(self._incidents.values(), key=lambda each: (not each.open, -each.last_seen_ns))[:limit]
 
+    def incidents_after(self, name: str, *, limit: int) -> Sequence[Incident]:
+        """Return the first `limit` incidents whose id follows `name`, in the order of their ids."""
+        return [self._incidents[each] for each in sorted(self._incidents) if each > name][:limit]
+
+    def incident_count(self) -> int:
+        """Return how many incidents are kept."""
+        return len(self._incidents)
+
     def open_of(
         self, fault_classes: frozenset[FaultClass], *, limit: int, agent_id: AgentId | None = None
     ) -> Sequence[Incident]:
@@ -185,6 +193,10 @@ class MemoryLedger:
     def recommendations(self, incident_id: IncidentId) -> Sequence[Recommendation]:
         """Return an incident's recommendations, oldest first."""
         return [each for each in self._recommendations.values() if each.incident_id == incident_id]
+
+    def recommendations_after(self, name: str, *, limit: int) -> Sequence[Recommendation]:
+        """Return the first `limit` recommendations whose id follows `name`, in the order of their ids."""
+        return [self._recommendations[each] for each in sorted(self._recommendations) if each > name][:limit]
 
     def in_states(self, states: frozenset[State], *, limit: int | None) -> Sequence[Recommendation]:
         """Return the newest `limit` recommendations (None: all) that are in one of `states`, oldest first."""
@@ -454,6 +466,18 @@ class FakeDesk:
     async def incidents(self) -> Sequence[Incident]:
         """Return incidents, open ones first, newest first."""
         return await self.service.incidents()
+
+    async def entries_after(self, name: str, *, limit: int) -> Sequence[Entry]:
+        """Return the first `limit` entries of any state whose id follows `name`, in the order of ids."""
+        return await self.service.entries_after(name, limit=limit)
+
+    async def incidents_after(self, name: str, *, limit: int) -> Sequence[Incident]:
+        """Return the first `limit` incidents whose id follows `name`, in the order of their ids."""
+        return await self.service.incidents_after(name, limit=limit)
+
+    async def holdings(self) -> Holdings:
+        """Return how many entries and incidents there are."""
+        return await self.service.holdings()
 
     async def hosts(self) -> Sequence[HostState]:
         """Return every host that was ever heard, by name."""

@@ -127,6 +127,7 @@ def receive(ledger: Ledger, delivery: Delivery, *, policy: approvals.Policy, now
     if changes:
         heard = _with_changes(ledger, heard, changes, now_ns=now_ns)
     ledger.put_host(heard)
+    work.weigh_proposals()
     return Kept(added.count, frozenset(work.changed))
 
 
@@ -168,6 +169,7 @@ def pass_time(
         event = approvals.TimePassed(trusted_ns, would_be_seen=seen)
         if work.step(recommendation, incident, event) is not recommendation:
             work.follow(incident)
+    work.weigh_proposals()
     return frozenset(work.changed)
 
 
@@ -184,6 +186,7 @@ def declare(ledger: Ledger, declared: Declared, *, policy: approvals.Policy, now
     for each in {causes.model_of(each): each for each in related if causes.model_of(each)}.values():
         work.relate(each)
     work.explain(related)
+    work.weigh_proposals()
     return frozenset(work.changed)
 
 
@@ -264,6 +267,7 @@ def shadow(
     ledger.records.put(rules.SHADOWS, name, kept)
     work.note("rule.shadowed", name, f"until={kept.until_ns} reason={kept.reason}")
     work.shade(name, parts[0], shadow=True)
+    work.weigh_proposals()
     return frozenset(work.changed)
 
 
@@ -275,6 +279,7 @@ def unshadow(
         raise NotFound("this rule is in no shadow")
     work = _Work(ledger, actor=person, policy=policy, now_ns=now_ns)
     _unshadow(work, ledger, name, reason)
+    work.weigh_proposals()
     return frozenset(work.changed)
 
 
@@ -336,7 +341,10 @@ def entry(ledger: Ledger, entry_id: str, *, weigher: Weigher | None = None) -> E
         if not of_incident:
             raise NotFound("there is no queue entry or incident with this id")
         recommendation = of_incident[-1]
-    return entry_of(ledger, recommendation, weigher=weigher)
+    found = entry_of(ledger, recommendation, weigher=weigher)
+    if weigher is None or recommendation.state is not State.PROPOSED:
+        return found
+    return replace(found, at_proposal=weighed.at_proposal(ledger, recommendation.id))
 
 
 def entry_of(
@@ -408,6 +416,7 @@ def _decide(
     work = _Work(ledger, actor=person, policy=policy, now_ns=now_ns)
     moved = work.step(standing.recommendation, standing.incident, event)
     work.relate(standing.incident)  # what a person rejects explains nothing any more
+    work.weigh_proposals()
     weigher = Weigher(ledger, policy=policy, now_ns=now_ns)
     return Decided(entry_of(ledger, moved, weigher=weigher), frozenset({moved.id, *work.changed}))
 
@@ -420,6 +429,7 @@ class _Work:
         self._actor = actor
         self._policy = policy
         self._now_ns = now_ns
+        self._proposed: dict[RecommendationId, None] = {}
         self.changed: set[RecommendationId] = set()
 
     def note(self, verb: str, object_id: str, detail: str) -> None:
@@ -672,6 +682,17 @@ class _Work:
             return advice
         return find_cause.instead_of(advice, incident, spent=spent, within_s=budget.within_s)
 
+    def weigh_proposals(self) -> None:
+        """Keep the conditions of what was proposed as they are found now: the last of a piece of work."""
+        if not self._proposed:
+            return
+        weigher = Weigher(self._ledger, policy=self._policy, now_ns=self._now_ns)
+        for each in self._proposed:
+            recommendation = self._ledger.recommendation(each)
+            if recommendation is not None and recommendation.state is State.PROPOSED:
+                checks = weigher.checks(recommendation, _incident_of(self._ledger, recommendation))
+                weighed.note_proposal(self._ledger, each, checks)
+
     def step(
         self, recommendation: Recommendation, incident: Incident, event: approvals.Event
     ) -> Recommendation:
@@ -686,6 +707,8 @@ class _Work:
         self._ledger.put_recommendation(after, incident)
         track_record.note_step(self._ledger, before, after, incident, now_ns=self._now_ns)
         self.changed.add(after.id)
+        if after.state is State.PROPOSED and (before is None or before.digest != after.digest):
+            self._proposed[after.id] = None
         verb = _verb(before, after)
         if verb is not None:
             given = after.approvals[-1] if verb in _APPROVALS and after.approvals else None

@@ -293,7 +293,7 @@ def entry_view(entry: Entry) -> EntryView:
         returns=incident.returns,
         attention=attention_view(entry.attention),
         alternatives=alternative_views(advice.alternatives),
-        preconditions=precondition_views(entry.preconditions),
+        preconditions=precondition_views(entry.preconditions, entry.at_proposal),
         price=None if entry.price is None else price_view(entry.price),
         history=None if entry.history is None else history_view(entry.history),
         approvals=tuple(map(approval_view, recommendation.approvals)),

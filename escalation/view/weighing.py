@@ -38,7 +38,8 @@ class AlternativeView:
 class PreconditionView:
     """One condition by the newest facts; `result` is holds, fails or unknown.
 
-    One that is `in_the_way` refuses the approval, unless it may be set aside and is, by name.
+    One that is `in_the_way` refuses the approval, unless it may be set aside and is, by name. `at_proposal`
+    is the result when it was proposed, where one entry that waits is shown alone.
     """
 
     condition: str
@@ -47,6 +48,7 @@ class PreconditionView:
     words: str
     in_the_way: bool
     may_be_set_aside: bool
+    at_proposal: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +126,11 @@ def alternative_views(alternatives: Sequence[Alternative]) -> tuple[AlternativeV
     )
 
 
-def precondition_views(checks: Sequence[Check]) -> tuple[PreconditionView, ...]:
-    """Return conditions with their results, in the order in which they were checked."""
+def precondition_views(
+    checks: Sequence[Check], at_proposal: Sequence[Check] = ()
+) -> tuple[PreconditionView, ...]:
+    """Return conditions with their results, now and at the proposal, in the order of the checks."""
+    before = {each.condition: each.result.value for each in at_proposal}
     return tuple(
         PreconditionView(
             condition=each.condition.value,
@@ -134,6 +139,7 @@ def precondition_views(checks: Sequence[Check]) -> tuple[PreconditionView, ...]:
             words=shown(each.words),
             in_the_way=each.in_the_way,
             may_be_set_aside=each.may_be_set_aside,
+            at_proposal=before.get(each.condition),
         )
         for each in checks
     )
@@ -241,6 +247,14 @@ def verdict_view(verdict: Verdict) -> VerdictView:
 def result_symbol(result: str) -> str:
     """Return one character that tells results apart without colour."""
     return {Result.HOLDS.value: "✓", Result.FAILS.value: "✗"}.get(result, "?")
+
+
+def since_proposal(view: PreconditionView) -> str:
+    """Return in words how a condition stood when it was proposed; empty where nothing changed since."""
+    if view.at_proposal in {None, view.result}:
+        return ""
+    before = {Result.HOLDS.value: "it held", Result.FAILS.value: "it failed"}
+    return f"{before.get(view.at_proposal or '', 'it was not known')} when this was proposed"
 
 
 def way_title(way: Way) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 from escalation.model import State
 from escalation.server.attention.values import Shelf, is_on
 from escalation.server.desk import Entry
+from escalation.server.web.queue_page import Sought
 from escalation.view.entry import NOT_FINISHED
 
 NAMES: Final = ("", "all", *(state.value for state in State), *(shelf.value for shelf in Shelf))
@@ -35,6 +36,12 @@ def states_of(name: str) -> frozenset[State] | None:
     if name == "all":
         return None
     return frozenset({State(name)}) if name in set(State) else NOT_FINISHED
+
+
+def part(name: str) -> Sought:
+    """Return the part of the queue of this name as what is looked for in it; raise ValueError."""
+    shelf = Shelf(name) if name in set(Shelf) else None
+    return Sought(states=states_of(name), aside=not name, shelf=shelf)
 
 
 def shown(entries: Sequence[Entry], name: str) -> Shown:

@@ -192,9 +192,14 @@ def checked(matchers: Iterable[Matcher]) -> tuple[Matcher, ...]:
     ordered = tuple(sorted(set(matchers), key=lambda each: (each.field, each.test, each.value)))
     if not 0 < len(ordered) <= MATCHERS_AT_MOST:
         raise ValueError(f"a silence has 1 to {MATCHERS_AT_MOST} matchers")
-    if all(each.test is Test.FITS and not each.value.strip("*") for each in ordered):
-        raise ValueError("this would silence everything; say more of what is meant")
+    if not any(map(_says_what, ordered)):
+        raise ValueError("this would silence almost everything; say what is meant, not only what is not")
     return ordered
+
+
+def _says_what(matcher: Matcher) -> bool:
+    """Return whether a matcher names something; a pattern of wildcards and what is not equal name nothing."""
+    return matcher.test is Test.IS or (matcher.test is Test.FITS and bool(set(matcher.value) - set("*?")))
 
 
 def for_host(host: str) -> Matcher:

@@ -102,12 +102,13 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """One host of a model that runs over several: what it showed last, and when it was heard."""
+    """One host of a model that runs over several: what it showed last, when it was heard, whether it sees."""
 
     host: AgentId
     last_seen_ns: int
     last_heard_ns: int
     silent: bool
+    sees: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,6 +358,14 @@ def _ranks_fresh(scene: Scene) -> Check:
     ]
     if stale:
         return _check(condition, Result.FAILS, f"nothing new is heard of {', '.join(stale)}")
+    blind = [
+        each.host
+        for each in scene.ranks
+        if not each.sees and (scene.now_ns - each.last_seen_ns) / 1e9 > limit_s
+    ]
+    if blind:
+        told = f"older than {duration(limit_s)}, and it cannot see now whether it is over"
+        return _check(condition, Result.UNKNOWN, f"what is known of {', '.join(blind)} is {told}")
     hosts = ", ".join(each.host for each in scene.ranks)
     return _check(condition, Result.HOLDS, f"heard of within {duration(limit_s)}: {hosts}")
 

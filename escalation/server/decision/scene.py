@@ -208,6 +208,7 @@ class Weigher:
                 newest[agent_id],
                 0 if host is None else host.last_heard_ns,
                 host is None or host.silent,
+                sees=host is not None and coverage.would_be_seen(host, incident.fault_class),
             )
             for agent_id, host in hosts.items()
         )

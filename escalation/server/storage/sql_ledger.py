@@ -312,6 +312,19 @@ class SqlLedger:
         )
         return [rows.load_incident(value) for (value,) in found]
 
+    def incidents_after(self, name: str, *, limit: int) -> Sequence[Incident]:
+        """Return the first `limit` incidents whose id follows `name`, in the order of their ids."""
+        self._flush_incidents()
+        found = self.database.execute(
+            "SELECT value FROM incidents WHERE id > ? ORDER BY id LIMIT ?", (name, limit)
+        )
+        return [rows.load_incident(value) for (value,) in found]
+
+    def incident_count(self) -> int:
+        """Return how many incidents are kept."""
+        self._flush_incidents()
+        return int(self.database.execute("SELECT count(*) FROM incidents").fetchone()[0])
+
     def open_of(
         self, fault_classes: frozenset[FaultClass], *, limit: int, agent_id: AgentId | None = None
     ) -> Sequence[Incident]:
@@ -376,6 +389,13 @@ class SqlLedger:
             held = [rows.load_recommendation(value) for (value,) in found]
             self._recommendations[incident_id] = held
         return tuple(held)
+
+    def recommendations_after(self, name: str, *, limit: int) -> Sequence[Recommendation]:
+        """Return the first `limit` recommendations whose id follows `name`, in the order of their ids."""
+        found = self.database.execute(
+            "SELECT value FROM recommendations WHERE id > ? ORDER BY id LIMIT ?", (name, limit)
+        )
+        return [rows.load_recommendation(value) for (value,) in found]
 
     def in_states(self, states: frozenset[State], *, limit: int | None) -> Sequence[Recommendation]:
         """Return the newest `limit` recommendations (None: all) that are in one of `states`, oldest first."""

@@ -119,6 +119,12 @@ class Ledger(Protocol):
     def incidents(self, *, limit: int) -> Sequence[Incident]:
         """Return incidents, open ones first, newest first."""
 
+    def incidents_after(self, name: str, *, limit: int) -> Sequence[Incident]:
+        """Return the first `limit` incidents whose id follows `name`, in the order of their ids."""
+
+    def incident_count(self) -> int:
+        """Return how many incidents are kept."""
+
     def open_of(
         self, fault_classes: frozenset[FaultClass], *, limit: int, agent_id: AgentId | None = None
     ) -> Sequence[Incident]:
@@ -132,6 +138,9 @@ class Ledger(Protocol):
 
     def recommendations(self, incident_id: IncidentId) -> Sequence[Recommendation]:
         """Return an incident's recommendations, oldest first."""
+
+    def recommendations_after(self, name: str, *, limit: int) -> Sequence[Recommendation]:
+        """Return the first `limit` recommendations whose id follows `name`, in the order of their ids."""
 
     def in_states(self, states: frozenset[State], *, limit: int | None) -> Sequence[Recommendation]:
         """Return the newest `limit` recommendations (None: all) that are in one of `states`, oldest first."""

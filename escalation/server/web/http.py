@@ -10,6 +10,7 @@ Longer than other modules because half of it is the table, which is read with th
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Final, Literal
@@ -26,6 +27,7 @@ from starlette.routing import Route
 from escalation.model import Override, Signed
 from escalation.server.attention import shelves
 from escalation.server.attention.attention_desk import AttentionDesk
+from escalation.server.attention.values import Shelf
 from escalation.server.clock import Clock
 from escalation.server.decision.rule_desk import RuleDesk
 from escalation.server.desk import (
@@ -65,6 +67,7 @@ from escalation.server.web.handlers import (
 from escalation.server.web.incident_page import IncidentPage
 from escalation.server.web.login.visits import Nobody, Visitors
 from escalation.server.web.page_routes import PageRoutes
+from escalation.server.web.queue_page import AT_ONCE
 from escalation.server.web.rule_pages import RulePages
 from escalation.view.entry import (
     NOT_FINISHED,
@@ -90,14 +93,20 @@ MAX_WATCHERS: Final = 64
 KEEP_ALIVE_S: Final = 15.0
 
 _DEFAULT_LIMIT: Final = 200
-_MAX_LIMIT: Final = 1000
 _AUDIT_AT_ONCE: Final = 1000
 _MAX_AFTER: Final = 2**62
 
-_Limit = Annotated[int, msgspec.Meta(ge=0, le=_MAX_LIMIT)]
+_ID: Final = re.compile(r"[0-9A-Za-z-]{0,64}")
+
+_Limit = Annotated[int, msgspec.Meta(ge=0, le=AT_ONCE)]
 _LIMIT: Final = Query("limit", _Limit, f"At most so many; {_DEFAULT_LIMIT} unless said.")
 _AUDIT_LIMIT: Final = Query("limit", _Limit, f"At most so many; {_AUDIT_AT_ONCE} unless said.")
 _AFTER: Final = Query("after", Annotated[int, msgspec.Meta(ge=0, le=_MAX_AFTER)], "Links numbered above it.")
+_AFTER_ID: Final = Query(
+    "after",
+    Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z-]{0,64}\Z")],
+    "Everything, in the order of ids: what follows this one, and an empty one begins.",
+)
 _STATE: Final = Query(
     "state",
     Literal[shelves.NAMES],
@@ -277,7 +286,7 @@ class Surface:
                 self._incidents,
                 "Incidents, open ones first, newest first.",
                 answer=IncidentList,
-                query=(_LIMIT,),
+                query=(_LIMIT, _AFTER_ID),
             ),
             Rule("GET", "/api/v1/me", Role.SCRAPER, self._me, "Who asks, and what they may.", answer=Me),
             Rule(
@@ -304,7 +313,7 @@ class Surface:
                 self._queue,
                 "Entries of the queue, worst first, then oldest first.",
                 answer=QueueList,
-                query=(_STATE, _LIMIT),
+                query=(_STATE, _LIMIT, _AFTER_ID),
             ),
             Rule(
                 "GET",
@@ -366,19 +375,25 @@ class Surface:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE)
 
     async def _queue(self, request: Request) -> Response:
-        found = await self._shown(request)
-        limit = number_of(request, "limit", default=_DEFAULT_LIMIT, most=_MAX_LIMIT)
-        views = tuple(map(entry_view, found.entries[:limit]))
-        return json_answer(QueueList(views, len(found.entries), found.snoozed, found.silenced))
-
-    async def _shown(self, request: Request) -> shelves.Shown:
-        """Return the part of the queue that is asked for."""
-        name = request.query_params.get("state", "")
+        name, after = request.query_params.get("state", ""), _after_of(request)
+        limit = number_of(request, "limit", default=_DEFAULT_LIMIT, most=AT_ONCE)
         try:
-            states = shelves.states_of(name)
+            sought = shelves.part(name)
         except ValueError as error:
             raise HTTPException(400, str(error)) from None
-        return shelves.shown(await self._desk.queue(states), name)
+        if after is not None:
+            if name not in {"", "all"}:
+                raise Refused("with after everything is told: state is all, or left out")
+            views = tuple(map(entry_view, await self._desk.entries_after(after, limit=limit)))
+            return json_answer(QueueList(views, (await self._desk.holdings()).entries))
+        entries = await self._desk.queue(sought.states)
+        found = shelves.shown(entries, name)
+        views = tuple(map(entry_view, found.entries[:limit]))
+        if len(entries) < AT_ONCE:
+            return json_answer(QueueList(views, len(found.entries), found.snoozed, found.silenced))
+        arranged = (await self._desk.look(sought, person=person_of(request))).arranged  # there may be more
+        aside = (arranged.aside.get(each, 0) for each in (Shelf.SNOOZED, Shelf.SILENCED))
+        return json_answer(QueueList(views, arranged.total, *aside))
 
     async def _entry(self, request: Request) -> Response:
         return json_answer(await self._whole(request))
@@ -417,9 +432,14 @@ class Surface:
         )
 
     async def _incidents(self, request: Request) -> Response:
-        incidents = await self._desk.incidents()
-        limit = number_of(request, "limit", default=_DEFAULT_LIMIT, most=_MAX_LIMIT)
-        return json_answer(IncidentList(tuple(map(incident_view, incidents[:limit])), len(incidents)))
+        after = _after_of(request)
+        limit = number_of(request, "limit", default=_DEFAULT_LIMIT, most=AT_ONCE)
+        if after is None:
+            incidents = (await self._desk.incidents())[:limit]
+        else:
+            incidents = await self._desk.incidents_after(after, limit=limit)
+        total = (await self._desk.holdings()).incidents
+        return json_answer(IncidentList(tuple(map(incident_view, incidents)), total))
 
     async def _hosts(self, _request: Request) -> Response:
         return json_answer(HostList(tuple(map(host_view, await self._desk.hosts()))))
@@ -439,7 +459,7 @@ class Surface:
 
     async def _audit(self, request: Request) -> Response:
         after = number_of(request, "after", default=0, most=_MAX_AFTER)
-        limit = number_of(request, "limit", default=_AUDIT_AT_ONCE, most=_MAX_LIMIT)
+        limit = number_of(request, "limit", default=_AUDIT_AT_ONCE, most=AT_ONCE)
         entries = await self._desk.audit(after=after, limit=limit)
         return json_answer(AuditList(tuple(map(audit_view, entries))))
 
@@ -514,6 +534,13 @@ class Surface:
         if exchange_of(request).route in self.pages:
             return self._pages.problem(request, status, message)
         return problem(status, code, message, headers)
+
+
+def _after_of(request: Request) -> str | None:
+    after = request.query_params.get("after")
+    if after is not None and _ID.fullmatch(after) is None:
+        raise HTTPException(400, "after is an id, the beginning of one, or empty")
+    return after
 
 
 def _routes(rules: Sequence[Rule]) -> list[Route]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from starlette.exceptions import HTTPException
@@ -11,7 +12,6 @@ from starlette.responses import Response
 from escalation.model import Condition, Override, Severity, State
 from escalation.server import audit
 from escalation.server.attention import shelves
-from escalation.server.attention.values import Shelf
 from escalation.server.desk import (
     AuditEntry,
     Desk,
@@ -173,13 +173,11 @@ def _done_already(entry: Entry, _typed: Typed, person: str) -> str | None:
 def _sought(request: Request, state: str) -> Sought:
     asked = request.query_params
     try:
-        states = shelves.states_of(state)
+        part = shelves.part(state)
     except ValueError as error:
         raise HTTPException(400, str(error)) from None
-    return Sought(
-        states=states,
-        aside=not state,
-        shelf=Shelf(state) if state in set(Shelf) else None,
+    return replace(
+        part,
         host=asked.get("host", "").strip(),
         fault_class=asked.get("class", "").strip(),
         severity=asked.get("severity", "").strip(),

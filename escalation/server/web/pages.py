@@ -18,7 +18,7 @@ from escalation.model import ActionKind, Severity, State
 from escalation.server.clock import Clock
 from escalation.server.web.handlers import exchange_of
 from escalation.signing import log as signing_log
-from escalation.view.weighing import result_symbol
+from escalation.view.weighing import result_symbol, since_proposal
 from escalation.wording.codes import action_headline, severity_symbol, state_sentence
 from escalation.wording.quantities import duration
 
@@ -44,6 +44,7 @@ class Pages:
         self._environment.filters["state_words"] = lambda state: state_sentence(State(state))
         self._environment.filters["duration"] = duration
         self._environment.filters["result_symbol"] = result_symbol
+        self._environment.filters["since_proposal"] = since_proposal
         self._environment.filters["relative"] = self._relative
         self._environment.filters["guarded"] = guarded
         self._environment.filters["inert"] = shown

@@ -34,6 +34,9 @@ ROWS_AT_MOST: Final = 20_000
 
 PAGE_ROWS: Final = 100
 
+AT_ONCE: Final = 1000
+"""How many entries or incidents one answer to a program holds at most: those that come first."""
+
 _ALIKE: Final = 3
 """From how many on entries that stand alike are folded."""
 
@@ -183,6 +186,13 @@ def arrange(rows: Iterable[QueueRow], sought: Sought, *, person: str, shelved: S
         severities=_counted(each.row.severity.value for each in kept),
         aside=dict(sorted(aside.items())),
     )
+
+
+def first(rows: Iterable[QueueRow], *, shelved: Shelved, most: int) -> list[RecommendationId]:
+    """Return the `most` entries that come first, for nobody in particular; what is put aside comes last."""
+    looked = (_Looked(row, shelved, "") for row in rows)
+    found = sorted(looked, key=lambda each: (bool(each.shelves & _ASIDE), *each.standing, each.row.id))
+    return [each.row.id for each in found[:most]]
 
 
 class _Looked:

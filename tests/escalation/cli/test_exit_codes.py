@@ -72,9 +72,10 @@ def test_0_is_done(ctl: Call, house: House) -> None:
     """Looking and deciding, one after the other."""
     entry = house.opened()["id"]
     for arguments in (
-        ("queue",), ("show", entry), ("command", entry), ("incidents",), ("hosts",), ("audit", "list"),
+        ("queue",), ("show", entry), ("incidents",), ("hosts",), ("audit", "list"),
         ("audit", "verify"), ("audit", "export"), ("export",), ("notify", "status"), ("version",),
-        ("completion", "bash"), ("approve", entry, "--reason", "quiet"), ("done", entry),
+        ("completion", "bash"), ("approve", entry, "--reason", "quiet"), ("command", entry),
+        ("done", entry),
         ("notify", "test", "hook"), ("queue", "--state", "all", "-o", "jsonl"),
     ):  # fmt: skip
         assert ctl(*arguments) == ExitCode.DONE, arguments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from escalation.cli.errors import CtlError, ExitCode
 from escalation.cli.export import GENESIS
 from escalation.cli.exported import exported
+from escalation.cli.session import AT_ONCE
 from escalation.server import audit
 from escalation.server.testing import START_NS
 from escalation.wording.moments import moment
+from tests.escalation.server.crowd import crowd
 
 Ctl = Callable[..., Any]
 _HOUR_S = 3600.0
@@ -51,6 +54,21 @@ def test_an_export_holds_incidents_decisions_and_the_log(ctl: Ctl, lines: list[s
     assert about["head"] == {"number": links[-1]["number"], "digest": links[-1]["digest"]}
     assert _parts(lines, "end") == [{"lines": len(lines) - 1}]
     assert links == ctl("audit", "list", "-o", "json").json
+
+
+def test_an_export_is_whole_however_much_there_is(ctl: Ctl, served: Any) -> None:
+    """More than one answer holds is read page by page; the beginning of any id finds its entry."""
+    opened = served.call(served.desk.opened())
+    work = partial(crowd, beside=opened, count=AT_ONCE + 1)
+    served.call(served.desk.store.write(work))
+    lines = str(ctl("export").out).splitlines()
+    assert len({each["id"] for each in _parts(lines, "incident")}) == AT_ONCE + 2
+    assert len({each["id"] for each in _parts(lines, "recommendation")}) == AT_ONCE + 2
+    assert ctl("show", opened.recommendation.id[:12], "--json").json["id"] == opened.recommendation.id
+    assert ctl("show", "e0000000").code == ExitCode.NOT_FOUND
+    assert ctl("incidents", "--limit", "1000").err == (
+        f"{AT_ONCE} of {AT_ONCE + 2} shown; nanobotctl export has all of it\n"
+    )
 
 
 def test_an_export_is_verified_offline(ctl: Ctl, lines: list[str], tmp_path: Path) -> None:

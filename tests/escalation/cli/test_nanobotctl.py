@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from escalation.cli import fleet
 from escalation.cli.decisions import STATES
 from escalation.cli.tables import queue_table
 from escalation.cli.text import coloured, entry_text, plain
@@ -36,9 +37,11 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
+from escalation.server.attention.attention_desk import Until
 from escalation.server.attention.shelves import NAMES
 from escalation.server.decision.approvals import Policy
 from escalation.server.testing import heartbeat
+from escalation.server.web.handlers import ascii_json
 from escalation.testing import an_entry
 from escalation.view.entry import entry_view
 
@@ -115,14 +118,31 @@ def test_a_decision_from_the_queue_to_done(ctl: Ctl, served: Any) -> None:
     shown = ctl("show", entry_id[:8])
     assert (shown.code, shown.err) == (0, "")
     assert entry.recommendation.digest in shown.out
-    assert ctl("command", entry_id).out == " ".join(entry.recommendation.advice.action.command) + "\n"
+    early = ctl("command", entry_id)
+    assert (early.code, early.out) == (5, "")
+    assert "is proposed, and only a command that is approved is printed alone" in early.err
     approved = ctl("approve", entry_id, "--reason", "quiet hour", "--digest", entry.recommendation.digest)
     assert approved.code == 0
     assert approved.out.endswith(" ".join(entry.recommendation.advice.action.command) + "\n")
     assert f"nanobotctl done {entry_id}" in approved.err
+    assert ctl("command", entry_id).out == " ".join(entry.recommendation.advice.action.command) + "\n"
     assert ctl("done", entry_id, "--json").json["state"] == "done"
+    assert ctl("command", entry_id).code == 5
     decided = served.call(served.desk.entry(entry_id)).recommendation
     assert (decided.decided_by, decided.decision_reason) == ("operator", "quiet hour")
+
+
+def test_a_command_that_nobody_approved_is_never_printed_alone(ctl: Ctl, served: Any) -> None:
+    """What a shell would run: too late is 6, a drill is refused, and what only reads needs no approval."""
+    late = served.call(served.desk.opened(case_id="late"))
+    served.call(served.desk.cleared(case_id="late"))
+    over = ctl("command", late.recommendation.id)
+    assert (over.code, over.out) == (6, "")
+    drill = served.call(served.desk.opened(case_id="drill", drill=True))
+    assert ctl("command", drill.recommendation.id).code == 5
+    looking = served.call(served.desk.opened(case_id="full", fault_class=FaultClass.ROUTE_SATURATED))
+    assert looking.recommendation.advice.action.kind is ActionKind.INSPECT
+    assert ctl("command", looking.recommendation.id).code == 0
 
 
 def test_a_rejection_keeps_its_reason(ctl: Ctl, served: Any) -> None:
@@ -206,6 +226,30 @@ def test_watching_without_an_orchestrator_fails_at_once(ctl: Ctl) -> None:
     assert ctl("--url", "http://127.0.0.1:9", "watch").code == 1
 
 
+def test_a_change_that_is_no_new_state_is_told_too(served: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first of two approvals, an owner and a question are each told once; a repeat is not."""
+    served.desk.service._policy = Policy(two_person=frozenset({ActionKind.RESTART_CONTAINER}))
+    entry = served.call(served.desk.opened())
+    rec = entry.recommendation
+    told: dict[str, list[Any]] = {}
+
+    def line() -> str:
+        body = ascii_json(entry_view(served.call(served.desk.entry(rec.id))))
+        capsys.readouterr()
+        fleet.tell(json.loads(body), told, as_json=False)
+        return capsys.readouterr().out
+
+    assert line().rstrip().endswith(rec.id)
+    assert line() == ""
+    served.call(served.desk.attention.ask(rec.id, person="ada", text="who uses it?", to=("grace",)))
+    assert line().endswith("(asked of grace)\n")
+    served.call(served.desk.attention.acknowledge(rec.id, person="ada", until=Until()))
+    assert "ada until 2026-01-01T00:30:00.000Z; asked of grace" in line()
+    served.call(served.desk.approve(rec.id, person="ada", reason="x", digest=rec.digest))
+    assert "(approved by ada, and a second person has to; " in line()
+    assert line() == ""
+
+
 class _Stranger(http.server.BaseHTTPRequestHandler):
     """Another service at the address: answers everything with 200 and a page."""
 
@@ -230,6 +274,45 @@ def test_another_service_at_the_address_is_told_apart(ctl: Ctl, arguments: list[
         thread.join()
     assert (outcome.code, outcome.out) == (1, "")
     assert "not the orchestrator's" in outcome.err
+
+
+class _Babbler(http.server.BaseHTTPRequestHandler):
+    """Something at the address that says that it speaks JSON, and speaks nonsense."""
+
+    says = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(self.says)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_nonsense_in_json_is_an_error_and_never_a_traceback(ctl: Ctl) -> None:
+    """Whatever a list, an entry or the log is answered with, the command ends with 1 and a sentence."""
+    with http.server.HTTPServer(("127.0.0.1", 0), _Babbler) as babbler:
+        thread = threading.Thread(target=babbler.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{babbler.server_port}"
+        for _Babbler.says in (b"", b"{", b"[1]", b"{}", b'{"entries": 3}', b'{"entries": [7]}', b"[" * 9000):
+            for arguments in (
+                ("queue", "--json"),
+                ("queue",),
+                ("hosts", "-o", "jsonl"),
+                ("show", "x", "--json"),
+                ("silence", "expire", "x"),
+                ("topology", "suggest", "--json"),
+                ("audit", "list"),
+                ("export",),
+            ):
+                outcome = ctl("--url", url, *arguments)
+                assert outcome.code in {0, 1}, (arguments, _Babbler.says)
+                assert outcome.code == 0 or "cannot be understood" in outcome.err, (arguments, outcome.err)
+        babbler.shutdown()
+        thread.join()
 
 
 def test_hosts_say_what_they_cannot_see(ctl: Ctl, served: Any) -> None:

@@ -147,7 +147,7 @@ def test_two_hosts_that_stall_together_are_one_decision(site: _Site) -> None:
     with _serving(site.config):
         (entry,) = json.loads(ctl("queue", "--json"))
         assert (entry["fault_class"], entry["subject"]["name"]) == ("distributed.rank_stall", "qwen3-32b")
-        assert ctl("command", entry["id"]) == f"docker restart {CONTAINER}\n"
+        assert entry["action"]["command_line"] == f"docker restart {CONTAINER}"
         shown = ctl("show", entry["id"])
         assert "Explains    spark-1  route 8000/chat_completions qwen3-32b  route.engine_stalled" in shown
         assert "spark-2  route 8000/chat_completions qwen3-32b  route.engine_stalled" in shown

@@ -165,11 +165,19 @@ def test_any_text_is_a_matcher_or_a_value_error(text: str) -> None:
 
 
 def test_silence_of_everything_is_refused() -> None:
-    """Nobody hides the whole fleet with one star."""
-    for matchers in ([], ["host~*"], ["host~*", "fault_class~**"]):
+    """Nobody hides the whole fleet with one star, nor with what it is not."""
+    for matchers in (
+        [],
+        ["host~*"],
+        ["host~*", "fault_class~**"],
+        ["host~?*"],
+        ["severity!=note"],
+        ["host!=spark-9", "subject_name~*"],
+    ):
         with pytest.raises(ValueError):
             checked(parse(each) for each in matchers)
     assert checked([parse("host~*"), parse("severity=note")])
+    assert checked([parse("host!=spark-1"), parse("fault_class~gpu.*")])
 
 
 def test_order_and_repetition_of_matchers_do_not_matter() -> None:
@@ -188,8 +196,9 @@ def test_every_matcher_has_to_fit() -> None:
 def test_exposure_and_blindness_are_silenced_only_by_name(fault_class: FaultClass) -> None:
     """A host, a pattern, even every other class: none of it covers a guarded class, its own name does."""
     exposed = incident(fault_class=fault_class)
-    for text in ("host=spark-1", f"fault_class~{fault_class}*", "fault_class!=gpu.access_revoked"):
-        assert not silence(text).covers(exposed)
+    others = ("host=spark-1", "fault_class!=gpu.access_revoked")
+    for matchers in (("host=spark-1",), (f"fault_class~{fault_class}*",), others):
+        assert not silence(*matchers).covers(exposed)
     assert silence("host=spark-1", f"fault_class={fault_class}").covers(exposed)
     assert silence("host=spark-1", also=(fault_class,)).covers(exposed)
     assert not silence("host=spark-2", also=(fault_class,)).covers(exposed)

@@ -33,6 +33,8 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
+from escalation.server.attention.attention_desk import Until
+from escalation.server.attention.silences import parse
 from escalation.server.decision.approval_desk import StoredApprovals
 from escalation.server.decision.approvals import Policy
 from escalation.server.incident.incident_desk import StoredIncidents
@@ -47,7 +49,9 @@ from escalation.server.web.handlers import MAX_BODY_BYTES
 from escalation.server.web.http import build
 from escalation.server.web.incident_routes import IncidentRoutes
 from escalation.server.web.policy_routes import PolicyRoutes
+from escalation.server.web.queue_page import AT_ONCE
 from escalation.server.web.rule_routes import RuleRoutes
+from tests.escalation.server.crowd import crowd
 from tests.escalation.server.notifiers.told import Mailbox
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e\u200b\n'\"&"
@@ -426,6 +430,42 @@ async def test_the_queue_is_limited_and_says_how_many_there_are(house: House) ->
     assert (await house.get("/api/v1/queue?state=approved")).json() == {
         "entries": [], "total": 0, "snoozed": 0, "silenced": 0
     }  # fmt: skip
+
+
+async def test_the_worst_stands_first_however_many_are_newer(house: House) -> None:
+    """An answer holds a thousand of them, those that come first, and its totals count all."""
+    worst = await house.desk.opened()
+    await house.desk.store.write(lambda ledger: crowd(ledger, worst, count=AT_ONCE + 2))
+    answer = (await house.get("/api/v1/queue?limit=2")).json()
+    assert answer["entries"][0]["id"] == worst.recommendation.id
+    assert answer["total"] == AT_ONCE + 3
+    incidents = (await house.get("/api/v1/incidents?limit=1000")).json()
+    assert (len(incidents["incidents"]), incidents["total"]) == (AT_ONCE, AT_ONCE + 3)
+    await house.desk.attention.silence(
+        [parse("subject_kind=unit")], person="ada", comment="x", starts_ns=None, until=Until(for_s=60)
+    )
+    quiet = (await house.get("/api/v1/queue")).json()
+    assert [each["id"] for each in quiet["entries"]] == [worst.recommendation.id]
+    assert (quiet["total"], quiet["silenced"]) == (1, AT_ONCE + 2)
+
+
+@pytest.mark.parametrize(("path", "name"), [("queue", "entries"), ("incidents", "incidents")])
+async def test_everything_can_be_read_page_by_page(house: House, path: str, name: str) -> None:
+    """With `after` each stands on one page, finished ones too, and what is no id is refused."""
+    for number in range(5):
+        opened = await house.desk.opened(
+            case_id=f"case-{number}", subject=Subject(SubjectKind.UNIT, f"u{number}.service")
+        )
+    await house.desk.reject(opened.recommendation.id, person="ada", reason="known")
+    seen: list[str] = []
+    while page := (await house.get(f"/api/v1/{path}?limit=2&after={seen[-1] if seen else ''}")).json()[name]:
+        assert len(page) <= 2
+        seen += [each["id"] for each in page]
+    assert seen == sorted(set(seen))
+    assert len(seen) == 5
+    assert (await house.get(f"/api/v1/{path}?after=a%00b")).status_code == 400
+    if path == "queue":
+        assert (await house.get("/api/v1/queue?after=&state=done")).status_code == 409
 
 
 async def test_reading_changes_nothing(house: House) -> None:

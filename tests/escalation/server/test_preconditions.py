@@ -191,6 +191,18 @@ def test_every_rank_has_to_be_heard_of() -> None:
     assert _result(Condition.RANKS_FRESH, **fields) is Result.UNKNOWN
 
 
+def test_old_evidence_of_a_rank_that_is_blind_is_not_known() -> None:
+    """A host that is heard and cannot see the stall proves nothing of it, once what it saw is old."""
+    stall = an_entry(FaultClass.DISTRIBUTED_RANK_STALL)
+    blind = Rank(AgentId("b"), _NOW - 7200 * 10**9, _NOW, silent=False, sees=False)
+    fields: dict[str, Any] = {"incident": stall.incident, "action": stall.recommendation.advice.action}
+    assert _result(Condition.RANKS_FRESH, ranks=(blind,), **fields) is Result.UNKNOWN
+    assert _result(Condition.RANKS_FRESH, ranks=(replace(blind, sees=True),), **fields) is Result.HOLDS
+    assert (
+        _result(Condition.RANKS_FRESH, ranks=(replace(blind, last_seen_ns=_NOW),), **fields) is Result.HOLDS
+    )
+
+
 def test_what_only_reads_has_no_conditions() -> None:
     """Looking is never in anybody's way."""
     entry = an_entry(FaultClass.ROUTE_SATURATED)

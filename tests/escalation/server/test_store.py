@@ -9,10 +9,10 @@ from functools import partial
 
 import pytest
 
-from escalation.model import AgentId, BootId, CasePhase, Report, State
+from escalation.model import AgentId, BootId, CasePhase, Report, State, Subject, SubjectKind
 from escalation.server import audit
 from escalation.server.decision.approvals import Policy
-from escalation.server.desk import Expired, NotFound, Refused
+from escalation.server.desk import Expired, Holdings, NotFound, Refused
 from escalation.server.service import Service
 from escalation.server.storage.store import Added, Delivery, Ledger, StoreError, StoreUnavailable
 from escalation.server.storage.stores import OpenStore
@@ -157,6 +157,25 @@ async def test_keeps_everything_across_a_restart(database: Database) -> None:
     assert after == before
     assert after[0][0].recommendation.state is State.APPROVED
     assert audit.verify(after[2]) is None
+
+
+async def test_everything_is_told_in_the_order_of_ids(store: OpenStore) -> None:
+    """Pages after an id hold each incident and each recommendation once, and the count is of all."""
+    service = Service(store=store, clock=ManualClock(), policy=Policy())
+    for number in range(1, 6):
+        body = case_report(case_id=f"case-{number}", subject=Subject(SubjectKind.UNIT, f"u{number}"))
+        report = Report(agent_id=_HOST, boot_id=_BOOT, sequence=number, created_ns=START_NS, body=body)
+        await service.receive(Delivery(_HOST, _BOOT, ((number, START_NS, b""),), (report,)))
+    incidents = sorted(each.id for each in await service.incidents())
+    entries = sorted(each.recommendation.id for each in await service.queue(None))
+    assert [each.id for each in await service.incidents_after("", limit=3)] == incidents[:3]
+    assert [each.id for each in await service.incidents_after(incidents[2], limit=3)] == incidents[3:]
+    found = await service.entries_after(entries[0][:8], limit=9)
+    assert [each.recommendation.id for each in found] == entries
+    assert [each.recommendation.id for each in await service.entries_after(entries[3], limit=9)] == entries[
+        4:
+    ]
+    assert await service.holdings() == Holdings(entries=5, incidents=5)
 
 
 async def test_forgets_old_reports(store: OpenStore) -> None:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
+from escalation.cli.text import entry_text
 from escalation.inert import harmless
 from escalation.model import (
     Action,
@@ -116,6 +117,42 @@ async def test_a_condition_that_fails_at_the_approval_refuses_it() -> None:
     with pytest.raises(Refused, match="not_busy fails: busy is not dead"):
         await _approve(desk, entry)
     assert (await desk.entry(entry.recommendation.id)).recommendation.state is State.PROPOSED
+
+
+async def test_what_changed_since_the_proposal_is_said() -> None:
+    """How each condition stood then is kept, and shown where it is another now; a new one begins anew."""
+    desk = FakeDesk()
+    entry = await _stalled(desk)
+    shown = entry_view(await desk.entry(entry.recommendation.id))
+    assert {each.at_proposal == each.result for each in shown.preconditions} == {True}
+    assert "changed:" not in entry_text(shown)
+    await _grow_busy(desk)
+    grown = entry_view(await desk.entry(entry.recommendation.id))
+    (busy,) = [each for each in grown.preconditions if each.condition == "not_busy"]
+    assert (busy.at_proposal, busy.result) == ("holds", "fails")
+    assert "(changed: it held when this was proposed)" in entry_text(grown)
+    await desk.advance(Policy().approve_within_s + 1)
+    again = await desk.entry(entry.incident.id)
+    assert again.recommendation.id != entry.recommendation.id
+    found = {each.condition: each.result for each in again.at_proposal}
+    assert found[Condition.NOT_BUSY] is Result.FAILS
+
+
+async def test_every_database_remembers_how_a_proposal_began(database: Database) -> None:
+    """It is there after a restart of the orchestrator."""
+    store = database.open()
+    desk = FakeDesk()
+    desk.service = Service(store=store, clock=desk.clock, policy=Policy())
+    try:
+        before = await desk.entry((await _stalled(desk)).recommendation.id)
+    finally:
+        await store.close()
+    store = database.open()
+    service = Service(store=store, clock=desk.clock, policy=Policy())
+    try:
+        assert (await service.entry(before.recommendation.id)).at_proposal == before.at_proposal != ()
+    finally:
+        await store.close()
 
 
 async def test_what_is_set_aside_by_name_is_kept_with_its_reason() -> None:
