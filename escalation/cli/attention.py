@@ -8,6 +8,7 @@ import click
 
 from escalation.cli.session import JSON, Session, print_json, read
 from escalation.cli.spans import FOR, UNTIL, end_of
+from escalation.cli.words import Words
 
 if TYPE_CHECKING:
     from escalation.view.entry import EntryView
@@ -56,7 +57,7 @@ def snooze(session: Session, *, entry_id: str, for_s: float | None, until: str |
 
 @click.command()
 @_ID
-@click.argument("text")
+@click.argument("text", type=Words())
 @click.option("--of", "to", multiple=True, metavar="PERSON", help="Whose answer is wanted; may be repeated.")
 @JSON
 @click.pass_obj
@@ -69,7 +70,7 @@ def ask(session: Session, *, entry_id: str, text: str, to: tuple[str, ...], as_j
 
 @click.command()
 @_ID
-@click.argument("text")
+@click.argument("text", type=Words())
 @click.option(
     "--question",
     type=click.IntRange(1, 1000),

@@ -143,7 +143,7 @@ class Client:
     def _error(self, response: httpx2.Response) -> CtlError:
         try:
             error = response.json()["error"]
-            return from_api(str(error["code"]), str(error["message"]))
+            return from_api(str(error["code"]), str(error["message"]), path=response.url.path)
         except (ValueError, KeyError, TypeError):
             return self._stranger(response)
 

@@ -11,6 +11,7 @@ import click
 
 from escalation.cli.errors import CtlError, ExitCode
 from escalation.cli.session import JSON, Session, print_json, print_list, read, tell_left_out, terminal_now
+from escalation.cli.words import Words
 
 if TYPE_CHECKING:
     from escalation.cli.client import Client
@@ -38,7 +39,9 @@ _POLL_S: Final = 1.0
 _UNASKED: Final = frozenset({"inspect", "human"})
 """The kinds of action whose command is printed without an approval."""
 
-_REASON = click.option("--reason", required=True, metavar="TEXT", help="Why, for the audit log.")
+_REASON = click.option(
+    "--reason", required=True, type=Words(), metavar="TEXT", help="Why, for the audit log."
+)
 _ID = click.argument("entry_id", metavar="ID")
 
 
@@ -199,6 +202,7 @@ def approve(
         asked = sys.stdin.isatty() and not (yes or digest)
         if asked and not session.agrees("Approve exactly this action?", instead="give --digest, or --yes"):
             raise CtlError("not approved: you said no")
+        _insist_known(aside, entry)
         said: dict[str, object] = {"reason": reason, "digest": entry.digest}
         if aside:
             said["set_aside"] = aside
@@ -285,6 +289,17 @@ def _set_aside(given: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError("--set-aside takes CONDITION=REASON, such as 'not_busy=nobody uses it'")
         found[condition.strip()] = reason
     return found
+
+
+def _insist_known(aside: dict[str, str], entry: EntryView) -> None:
+    """Raise CtlError for what is set aside and is no condition of the entry."""
+    known = [each.condition for each in entry.preconditions]
+    if strangers := sorted(set(aside) - set(known)):
+        raise CtlError(
+            f"{strangers[0]} is no condition of this action",
+            code=ExitCode.REFUSED,
+            advice=f"they are {', '.join(known)}" if known else "it has none",
+        )
 
 
 def _signed(

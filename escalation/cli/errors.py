@@ -57,7 +57,6 @@ _OF_API: Final = {
 }
 
 _ADVICE: Final = {
-    "not_found": "`nanobotctl queue --state all` lists every id",
     "unauthenticated": "check the token file, and that its person is in the orchestrator's settings",
     "forbidden": "ask a person with the role that it names",
     "superseded": "look at it again with `nanobotctl show`, then decide on what stands there now",
@@ -65,6 +64,24 @@ _ADVICE: Final = {
 }
 
 
-def from_api(code: str, message: str) -> CtlError:
-    """Return the error that an API's answer means."""
-    return CtlError(message, code=_OF_API.get(code, ExitCode.FAILED), advice=_ADVICE.get(code, ""))
+_WHERE: Final = (
+    (
+        "/api/v1/queue/",
+        "`nanobotctl queue --state all` lists ids, and `nanobotctl incidents` those of incidents",
+    ),
+    ("/api/v1/incidents/", "`nanobotctl incidents` lists ids"),
+    ("/api/v1/notify/", "`nanobotctl notify status` lists receivers"),
+    ("/api/v1/rules/", "`nanobotctl rules` lists rules"),
+    ("/api/v1/silences/", "`nanobotctl silence list` lists ids"),
+    ("/api/v1/maintenance/", "`nanobotctl maintenance list` lists ids"),
+    ("/api/v1/person", "`nanobotctl person list` lists names"),
+)
+"""Where the names are listed of what was not found."""
+
+
+def from_api(code: str, message: str, *, path: str) -> CtlError:
+    """Return the error that an API's answer at `path` means."""
+    advice = _ADVICE.get(code, "")
+    if code == "not_found":
+        advice = next((words for beginning, words in _WHERE if path.startswith(beginning)), "")
+    return CtlError(message, code=_OF_API.get(code, ExitCode.FAILED), advice=advice)

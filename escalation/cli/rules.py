@@ -8,8 +8,11 @@ import click
 
 from escalation.cli.errors import CtlError, ExitCode
 from escalation.cli.session import JSON, Session, print_json, print_list, read
+from escalation.cli.words import Words
 
-_REASON = click.option("--reason", required=True, metavar="TEXT", help="Why, for the audit log.")
+_REASON = click.option(
+    "--reason", required=True, type=Words(), metavar="TEXT", help="Why, for the audit log."
+)
 _RULE = click.argument("rule", metavar="RULE")
 
 # Spelled out, so that usage errors need not load the model; a test compares it with the model.

@@ -9,11 +9,14 @@ import click
 
 from escalation.cli.session import JSON, Session, listed, print_json, print_list, read, terminal_now
 from escalation.cli.spans import FOR, UNTIL, Time, end_of
+from escalation.cli.words import Words
 
 if TYPE_CHECKING:
     from escalation.view.attention import SilenceView
 
-_COMMENT = click.option("--comment", required=True, metavar="TEXT", help="Why, for whoever wonders.")
+_COMMENT = click.option(
+    "--comment", required=True, type=Words(), metavar="TEXT", help="Why, for whoever wonders."
+)
 _ID = click.argument("silence_id", metavar="ID")
 _MATCHERS = click.argument("matchers", metavar="MATCHER...", nargs=-1, required=True)
 

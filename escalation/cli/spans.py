@@ -16,9 +16,13 @@ _SECONDS: Final = (86_400, 3600, 60, 1)
 
 
 class Span(click.ParamType[float]):
-    """A length of time."""
+    """A length of time, of `least_s` seconds or more."""
 
     name = "span"
+
+    def __init__(self, *, least_s: float = 0.0) -> None:
+        """Take nothing shorter."""
+        self._least_s = least_s
 
     def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return seconds."""
@@ -27,7 +31,12 @@ class Span(click.ParamType[float]):
         found = _SPAN.fullmatch(value.strip())
         if not value.strip() or found is None:
             self.fail(f"{value!r} is no length of time, such as 30m, 2h or 1d12h", param, ctx)
-        return float(sum(int(each or 0) * unit for each, unit in zip(found.groups(), _SECONDS, strict=True)))
+        seconds = float(
+            sum(int(each or 0) * unit for each, unit in zip(found.groups(), _SECONDS, strict=True))
+        )
+        if seconds < self._least_s:
+            self.fail(f"{value!r} is shorter than {self._least_s:g} seconds", param, ctx)
+        return seconds
 
 
 class Time(click.ParamType[str]):
@@ -62,7 +71,7 @@ def moment_of(text: str, *, now: datetime) -> str:
 
 
 FOR: Final = click.option(
-    "--for", "for_s", type=Span(), metavar="SPAN", help="For how long, as in 30m or 2h."
+    "--for", "for_s", type=Span(least_s=60), metavar="SPAN", help="For how long, as in 30m or 2h."
 )
 UNTIL: Final = click.option(
     "--until", type=Time(), metavar="TIME", help="Until when: 18:30, or RFC 3339 with its zone."

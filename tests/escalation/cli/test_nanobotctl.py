@@ -24,6 +24,7 @@ from escalation.cli import fleet
 from escalation.cli.decisions import STATES
 from escalation.cli.tables import queue_table
 from escalation.cli.text import coloured, entry_text, plain
+from escalation.cli.words import LONGEST
 from escalation.inert import harmless
 from escalation.model import (
     ActionKind,
@@ -39,7 +40,9 @@ from escalation.model import (
 )
 from escalation.server.attention.attention_desk import Until
 from escalation.server.attention.shelves import NAMES
-from escalation.server.decision.approvals import Policy
+from escalation.server.attention.silences import COMMENT_LIMIT
+from escalation.server.attention.values import TEXT_LIMIT
+from escalation.server.decision.approvals import REASON_LIMIT, Policy
 from escalation.server.testing import heartbeat
 from escalation.server.web.handlers import ascii_json
 from escalation.testing import an_entry
@@ -182,6 +185,61 @@ def test_without_a_terminal_id_and_reason_are_the_decision(ctl: Ctl, served: Any
     assert done.code == 0
     assert entry.recommendation.digest in done.out
     assert served.call(served.desk.entry(entry.recommendation.id)).recommendation.decision_reason == "drained"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("reject", "ID", "--reason", " "),
+        ("approve", "ID", "--reason", "", "--yes"),
+        ("ask", "ID", "\t"),
+        ("ask", "ID", "x" * (LONGEST + 1)),
+        ("silence", "add", "host=a", "--for", "1h", "--comment", ""),
+        ("rules", "unshadow", "a:b", "--reason", " "),
+        ("ack", "ID", "--for", "59s"),
+    ],
+)
+def test_a_text_that_says_nothing_is_a_usage_error(ctl: Ctl, served: Any, arguments: tuple[str, ...]) -> None:
+    """It is said in words before anything is asked for, and nothing is decided."""
+    assert LONGEST == REASON_LIMIT == TEXT_LIMIT == COMMENT_LIMIT
+    entry = served.call(served.desk.opened()).recommendation
+    refused = ctl(*(entry.id if each == "ID" else each for each in arguments))
+    assert (refused.code, refused.out) == (2, "")
+    assert "Invalid value" in refused.err
+    assert served.call(served.desk.entry(entry.id)).recommendation.state is State.PROPOSED
+
+
+def test_what_is_set_aside_is_named_as_the_entry_names_it(ctl: Ctl, served: Any) -> None:
+    """A name that is no condition of it is refused with those that are; a right one is taken."""
+    entry_id = served.call(served.desk.opened()).recommendation.id
+    asked = ("approve", entry_id, "--reason", "x", "--yes", "--set-aside")
+    odd = ctl(*asked, "not_bussy=nobody uses it")
+    assert odd.code == 5
+    assert "not_bussy is no condition of this action\n  they are same_life, other_replica" in odd.err
+    assert ctl(*asked, "other_replica").code == 2
+    assert ctl(*asked, "other_replica=the other one is a spare").code == 0
+    assert "by operator: the other one is a spare" in ctl("show", entry_id).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (("show", "nothing"), "nanobotctl queue"),
+        (("incident", "nothing"), "nanobotctl incidents"),
+        (("rules", "shadow", "nothing", "--reason", "x"), "nanobotctl rules"),
+        (("notify", "test", "nothing"), "nanobotctl notify status"),
+        (("silence", "expire", "nothing"), "nanobotctl silence list"),
+        (("maintenance", "end", "nothing"), "nanobotctl maintenance list"),
+        (("person", "invite", "nothing"), "nanobotctl person list"),
+    ],
+)
+def test_what_is_not_found_says_where_it_would_be_listed(
+    ctl: Ctl, arguments: tuple[str, ...], advice: str
+) -> None:
+    """Each kind of name has its own list."""
+    refused = ctl(*arguments, as_="admin")
+    assert refused.code == 3
+    assert f"`{advice}" in refused.err
 
 
 def test_work_for_a_person_is_never_approved(ctl: Ctl, served: Any) -> None:
