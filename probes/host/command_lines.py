@@ -23,6 +23,7 @@ from typing import Final
 from probes.host.command_parts import CommandParts, take_apart
 from probes.host.identity import Identifier, server_kind
 from probes.host.model_servers import DEFAULT_PORTS, told_port, works_for_another
+from probes.host.process_stats import is_asleep
 from probes.host.scope_cgroups import ScopeCgroups
 from probes.host.secret_words import hide
 from probes.observation import BlindReason, Instant, Observation, Origin, SensorName, ServerKind
@@ -147,8 +148,8 @@ class CommandLineSensor:
         alive: dict[tuple[int, int], _Server] = {}
         for pid in pids:
             times = self._looks.get(pid, 0)
-            if times >= _LOOKS and pid not in known:
-                continue
+            if pid not in known and (times >= _LOOKS or is_asleep(f"{self._proc}/{pid}")):
+                continue  # of one in uninterruptible sleep the line may never come: it is looked at later
             self._looks[pid] = min(times + 1, _LOOKS)
             server = self._looked_at(pid, now)
             if server is not None and server.origin.start_ticks is not None:
@@ -210,6 +211,9 @@ class CommandLineSensor:
                 if server is not None:
                     held[pid] = replace(server, scope=scope)
                     continue
+                if is_asleep(f"{self._proc}/{pid}"):
+                    whole = False
+                    continue
                 found = hide(self._arguments(pid))[1]
                 if found:
                     held[pid] = self._stranger(pid, scope, found, now)
@@ -234,7 +238,8 @@ class CommandLineSensor:
         return tuple(name for name in names if name)
 
     def _arguments(self, pid: int) -> tuple[str, ...]:
-        raw = _bytes(f"{self._proc}/{pid}/cmdline")[:_LINE_BYTES]
+        folder = f"{self._proc}/{pid}"
+        raw = b"" if is_asleep(folder) else _bytes(f"{folder}/cmdline")[:_LINE_BYTES]
         words = raw.split(b"\0")[:_ARGUMENTS_MAX]
         while words and not words[-1]:
             words.pop()

@@ -3,23 +3,31 @@
 Nothing here asks the container engine's socket, which is as good as root. A command line is looked at to
 recognise a server and is gone when the function returns. A pid alone names nobody (it may have been used
 again by the time we look), so facts from /proc count only when that process began before the event.
+
+A command line lies in the memory of its process. While that is in uninterruptible sleep the reading may never
+end, so it is done with a deadline; what does not come back leaves the server unknown, and is not read again
+until it has.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from probes.host.cgroups import CgroupPaths
+from probes.host.process_stats import is_asleep
+from probes.host.storage_calls import BoundedCalls
 from probes.observation import CgroupId, Origin, ServerKind
 
 _CONTAINER = re.compile(r"(?P<engine>(?:[A-Za-z0-9_.]+[-:])*)(?P<id>[0-9a-f]{64})(?:\.scope)?")
 _UNIT = re.compile(r".+\.(?:service|scope)")
 _ARGUMENT_BYTES = 4096
+_ASLEEP_S = 0.1
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 # How a server's main process or its children call themselves; the kernel keeps 15 bytes of a name.
@@ -124,9 +132,19 @@ def _what_it_runs(arguments: Sequence[str]) -> list[str]:
 class Identifier:
     """Finds the Origin of a pid or of a cgroup id."""
 
-    def __init__(self, *, cgroups: CgroupPaths, proc: Path = Path("/proc")) -> None:
+    def __init__(
+        self,
+        *,
+        cgroups: CgroupPaths,
+        proc: Path = Path("/proc"),
+        read: Callable[[str], bytes] | None = None,
+    ) -> None:
+        """`read` reads the beginning of a command line; it may wait for ever."""
         self._cgroups = cgroups
         self._proc = proc
+        self._read = read or _beginning
+        self._asleep: BoundedCalls[bytes] = BoundedCalls(ask=self._read, round_s=_ASLEEP_S)
+        self._asking = threading.Lock()
 
     def keep_warm(self) -> None:
         """Learn the cgroups that there are, now and then, so that those of the dead are known."""
@@ -139,11 +157,13 @@ class Identifier:
         cgroup_id: CgroupId | None = None,
         process_name: bytes | None = None,
         at_boot_ns: int | None = None,
+        stuck: bool = False,
     ) -> Origin:
         """Return everything that can still be known; unknown stays None.
 
         `process_name` is what the kernel said at the event and wins over /proc. `at_boot_ns` is when that
-        was: a process that began later only has the same number.
+        was: a process that began later only has the same number. `stuck` says that one of its threads is
+        known to be stuck in the kernel, whatever its main thread does.
         """
         name = decode_name(process_name) if process_name is not None else None
         known_pid = pid if pid is not None and pid > 0 else None
@@ -152,7 +172,7 @@ class Identifier:
             start_ticks = None
         alive = known_pid is not None and start_ticks is not None
         unified, others = paths_of(self._text(known_pid, "cgroup")) if alive else (None, ())
-        arguments = self._arguments(known_pid) if alive else ()
+        arguments = self._arguments(known_pid, stuck=stuck) if alive else ()
         if name is None and alive:
             name = decode_name(self._bytes(known_pid, "comm").removesuffix(b"\n"))
         path = self._cgroups.path(cgroup_id) if cgroup_id is not None else None
@@ -196,9 +216,20 @@ class Identifier:
         except (IndexError, ValueError):
             return None
 
-    def _arguments(self, pid: int | None) -> tuple[str, ...]:
-        raw = self._bytes(pid, "cmdline")[:_ARGUMENT_BYTES]
+    def _arguments(self, pid: int | None, *, stuck: bool) -> tuple[str, ...]:
+        raw = self._command_line(f"{self._proc}/{pid}", stuck=stuck)[:_ARGUMENT_BYTES]
         return tuple(part.decode(errors="replace") for part in raw.split(b"\0") if part)
+
+    def _command_line(self, folder: str, *, stuck: bool) -> bytes:
+        path = f"{folder}/cmdline"
+        if not stuck and not is_asleep(folder):
+            try:
+                return self._read(path)
+            except OSError:
+                return b""
+        with self._asking:  # the loop and the thread of the slow sensors ask
+            answer = self._asleep.answers([path])[path]
+        return answer if isinstance(answer, bytes) else b""
 
     def _text(self, pid: int | None, name: str) -> str:
         return self._bytes(pid, name).decode(errors="replace")
@@ -230,6 +261,11 @@ class Batch:
                 at_boot_ns=event["time_ns"],
             )
         return found
+
+
+def _beginning(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(_ARGUMENT_BYTES)
 
 
 def decode_name(raw: bytes) -> str:

@@ -31,6 +31,15 @@ class ProcessStat:
         return self.size[0] == 0
 
 
+def is_asleep(folder: str) -> bool:
+    """Return whether a task is in uninterruptible sleep, for moments or for ever.
+
+    Its command line lies in its memory, and who reads that may wait for as long as it does: a task that is
+    stuck with the lock of its memory in hand is why ps(1) hangs on some hosts.
+    """
+    return small_file(f"{folder}/stat").rpartition(b")")[2][:3] == b" D "
+
+
 def stat_of(folder: str) -> ProcessStat | None:
     """Return what `folder`/stat says; /proc/PID and /proc/PID/task/TID are such folders."""
     return stat_in(small_file(f"{folder}/stat"))

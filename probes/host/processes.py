@@ -145,7 +145,7 @@ class ProcessesSensor:
             known = before if before is not None and same else _Stuck(task, now)
             self._stuck[tid] = known
             if same and not self._tasks.is_frozen(self._identifier.memory_paths(task.pid)):
-                known.told = known.told or self._identifier.origin(pid=task.pid)
+                known.told = known.told or self._identifier.origin(pid=task.pid, stuck=True)
                 told.append(_condition(known.told, Condition.STUCK, known.since, now, 0.0))
         still = {each.task.pid for each in self._stuck.values() if each.told is not None}
         for tid, before in stuck.items():

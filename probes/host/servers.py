@@ -6,7 +6,9 @@ login session does, by adding up utime and stime of its process tree (proc(5), /
 ended between two looks are missing from the second account, and are in the first.
 
 Looking at every command line is what costs, so a process is looked at `_LOOKS` times (a shell may become a
-server by exec) and then left alone until its number is used again or `_ANEW_S` have passed.
+server by exec) and then left alone until its number is used again or `_ANEW_S` have passed. One in
+uninterruptible sleep is looked at another time, because its command line may never come; a server stays what
+it was meanwhile.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from probes.host.identity import Identifier, place_of
 from probes.host.known_servers import KnownServer, KnownServers
 from probes.host.model_servers import COMPANION_PORTS, ModelServer, looked_at
+from probes.host.process_stats import is_asleep
 from probes.observation import (
     BlindReason,
     Instant,
@@ -171,8 +174,12 @@ class ServersSensor:
         self._companions = {pid: one for pid, one in self._companions.items() if self._is_same(pid, one)}
         found: dict[int, ModelServer] = {}
         for pid in pids:
-            times = self._looks.get(pid, 0)
-            if times >= _LOOKS and pid not in self._watched:
+            times, known = self._looks.get(pid, 0), self._watched.get(pid)
+            if times >= _LOOKS and known is None:
+                continue
+            if is_asleep(f"{self._proc}/{pid}"):
+                if known is not None:
+                    found[pid] = ModelServer(known.origin.server, pid, known.port)
                 continue
             self._looks[pid] = times + 1
             server = looked_at(Path(self._proc), pid, companions=True)
@@ -195,7 +202,11 @@ class ServersSensor:
 
     def _settle_on(self, found: Mapping[int, ModelServer]) -> None:
         """Watch one process for each server: the eldest of its own cgroup, or of its tree."""
-        origins = {pid: self._identifier.origin(pid=pid) for pid in found}
+        # The command line was seen a moment ago; the process may sleep by now.
+        origins = {
+            pid: replace(self._identifier.origin(pid=pid), server=server.kind)
+            for pid, server in found.items()
+        }
         watched: dict[int, _Watched] = {}
         taken: set[str] = set()
         for pid in sorted(found, key=lambda pid: (origins[pid].start_ticks or 0, pid)):

@@ -55,7 +55,9 @@ class TaskHangSensor:
             TaskHung(
                 sensor=NAME,
                 at=at_boot_ns(event["time_ns"], now),
-                origin=self._identifier.origin(pid=self._process(event["pid"]), at_boot_ns=event["time_ns"]),
+                origin=self._identifier.origin(
+                    pid=self._process(event["pid"]), at_boot_ns=event["time_ns"], stuck=True
+                ),
             )
             for event in self._program.records()
         ]

@@ -99,6 +99,34 @@ def test_a_server_is_known_by_its_prints(tmp_path: Path, start: Start) -> None:
     assert _CANARY not in to_line(seen)
 
 
+def test_a_process_in_uninterruptible_sleep_is_looked_at_when_it_wakes(tmp_path: Path) -> None:
+    """Its command line may never come, so it is not asked for; however often it is found asleep."""
+    proc = tmp_path / "proc"
+    for pid, name, line in (("1", "init", b"init\0"), ("50", "vllm", b"python3\0/bin/vllm\0serve\0m\0")):
+        (proc / pid).mkdir(parents=True)
+        (proc / pid / "stat").write_text(f"{pid} ({name}) S 1 {'0 ' * 17}100 0 0\n")
+        (proc / pid / "comm").write_text(f"{name}\n")
+        (proc / pid / "cmdline").write_bytes(line)
+    (proc / "self").symlink_to("1")
+    sensor = CommandLineSensor(
+        identifier=Identifier(cgroups=CgroupPaths(root=None, monotonic=lambda: 0.0), proc=proc),
+        rules=(),
+        root=None,
+        settings=CommandLineSettings(state_dir=str(tmp_path)),
+        proc=proc,
+        monotonic=lambda: 0.0,
+    )
+    sensor.open()
+    stat = proc / "50/stat"
+    awake = stat.read_text()
+    stat.write_text(awake.replace(") S ", ") D "))
+    assert [_look(sensor).lines for _ in range(4)] == [()] * 4
+    stat.write_text(awake)
+    assert [line.origin.pid for line in _look(sensor).lines] == [50]
+    stat.write_text(awake.replace(") S ", ") D "))
+    assert [line.origin.pid for line in _look(sensor).lines] == [50]
+
+
 def test_the_same_line_has_the_same_print_after_a_restart(tmp_path: Path, start: Start) -> None:
     """Of the server, with another secret, and of the agent."""
     first = start("vllm", "serve", "m", "--api-key", "a", *_PORT)

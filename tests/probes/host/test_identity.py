@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,32 @@ def test_no_argument_leaves(tmp_path: Path) -> None:
     origin = _identifier(tmp_path).origin(pid=7)
     assert origin.server is ServerKind.OLLAMA
     assert "secret" not in repr(origin)
+
+
+@pytest.mark.parametrize(("state", "stuck"), [("D", False), ("S", True)])
+def test_a_command_line_that_never_comes_names_no_server_and_holds_up_nobody(
+    tmp_path: Path, state: str, stuck: bool
+) -> None:
+    """A process that is stuck with the lock of its memory in hand is known by the rest, and asked once."""
+    _process(tmp_path, 7, comm=b"python3", start=1)
+    stat = tmp_path / "7/stat"
+    stat.write_text(stat.read_text().replace(") S ", f") {state} "))
+    asked, let_go = [], threading.Event()
+
+    def read(path: str) -> bytes:
+        asked.append(path)
+        assert let_go.wait(30)
+        return b"python3\0-m\0vllm\0"
+
+    paths = CgroupPaths(root=None, monotonic=lambda: 0.0)
+    identifier = Identifier(cgroups=paths, proc=tmp_path, read=read)
+    for _ in range(3):
+        origin = identifier.origin(pid=7, stuck=stuck)
+        assert (origin.server, origin.unit, origin.start_ticks) == (ServerKind.OTHER, "a.service", 1)
+    assert asked == [f"{tmp_path}/7/cmdline"]
+    let_go.set()
+    while identifier.origin(pid=7, stuck=stuck).server is not ServerKind.VLLM:
+        pass
 
 
 def test_a_later_process_with_the_same_number_is_not_taken_for_it(tmp_path: Path) -> None:

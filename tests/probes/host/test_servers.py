@@ -55,10 +55,19 @@ class Host:
         self.cgroup(cgroup, pid)
         self.use(pid, used_s, name=name, parent=parent, start=start)
 
-    def use(self, pid: int, used_s: float, *, name: str = "x", parent: int = 1, start: int = 100) -> None:
+    def use(
+        self,
+        pid: int,
+        used_s: float,
+        *,
+        name: str = "x",
+        parent: int = 1,
+        start: int = 100,
+        state: str = "S",
+    ) -> None:
         """Let a process have used so much of the processor, half of it in the kernel."""
         half = int(used_s * TICKS / 2)
-        tail = f"S {parent} 0 0 0 0 0 0 0 0 0 {half} {half} 0 0 0 0 0 0 {start} " + "0 " * 20
+        tail = f"{state} {parent} 0 0 0 0 0 0 0 0 0 {half} {half} 0 0 0 0 0 0 {start} " + "0 " * 20
         (self.proc / str(pid) / "stat").write_text(f"{pid} ({name}) ) {tail}\n")
 
     def cgroup(self, path: str, *pids: int, used_us: int | None = 0) -> None:
@@ -144,6 +153,30 @@ def test_what_runs_no_model_is_not_measured(host: Host, command: tuple[str, ...]
     host.process(50, *command, cgroup=f"/{CONTAINER}")
     host.looks()
     assert host.looks() == []
+
+
+def test_a_process_in_uninterruptible_sleep_is_asked_for_its_command_line_later(host: Host) -> None:
+    """Reading it might never end; a server that loads its model sleeps so at many looks, and is found."""
+    host.process(30, "vllm", "serve", "m", cgroup=f"/{CONTAINER}")
+    host.use(30, 0, state="D")
+    for _ in range(5):
+        assert host.looks(15.0) == []
+    host.use(30, 0)
+    host.looks(15.0)
+    (usage,) = host.looks(5.0)
+    assert (usage.origin.pid, usage.origin.server) == (30, ServerKind.VLLM)
+
+
+def test_a_server_that_falls_into_uninterruptible_sleep_stays_known(host: Host) -> None:
+    """Its command line cannot be read again, and is not needed."""
+    host.process(30, "python3", "-m", "vllm.entrypoints.openai.api_server", cgroup=f"/{CONTAINER}")
+    host.looks()
+    (before,) = host.looks()
+    (host.proc / "30/cmdline").unlink()
+    host.use(30, 0, state="D")
+    for _ in range(3):
+        (usage,) = host.looks(15.0)
+        assert usage.origin == before.origin
 
 
 def test_a_shell_that_becomes_a_server_is_found(host: Host) -> None:
