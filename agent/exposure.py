@@ -57,7 +57,20 @@ class Mesh(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     excluded: tuple[str, ...] = ("100.115.92.0/23",)
     links: Annotated[tuple[str, ...], Meta(max_length=16)] = ()
     interfaces: tuple[str, ...] = ("tailscale",)
-    bridges: tuple[str, ...] = ("docker", "br-", "cni", "podman", "virbr", "lxcbr", "veth", "flannel", "cali")
+    bridges: tuple[str, ...] = (
+        "docker",
+        "br-",
+        "cni",
+        "podman",
+        "nerdctl",
+        "virbr",
+        "lxcbr",
+        "lxdbr",
+        "incusbr",
+        "veth",
+        "flannel",
+        "cali",
+    )
 
     def __post_init__(self) -> None:
         """Refuse a network that is none."""
@@ -131,17 +144,28 @@ class Reachability:
         return Reach.PRIVATE_NETWORK if Reach.PRIVATE_NETWORK in reaches else None
 
     def of_listener(self, address: Address) -> Reach | None:
-        """Return from where a listener on `address` can be reached, be it the wildcard."""
-        return self.of_wildcard(address) if address.is_unspecified else self.of_address(address)
+        """Return from where a listener on `address` can be reached, be it the wildcard.
+
+        An address of the mesh that no interface has reaches nobody: its socket outlives a mesh that is down,
+        and is made a moment before the host's addresses are read again when it comes up.
+        """
+        if address.is_unspecified:
+            return self.of_wildcard(address)
+        if self._in_mesh_networks(address) and self.interface_of and not self._is_own(address):
+            return None
+        return self.of_address(address)
 
     def of_peer(self, own: Address, peer: Address) -> Reach | None:
         """Return where `peer` is, which is connected to the host's address `own`; None for one inside.
 
         Who came in by a container bridge, or from the host itself, is inside whatever address it has.
         """
-        if self.of_address(own) is None or any(peer == address for address, _ in self.interface_of):
+        if self.of_address(own) is None or self._is_own(peer):
             return None
         return self.of_address(peer)
+
+    def _is_own(self, address: Address) -> bool:
+        return any(own == address for own, _ in self.interface_of)
 
     def _in_mesh_networks(self, address: Address) -> bool:
         return any(address in network for network in self.mesh_networks) and not any(

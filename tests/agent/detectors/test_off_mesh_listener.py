@@ -100,6 +100,22 @@ def test_providers_nat_range_is_not_the_mesh(
     assert found.severity is Severity.HIGH
 
 
+def test_a_mesh_that_is_down_exposes_nobody(detector: OffMeshListener) -> None:
+    """Its daemon restarts: the sockets stand, their address is gone with the interface, none reaches them."""
+    up, down = MESH_ONLY | {"192.168.1.7": "eth0"}, {"127.0.0.1": "lo", "192.168.1.7": "eth0"}
+    serves = (listener("100.90.1.2"), listener("fd7a:115c:a1e0::7"))
+    before, meanwhile = inventory(0, *serves, addresses=up), inventory(60, *serves, addresses=down)
+    assert present(detector, before, meanwhile) == []
+
+
+def test_a_service_that_follows_the_mesh_up_stays_quiet(detector: OffMeshListener) -> None:
+    """It listens before the host's addresses are read again; a provider's range shows at the next look."""
+    down = {"127.0.0.1": "lo", "192.168.1.7": "eth0"}
+    assert present(detector, inventory(0, addresses=down), opened(5, "100.90.1.2")) == []
+    nat = inventory(60, listener("100.90.1.2"), addresses=down | {"100.90.1.2": "eth1"})
+    assert [found.severity for found in present(detector, nat)] == [Severity.HIGH]
+
+
 @pytest.mark.parametrize(
     ("allowed", "quiet"),
     [
