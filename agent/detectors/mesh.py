@@ -41,6 +41,7 @@ from probes.observation import (
     MeshWarning,
     Observation,
     SensorName,
+    Suspended,
 )
 
 SENSOR: Final = SensorName("mesh.tailscale")
@@ -79,8 +80,8 @@ class MeshDegraded:
             "or starts for `starting_s`, or its key expired (high); it warns of its connections for "
             "`warning_s` or an active peer is relayed for `relayed_s` (medium); its key expires within "
             "`expiry_note_s`, it was stopped, or it warns of something else (note).",
-            quiet="The first seconds of a start or of a path, which begins relayed; idle peers; a host on "
-            "which the mesh never ran, unless it is `expected`.",
+            quiet="The first seconds of a start or of a path, which begins relayed, also after a sleep of "
+            "the host; idle peers; a host on which the mesh never ran, unless it is `expected`.",
             clears="The daemon runs, is heard, and warns of nothing; after relayed peers, active peers have "
             "direct paths. Held for `clear_hold_s`.",
         ),
@@ -117,6 +118,11 @@ class MeshDegraded:
                 self._since.clear()
                 self._relayed.clear()
                 return (self._unknown(observation.at),)
+            case Suspended():
+                # Nothing lasted while the host slept, and everything begins anew when it wakes.
+                self._since.clear()
+                self._relayed.clear()
+                return ()
             case MeshStatus():
                 self._sees = True
                 return self._judged(observation)

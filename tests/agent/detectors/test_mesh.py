@@ -8,7 +8,7 @@ import pytest
 
 from agent.detectors.mesh import Config, MeshDegraded
 from agent.finding import Verdict
-from agent.testing import HOST, SURROUNDINGS, at, blind, open_case, present, seeing, tick
+from agent.testing import HOST, SURROUNDINGS, at, blind, open_case, present, seeing, slept, tick
 from escalation.model import (
     FaultClass,
     MeshEvidence,
@@ -84,6 +84,14 @@ def test_what_comes_and_goes_stays_quiet(detector: MeshDegraded, said: dict[str,
     """A sign that is gone in between begins anew."""
     moments = [status(30 * n, **(said if n % 2 else {})) for n in range(40)]
     assert present(detector, *moments) == []
+
+
+@pytest.mark.parametrize("said", [{"online": False}, {"peers_relayed": 1, "relayed": ("100.64.0.3",)}])
+def test_a_night_asleep_is_no_time_that_anything_lasted(detector: MeshDegraded, said: dict[str, Any]) -> None:
+    """A laptop that is closed loses its network first, and finds it again some seconds after it wakes."""
+    night_s = 8 * 3600
+    told = (status(0, **said), slept(night_s, night_s), status(night_s, **said), status(night_s + 30))
+    assert present(detector, *told) == []
 
 
 def test_a_daemon_that_warms_up_stays_quiet(detector: MeshDegraded) -> None:
