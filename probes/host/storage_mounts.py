@@ -40,7 +40,10 @@ KNOWN: Final[tuple[tuple[str, StorageRole], ...]] = (
 
 IMAGES: Final = frozenset({"cramfs", "erofs", "iso9660", "romfs", "squashfs", "udf"})
 _LAYERED: Final = frozenset({"overlay", "tmpfs", "ramfs", "devtmpfs", "autofs"})
-_QUIET_PLACES: Final = ("/boot", "/snap", "/run", "/dev", "/sys", "/proc")
+_QUIET_PLACES: Final = ("/boot/", "/snap/", "/run/", "/dev/", "/sys/", "/proc/")
+_MEDIA: Final = "/run/media/"
+"""Where udisks2 mounts disks that people plug in, unless it was built for /media."""
+
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 _LINES_MAX: Final = 4096
 _FORCED: Final = frozenset({"emergency_ro", "shutdown"})
@@ -177,7 +180,7 @@ def _is_disk(mount: Mount) -> bool:
         mount.source.startswith("/dev/")
         and mount.filesystem not in IMAGES
         and (mount.root == "/" or mount.filesystem == "btrfs")
-        and not mount.point.startswith(_QUIET_PLACES)
+        and (mount.point.startswith(_MEDIA) or not f"{mount.point}/".startswith(_QUIET_PLACES))
         and ("rw" in mount.options or mount.forced)
     )
 

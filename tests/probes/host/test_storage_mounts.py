@@ -43,6 +43,22 @@ def test_the_root_and_local_disks_matter() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "point", ["/runs", "/snapshots", "/devdata", "/system", "/processed", "/bootstrap", "/run/media/me/disk"]
+)
+def test_a_disk_matters_whatever_its_mount_point_begins_with(point: str) -> None:
+    """What begins like a folder of the system is another folder; removable disks may be mounted below one."""
+    disk = f"62 27 8:17 / {point} rw - ext4 /dev/sdb1 rw"
+    assert set(_chosen(ROOT, disk)) == {"/", point}
+
+
+@pytest.mark.parametrize("point", ["/boot", "/boot/efi", "/run/initramfs", "/snap/core"])
+def test_a_disk_of_the_system_itself_does_not(point: str) -> None:
+    """What the boot needs is full or small by design."""
+    disk = f"62 27 8:17 / {point} rw - ext4 /dev/sdb1 rw"
+    assert set(_chosen(ROOT, disk)) == {"/"}
+
+
 def test_the_root_matters_whatever_it_is_made_of() -> None:
     """An overlay, as in a container or on a live system, fills like another; an image does not."""
     overlay = "27 1 0:50 / / rw - overlay overlay rw,lowerdir=/a"
