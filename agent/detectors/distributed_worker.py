@@ -7,7 +7,8 @@ cluster's own numbers count a dead node.
 
 Look-alikes stay quiet: a node that left in order (`ray stop` ends it with SIGTERM, and the head calls that
 expected); failed health checks that end well; connections that fail while nobody was taken for dead; a head
-that is not there yet. A case clears when a node joins again at that address, or the node's own part starts.
+that is not there yet. A case clears when a node joins again at that address, or the node's own part starts;
+also when the head that missed it has been gone for a day, because who leads now knows nothing of that node.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from msgspec import Meta
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict
 from agent.log_evidence import log_evidence
+from agent.route_findings import gone_for_long
 from agent.subjects import incarnation_of, place_of, subject_of, target_of
 from escalation.model import (
     Evidence,
@@ -78,6 +80,7 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     together_s: Annotated[float, Meta(gt=0)] = 120.0
     sessions_fall_min: Annotated[int, Meta(ge=1)] = 3
     clear_hold_s: Annotated[float, Meta(ge=0)] = 30.0
+    gone_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,8 @@ class DistributedWorker:
             "fault signal, is stopped or stuck, or Ray counts a dead node.",
             quiet="A node that left in order (`ray stop`, SIGTERM); health checks that fail and then pass; a "
             "head that cannot be reached while nobody was taken for dead.",
-            clears="A node registers at that address again; for this host itself, its raylet starts again.",
+            clears="A node registers at that address again; for this host itself, its raylet starts again; "
+            "or the cgroup of who missed it has been gone for `gone_clear_after_s`.",
         ),
     )
 
@@ -174,7 +178,7 @@ class DistributedWorker:
 
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Clear the cases of nodes that are back."""
-        return [over for case in tick.open_cases if (over := self._over(case, tick.now)) is not None]
+        return [over for case in tick.open_cases if (over := self._over(case, tick)) is not None]
 
     def watching(self) -> Sequence[ProcessKey]:
         """Ask for nothing."""
@@ -280,10 +284,10 @@ class DistributedWorker:
             evidence=(line, *more),
         )
 
-    def _over(self, case: OpenCase, now: Instant) -> Finding | None:
-        back = self._back.get(case.subject.name)
+    def _over(self, case: OpenCase, tick: Tick) -> Finding | None:
+        back, now = self._back.get(case.subject.name), tick.now
         if back is None or back.boot_ns <= case.last_seen.boot_ns:
-            return None
+            return gone_for_long(case, tick, self._config.gone_clear_after_s)
         return Finding(
             verdict=Verdict.ABSENT,
             fault_class=_FAULT,

@@ -118,8 +118,8 @@ class NetworkUpstream:
             "restart within `patience_s`, IPv6 on a host without a route for it, the slower side of"
             " a race between addresses, a worker's port that the kernel had chosen (but for a "
             "gateway).",
-            clears="A connection to the peer succeeds; or the cgroup that asked is gone; held for "
-            "`clear_hold_s`.",
+            clears="A connection to the peer succeeds; or the cgroup that asked is gone, or made anew by a "
+            "restart; held for `clear_hold_s`.",
         ),
     )
 
@@ -304,8 +304,9 @@ def _severity(asks: Origin) -> Severity:
 
 
 def _asker_is_gone(case: OpenCase, tick: Tick) -> bool:
+    """Whether nobody is left who failed; who was started anew may ask somebody else, or fail anew."""
     look = tick.world.cgroups.get(case.place) if case.place is not None else None
-    return look is not None and not look.exists
+    return look is not None and (not look.exists or look.same is False)
 
 
 def _subject(peer: Peer) -> Subject:

@@ -12,7 +12,9 @@ once a run and is restarted by nobody. A run that ends well is no failure. Anoth
 is another one. What the manager gave up (`start-limit-hit`) is down and stays down: a case at once.
 
 A case clears when the service has run for ten minutes (the sensor asks), or the container's cgroup of its
-last start still holds processes after `stays_s`.
+last start still holds processes after `stays_s`. A container that is not started any more for
+`gone_clear_after_s` was taken away or made anew under another id: an engine that restarts one waits a minute
+at most.
 """
 
 from __future__ import annotations
@@ -67,6 +69,7 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     short_s: Annotated[float, Meta(gt=0)] = 60.0
     window_s: Annotated[float, Meta(gt=0)] = 900.0
     stays_s: Annotated[float, Meta(gt=0)] = 600.0
+    gone_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
     clear_hold_s: Annotated[float, Meta(ge=0)] = 0.0
 
 
@@ -106,7 +109,8 @@ class RestartLoop:
             "that came and went as often (note; high with such a log).",
             quiet="Two restarts of a deployment, restarts by hand, a reload of the units (the count begins "
             "anew), jobs of timers, runs that end well, new containers.",
-            clears="The service has run for ten minutes; the container's last start holds after `stays_s`.",
+            clears="The service has run for ten minutes; the container's last start holds after `stays_s`, "
+            "or it has not been started again for `gone_clear_after_s`.",
         ),
     )
 
@@ -162,6 +166,11 @@ class RestartLoop:
             if case.place is None or case.subject.kind is not SubjectKind.CONTAINER:
                 continue
             look = tick.world.cgroups.get(case.place)
+            gone_s = tick.now.since_s(case.last_seen)
+            if look is not None and not look.exists and gone_s >= self._config.gone_clear_after_s:
+                reason = Reason(ReasonCode.CGROUP_GONE, count=1, window_s=round(gone_s, 3))
+                found.append(self._over(case.subject, tick.now, reason))
+                continue
             thing = self._things.get(case.subject)
             since = thing.up if thing is not None and thing.up is not None else case.last_seen
             up_s = tick.now.since_s(since)
@@ -312,7 +321,9 @@ class RestartLoop:
         thing = self._things.get(subject)
         if thing is not None:
             thing.forget()
-        reason = Reason(ReasonCode.UNIT_STAYS_UP, count=1, window_s=round(up_s, 3))
+        return self._over(subject, at, Reason(ReasonCode.UNIT_STAYS_UP, count=1, window_s=round(up_s, 3)))
+
+    def _over(self, subject: Subject, at: Instant, reason: Reason) -> Finding:
         return Finding(verdict=Verdict.ABSENT, fault_class=_FAULT, subject=subject, at=at, reasons=(reason,))
 
     def _short(self, lives: Sequence[tuple[Instant, float]]) -> Reason:

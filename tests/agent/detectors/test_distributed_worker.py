@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from agent.detector import CgroupLook, World
 from agent.detectors.distributed_worker import Config, DistributedWorker
 from agent.finding import Verdict
 from agent.testing import (
@@ -226,6 +227,19 @@ def test_clears_when_the_node_is_back(detector: DistributedWorker) -> None:
     (over,) = detector.tick(tick(6, case))
     assert (over.verdict, over.subject) == (Verdict.ABSENT, PEER)
     assert over.reasons[0].code is ReasonCode.WORKER_BACK
+
+
+def test_a_head_that_is_gone_for_a_day_misses_nobody(detector: DistributedWorker) -> None:
+    """The cluster was made anew without that node, in another container: nobody will ever see it join."""
+    (found,) = present(detector, log_line(0, "ray.node_dead", address=WORKER, where=RAYLET))
+    assert found.place is not None
+    case = open_case(FAULT, PEER, last_seen=at(0), place=found.place)
+    gone = World(cgroups={found.place: CgroupLook(exists=False)})
+    stands = World(cgroups={found.place: CgroupLook(exists=True, same=False)})
+    assert detector.tick(tick(86399, case, world=gone)) == []
+    assert detector.tick(tick(86400, case, world=stands)) == []
+    (over,) = detector.tick(tick(86400, case, world=gone))
+    assert (over.verdict, over.reasons[0].code) == (Verdict.ABSENT, ReasonCode.CGROUP_GONE)
 
 
 def test_a_node_that_was_there_before_is_not_back(detector: DistributedWorker) -> None:

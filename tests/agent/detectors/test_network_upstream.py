@@ -13,6 +13,7 @@ from agent.finding import Place, Verdict
 from agent.testing import SURROUNDINGS, at, blind, open_case, origin, present, seeing, tick, usage
 from escalation.model import FaultClass, PeerEvidence, ReasonCode, Severity, Subject, SubjectKind
 from probes.observation import (
+    CgroupId,
     ConnectFailures,
     ConnectSuccesses,
     ListenerInventory,
@@ -235,9 +236,18 @@ def test_a_client_that_is_gone_asks_no_more() -> None:
     place = Place(cgroup_id=None, cgroup_path="/system.slice/litellm.service")
     case = open_case(FaultClass.NETWORK_UPSTREAM_UNREACHABLE, PEER, place=place)
     detector = _detector()
-    assert detector.tick(tick(7200, case, world=World(cgroups={place: CgroupLook(exists=True)}))) == []
+    for stands in (CgroupLook(exists=True), CgroupLook(exists=True, same=True)):
+        assert detector.tick(tick(7200, case, world=World(cgroups={place: stands}))) == []
     (found,) = detector.tick(tick(7200, case, world=World(cgroups={place: CgroupLook(exists=False)})))
     assert (found.verdict, found.reasons[0].code) == (Verdict.ABSENT, ReasonCode.CGROUP_GONE)
+
+
+def test_a_client_that_was_started_anew_is_another() -> None:
+    """A router whose unit is restarted with another upstream in its settings never asks the old one again."""
+    place = Place(cgroup_id=CgroupId(7), cgroup_path="/system.slice/litellm.service")
+    case = open_case(FaultClass.NETWORK_UPSTREAM_UNREACHABLE, PEER, place=place)
+    anew = World(cgroups={place: CgroupLook(exists=True, populated=True, same=False)})
+    assert [found.verdict for found in _detector().tick(tick(60, case, world=anew))] == [Verdict.ABSENT]
 
 
 def test_keeps_open_when_the_source_goes_blind() -> None:

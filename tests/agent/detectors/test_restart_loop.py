@@ -239,12 +239,14 @@ def test_clears_when_the_service_has_run_long_enough(detector: RestartLoop) -> N
         (CgroupLook(exists=True, populated=True, same=None), 700, False),
         (CgroupLook(exists=True, populated=False, same=True), 700, False),
         (CgroupLook(exists=False), 700, False),
+        (CgroupLook(exists=False), 30 + 86399, False),
+        (CgroupLook(exists=False), 30 + 86400, True),
     ],
 )
 def test_clears_when_the_containers_last_start_holds(
     detector: RestartLoop, look: CgroupLook, seconds: float, clears: bool
 ) -> None:
-    """The same cgroup, with processes, ten minutes on; its being gone proves nothing."""
+    """The same cgroup, with processes, ten minutes on; gone for a day, it was made anew by another id."""
     found = present(detector, *lives_of_a_cgroup(3), cgroup(30, made=True, number=4))
     place = found[-1].place
     assert place is not None
