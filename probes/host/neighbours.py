@@ -18,7 +18,7 @@ from probes.host.cgroups import CgroupMounts
 from probes.host.stalls import small_file
 from probes.observation import Neighbour
 
-_GROUPS: Final = 256
+_GROUPS: Final = 1024
 _DEPTH: Final = 5
 _TOLD: Final = 3
 _MOST: Final = 0.8

@@ -108,7 +108,15 @@ class PeerSensor:
         clients: tuple[ClientRise, ...] = ()
         if self._tables.moved():
             peers, clients = self._tables.rises(now.boot_ns)
-        attempts = [o for peer in peers if peer.port for o in self._attempts(peer, clients, now, window_s)]
+        tried: dict[tuple[str, int], list[ClientRise]] = {}
+        for client in clients:
+            tried.setdefault((client.address, client.port), []).append(client)
+        attempts = [
+            told
+            for peer in peers
+            if peer.port
+            for told in self._attempts(peer, tried.get((peer.address, peer.port), []), now, window_s)
+        ]
         lost = {peer.address: peer for peer in peers if not peer.port}
         return [*attempts, *self._sent(lost, now, window_s)]
 
@@ -131,9 +139,8 @@ class PeerSensor:
         self._interests.clear()
 
     def _attempts(
-        self, peer: PeerRise, clients: Sequence[ClientRise], now: Instant, window_s: float
+        self, peer: PeerRise, tried: Sequence[ClientRise], now: Instant, window_s: float
     ) -> Iterator[ConnectFailures | ConnectSuccesses]:
-        tried = [client for client in clients if (client.address, client.port) == (peer.address, peer.port)]
         at, whom = at_boot_ns(peer.last_ns, now), Peer(peer.address, peer.port)
         for one in failed(peer, tried, unanswered=self._is_unanswered(peer, now)):
             yield ConnectFailures(

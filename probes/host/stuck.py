@@ -9,12 +9,12 @@ control group.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
 from probes.host.cgroups import CgroupMounts
-from probes.host.process_stats import ProcessStat, progress_of, stat_of
+from probes.host.process_stats import is_asleep, progress_of, stat_of
 from probes.host.stalls import small_file
 
 _THREADS: Final = 1024
@@ -45,14 +45,15 @@ class StuckTasks:
 
     def look(self, servers: Iterable[int]) -> Mapping[int, StuckTask]:
         """Return by task number: every process whose main thread is stuck, and every thread of `servers`."""
-        stats = {pid: stat for pid in self._pids() if (stat := stat_of(f"{self._proc}/{pid}")) is not None}
         found: dict[int, StuckTask] = {}
-        for pid, tid, stat in self._tasks(stats, servers):
-            if stat.state != "D" or stat.is_kernel_thread or tid in found or len(found) >= _TASKS:
+        for pid, tid, folder in self._tasks(servers):
+            stat = stat_of(folder) if tid not in found and is_asleep(folder) else None
+            if stat is None or stat.state != "D" or stat.is_kernel_thread or len(found) >= _TASKS:
                 continue
             progress = progress_of(f"{self._proc}/{pid}/task/{tid}")
             found[tid] = StuckTask(pid, tid, stat.start_ticks, progress, stat.used_s)
-        return {tid: task for tid, task in found.items() if not _waits_for_vfork(task.pid, stats)}
+        waiting = self._parents_of_vforks({task.pid for task in found.values()})
+        return {tid: task for tid, task in found.items() if task.pid not in waiting}
 
     def is_frozen(self, paths: Mapping[str, str]) -> bool:
         """Return whether the control group of a process is frozen, by its paths (v2 by the empty name)."""
@@ -65,28 +66,22 @@ class StuckTasks:
         state = small_file(f"{self._freezer}{paths['freezer']}/freezer.state").strip()
         return state not in (b"", b"THAWED")
 
-    def _tasks(
-        self, stats: Mapping[int, ProcessStat], servers: Iterable[int]
-    ) -> Iterator[tuple[int, int, ProcessStat]]:
-        for pid, stat in stats.items():
-            yield pid, pid, stat
+    def _tasks(self, servers: Iterable[int]) -> Iterator[tuple[int, int, str]]:
+        for pid in _numbers(self._proc):
+            yield pid, pid, f"{self._proc}/{pid}"
         left = _THREADS
         for pid in servers:
-            for tid in _numbers(f"{self._proc}/{pid}/task"):
-                if left <= 0:
-                    return
+            for tid in _numbers(f"{self._proc}/{pid}/task")[:left]:
                 left -= 1
-                thread = stat_of(f"{self._proc}/{pid}/task/{tid}")
-                if thread is not None:
-                    yield pid, tid, thread
+                yield pid, tid, f"{self._proc}/{pid}/task/{tid}"
 
-    def _pids(self) -> list[int]:
-        return _numbers(self._proc)
-
-
-def _waits_for_vfork(pid: int, stats: Mapping[int, ProcessStat]) -> bool:
-    own = stats.get(pid)
-    return own is not None and any(stat.parent == pid and stat.size == own.size for stat in stats.values())
+    def _parents_of_vforks(self, pids: Set[int]) -> Set[int]:
+        """Return which of `pids` have a child with the same memory; nobody else is looked at for that."""
+        if not pids:
+            return frozenset()
+        stats = [(pid, stat_of(f"{self._proc}/{pid}")) for pid in _numbers(self._proc)]
+        sizes = {pid: stat.size for pid, stat in stats if stat is not None and pid in pids}
+        return {stat.parent for _, stat in stats if stat is not None and sizes.get(stat.parent) == stat.size}
 
 
 def _numbers(folder: str) -> list[int]:

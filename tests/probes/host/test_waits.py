@@ -240,6 +240,15 @@ def test_the_neighbour_is_the_lowest_group_that_grew() -> None:
     assert busiest(after, before, {}, but=None) == ()
 
 
+def test_groups_of_a_host_with_many_containers_are_all_seen(tmp_path: Path) -> None:
+    """Whoever grew among hundreds is named; without a name it would seem that nobody did."""
+    for number in range(400):
+        folder = tmp_path / f"docker-{number:064x}.scope"
+        folder.mkdir()
+        (folder / "cpu.stat").write_text("usage_usec 2000000\n")
+    assert len(CgroupUse(mounts=CgroupMounts(tmp_path)).look(1.0).used_s) == 400
+
+
 def test_a_group_of_any_name_is_a_neighbour(tmp_path: Path) -> None:
     """Names come from whoever makes groups: bytes that are no text, line breaks, groups in groups."""
     folder = os.fsencode(tmp_path) + b"/\xff\n\x1b[31m"
