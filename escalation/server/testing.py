@@ -182,6 +182,11 @@ class MemoryLedger:
         wanted = (each for each in found if each.fault_class in fault_classes)
         return sorted(wanted, key=lambda each: (-each.last_seen_ns, each.id))[:limit]
 
+    def explained(self, *, limit: int) -> Sequence[Incident]:
+        """Return the newest `limit` open incidents that another one explains."""
+        found = (each for each in self._incidents.values() if each.open and each.explained_by is not None)
+        return sorted(found, key=lambda each: (-each.last_seen_ns, each.id))[:limit]
+
     def open_count(self, agent_id: AgentId) -> int:
         """Return how many incidents of a host are open."""
         return sum(each.open and each.agent_id == agent_id for each in self._incidents.values())

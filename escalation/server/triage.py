@@ -55,7 +55,7 @@ from escalation.signing import approval, log as signing_log
 from escalation.wording.codes import marked
 
 _CONSEQUENCES_AT_MOST: Final = 2000
-"""How many open incidents are shown below their causes: the newest."""
+"""How many open incidents that another one explains are shown below it: the newest."""
 
 Changed = frozenset[RecommendationId]
 
@@ -396,8 +396,8 @@ def _weighed(ledger: Ledger, recommendation: Recommendation) -> tuple[Weighed, .
 def consequences_in(ledger: Ledger) -> Consequences:
     """Return which open incidents explain which others, those of one host side by side."""
     found: dict[IncidentId, list[Incident]] = {}
-    related = ledger.open_of(RELATED, limit=_CONSEQUENCES_AT_MOST)
-    for each in sorted(related, key=lambda each: (each.agent_id, each.first_seen_ns, each.id)):
+    explained = ledger.explained(limit=_CONSEQUENCES_AT_MOST)
+    for each in sorted(explained, key=lambda each: (each.agent_id, each.first_seen_ns, each.id)):
         if each.explained_by is not None:
             found.setdefault(each.explained_by, []).append(each)
     return {incident_id: tuple(explained) for incident_id, explained in found.items()}

@@ -144,10 +144,6 @@ class PostgresDatabase:
             (received_before_ns, limit),
         ).rowcount
 
-    def json_text(self, column: str, field: str, /) -> str:
-        """Return the SQL that reads one field of a column that holds JSON, as text."""
-        return f"({column}::json ->> '{field}')"
-
     def flush(self) -> None:
         """Copy in the new reports that were held back."""
         if not self._new:

@@ -32,6 +32,11 @@ from escalation.server.web.queue_page import QueueRow
 
 T = TypeVar("T")
 
+# Ten thousand rows are read for one page of the queue, and an enum is slow to call.
+_STATES: Final = {each.value: each for each in State}
+_FAULT_CLASSES: Final = {each.value: each for each in FaultClass}
+_SEVERITIES: Final = {each.value: each for each in Severity}
+
 _INCIDENT_FIELDS: Final = {
     name: kind for name, kind in get_type_hints(Incident).items() if name != "evidence"
 }
@@ -83,16 +88,16 @@ def queue_row(columns: tuple[Any, ...]) -> QueueRow:
         return QueueRow(
             id=RecommendationId(entry_id),
             incident_id=IncidentId(incident_id),
-            state=State(state),
+            state=_STATES[state],
             host=AgentId(host),
-            fault_class=FaultClass(fault_class),
+            fault_class=_FAULT_CLASSES[fault_class],
             fault_number=number,
-            severity=Severity(severity),
+            severity=_SEVERITIES[severity],
             drill=bool(drill),
-            created_ns=int(created_ns),
+            created_ns=created_ns,
             approvers=() if approvers == "[]" else tuple(json.loads(approvers)),
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise StoreCorrupt(f"an entry in the database cannot be read: {error}") from error
 
 

@@ -80,9 +80,6 @@ class Database(Protocol):
     def forget_reports(self, *, received_before_ns: int, limit: int) -> int:
         """Delete the oldest reports, at most `limit`, and return how many."""
 
-    def json_text(self, column: str, field: str, /) -> str:
-        """Return the SQL that reads one field of a column that holds JSON, as text."""
-
     def flush(self) -> None:
         """Write what was held back."""
 
@@ -339,6 +336,17 @@ class SqlLedger:
         incidents = (self.incident(IncidentId(incident_id)) for (incident_id,) in found)
         return [each for each in incidents if each is not None]
 
+    def explained(self, *, limit: int) -> Sequence[Incident]:
+        """Return the newest `limit` open incidents that another one explains."""
+        self._flush_incidents()
+        found = self.database.execute(
+            "SELECT id FROM incidents WHERE open = 1 AND explained_by IS NOT NULL "
+            "ORDER BY last_seen_ns DESC, id LIMIT ?",
+            (limit,),
+        ).fetchall()
+        incidents = (self.incident(IncidentId(incident_id)) for (incident_id,) in found)
+        return [each for each in incidents if each is not None]
+
     def open_count(self, agent_id: AgentId) -> int:
         """Return how many incidents of a host are open."""
         self._flush_incidents()
@@ -353,9 +361,11 @@ class SqlLedger:
         # Those that closed go first: the one that takes a key over may be among the others.
         dirty = sorted((self._incidents[each] for each in self._dirty_incidents), key=lambda each: each.open)
         self.database.execute_each(
-            "INSERT INTO incidents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+            "INSERT INTO incidents (id, agent_id, fault_class, fault_number, subject_kind, subject_name, "
+            "open, last_seen_ns, value, drill, severity, explained_by) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
             "open = excluded.open, last_seen_ns = excluded.last_seen_ns, value = excluded.value, "
-            "drill = excluded.drill",
+            "drill = excluded.drill, severity = excluded.severity, explained_by = excluded.explained_by",
             [
                 (
                     incident.id,
@@ -364,6 +374,8 @@ class SqlLedger:
                     incident.last_seen_ns,
                     value,
                     int(incident.drill),
+                    incident.severity,
+                    incident.explained_by,
                 )
                 for incident, value in ((each, rows.dump_incident(each)) for each in dirty)
             ],
@@ -411,12 +423,9 @@ class SqlLedger:
         """Return what decides the place of the newest `limit` entries in one of `states`, oldest first."""
         self._flush_incidents()
         marks = ", ".join("?" * len(states))
-        severity = self.database.json_text("incidents.value", "severity")
-        approvers = self.database.json_text("recommendations.value", "approvers")
-        created = self.database.json_text("recommendations.value", "created_ns")
         found = self.database.execute(
-            "SELECT recommendations.id, incident_id, state, agent_id, incidents.fault_class, fault_number, "  # noqa: S608 - names of ours and question marks
-            f"{severity}, drill, {created}, {approvers} FROM recommendations "
+            "SELECT recommendations.id, incident_id, state, agent_id, incidents.fault_class, fault_number, "  # noqa: S608 - question marks only
+            "severity, drill, created_ns, approvers FROM recommendations "
             "JOIN incidents ON incidents.id = recommendations.incident_id "
             f"WHERE state IN ({marks}) ORDER BY position DESC LIMIT ?",
             (*sorted(states), limit),
@@ -438,9 +447,10 @@ class SqlLedger:
     def put_recommendation(self, recommendation: Recommendation, incident: Incident) -> None:
         """Keep the recommendation as it now is."""
         self.database.execute(
-            "INSERT INTO recommendations (id, incident_id, state, fault_class, action_kind, value) "
-            "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-            "state = excluded.state, action_kind = excluded.action_kind, value = excluded.value",
+            "INSERT INTO recommendations (id, incident_id, state, fault_class, action_kind, value, "
+            "created_ns, approvers) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+            "state = excluded.state, action_kind = excluded.action_kind, value = excluded.value, "
+            "created_ns = excluded.created_ns, approvers = excluded.approvers",
             (
                 recommendation.id,
                 recommendation.incident_id,
@@ -448,6 +458,8 @@ class SqlLedger:
                 incident.fault_class,
                 recommendation.advice.action.kind,
                 rows.dump(recommendation),
+                recommendation.created_ns,
+                rows.dump(recommendation.approvers),
             ),
         )
         held = self._recommendations.get(recommendation.incident_id)

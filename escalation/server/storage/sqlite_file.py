@@ -193,10 +193,6 @@ class SqliteDatabase:
         )
         return deleted.rowcount
 
-    def json_text(self, column: str, field: str, /) -> str:
-        """Return the SQL that reads one field of a column that holds JSON, as text."""
-        return f"json_extract({column}, '$.{field}')"
-
     def flush(self) -> None:
         """Do nothing: nothing is held back."""
 

@@ -130,6 +130,9 @@ class Ledger(Protocol):
     ) -> Sequence[Incident]:
         """Return the newest `limit` open incidents of `agent_id` (None: any host) and of these classes."""
 
+    def explained(self, *, limit: int) -> Sequence[Incident]:
+        """Return the newest `limit` open incidents that another one explains."""
+
     def open_count(self, agent_id: AgentId) -> int:
         """Return how many incidents of a host are open."""
 

@@ -191,8 +191,11 @@ async def test_an_older_database_has_no_drills_and_takes_them_from_now_on(tmp_pa
     await store.close()
     database = sqlite3.connect(path)
     database.executescript(
-        "DROP TABLE notices; DROP TABLE records; DROP INDEX incidents_open; "
-        "ALTER TABLE incidents DROP COLUMN drill; "
+        "DROP TABLE notices; DROP TABLE records; DROP INDEX incidents_open; DROP INDEX incidents_explained; "
+        "ALTER TABLE incidents DROP COLUMN drill; ALTER TABLE incidents DROP COLUMN severity; "
+        "ALTER TABLE incidents DROP COLUMN explained_by; "
+        "ALTER TABLE recommendations DROP COLUMN created_ns; "
+        "ALTER TABLE recommendations DROP COLUMN approvers; "
         "UPDATE incidents SET value = json_remove(value, '$.drill'); "
         "CREATE UNIQUE INDEX incidents_open ON incidents (agent_id, fault_class, "
         "ifnull(fault_number, -1), subject_kind, subject_name) WHERE open = 1; PRAGMA user_version = 1;"

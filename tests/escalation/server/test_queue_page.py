@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
+from pathlib import Path
 
+import psycopg
 from hypothesis import given, strategies as st
 
 from escalation.model import (
@@ -22,7 +25,9 @@ from escalation.model import (
 from escalation.server.attention.values import Shelf
 from escalation.server.decision.approvals import Policy
 from escalation.server.service import Service
-from escalation.server.storage.store import Delivery
+from escalation.server.storage import postgres_migration
+from escalation.server.storage.postgres_settings import PostgresSettings
+from escalation.server.storage.store import Delivery, Ledger
 from escalation.server.testing import START_NS, ManualClock, case_report
 from escalation.server.web.charts import axis, charts_of, share
 from escalation.server.web.queue_page import PAGE_ROWS, QueueRow, Shelved, Sought, arrange, row_of
@@ -143,6 +148,57 @@ async def test_the_database_tells_of_each_row_what_the_whole_entry_says(database
         assert len(page.lines) == page.arranged.waiting == 4
     finally:
         await store.close()
+
+
+_WITHOUT_COLUMNS = """
+DROP INDEX incidents_explained;
+ALTER TABLE incidents DROP COLUMN severity;
+ALTER TABLE incidents DROP COLUMN explained_by;
+ALTER TABLE recommendations DROP COLUMN created_ns;
+ALTER TABLE recommendations DROP COLUMN approvers;
+"""
+
+
+def _undo(database: Database) -> None:
+    """Make the database what the version before the queue's columns left."""
+    if isinstance(database.where, Path):
+        file = sqlite3.connect(database.where)
+        file.executescript(f"{_WITHOUT_COLUMNS} PRAGMA user_version = 4;")
+        file.close()
+        return
+    with psycopg.connect(database.where, autocommit=True) as connection:
+        connection.execute(f"{_WITHOUT_COLUMNS} UPDATE orchestrator SET version = 3;")
+    postgres_migration.migrate(database.where, PostgresSettings(), None)
+
+
+async def test_an_older_database_tells_the_same_rows_after_its_migration(database: Database) -> None:
+    """Severity, age, first approvals and causes are read back from the values that were kept."""
+    store = database.open()
+    policy = Policy(two_person=frozenset({ActionKind.RESTART_CONTAINER}))
+    desk = Service(store=store, clock=ManualClock(), policy=policy)
+    host = AgentId("spark-1")
+    bodies = [
+        case_report(severity=Severity.MEDIUM),
+        case_report(case_id="case-2", fault_class=FaultClass.GPU_CPU_FALLBACK),
+    ]
+    reports = [
+        Report(agent_id=host, boot_id=BootId("boot-1"), sequence=number, created_ns=START_NS, body=body)
+        for number, body in enumerate(bodies, start=1)
+    ]
+    await desk.receive(Delivery(host, BootId("boot-1"), [(1, 1, b""), (2, 1, b"")], reports))
+    (first,) = await desk.queue(NOT_FINISHED)
+    await desk.approve(first.recommendation.id, person="ada", reason="x", digest=first.recommendation.digest)
+
+    def told(ledger: Ledger) -> object:
+        return ledger.queue_rows(frozenset(State), limit=9), ledger.explained(limit=9)
+
+    before = await store.read(told)
+    assert [each.explained_by for each in before[1]] == [first.incident.id]  # type: ignore[index]
+    await store.close()
+    _undo(database)
+    store = database.open()
+    assert await store.read(told) == before
+    await store.close()
 
 
 def test_only_quantities_are_drawn() -> None:
