@@ -113,6 +113,10 @@ from escalation.model.service_evidence import (
     UnitEvidence as UnitEvidence,
     UnitResult as UnitResult,
 )
+from escalation.model.sightings import (
+    NOT_COUNTED as NOT_COUNTED,
+    Sightings as Sightings,
+)
 from escalation.model.signature import (
     PasskeySignature as PasskeySignature,
     Signature as Signature,

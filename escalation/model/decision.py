@@ -17,6 +17,7 @@ from escalation.model.names import (
     Subject,
 )
 from escalation.model.reasons import Reason, ReasonCode
+from escalation.model.sightings import NOT_COUNTED, Sightings
 from escalation.model.signature import Signed
 from escalation.model.weighing import Alternative
 
@@ -88,7 +89,7 @@ class Incident:
     `explained_by` names the open incident of which this one is a consequence: that one is to be decided. A
     `drill` was made on purpose. `opened_for` is the reason for which it was opened, which with the fault
     class names the rule; one whose rule is in `shadow` is kept, and neither proposed nor told. `returns`
-    counts how often it came back soon after it had cleared.
+    counts how often it came back soon after it had cleared. `sightings` say when it was seen how often.
     """
 
     id: IncidentId
@@ -112,6 +113,7 @@ class Incident:
     opened_for: ReasonCode | None = None
     shadow: bool = False
     returns: int = 0
+    sightings: Sightings = NOT_COUNTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

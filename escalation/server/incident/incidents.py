@@ -35,6 +35,7 @@ from escalation.model import (
     Incident,
     IncidentId,
     Report,
+    Sightings,
     Subject,
 )
 from escalation.server.clock import is_over
@@ -171,6 +172,7 @@ def has_just_cleared(incident: Incident, *, now_ns: int) -> bool:
 def _return(incident: Incident, case: Case | None, report: Report, body: CaseReport) -> Folding:
     """Open it again; of a case that it knew, and that another one closed, only what is new counts."""
     counted = case.count if case is not None and case.incident_id == incident.id else 0
+    fresh = max(0, body.count - counted)
     back = replace(
         incident,
         open=True,
@@ -181,7 +183,8 @@ def _return(incident: Incident, case: Case | None, report: Report, body: CaseRep
         severity=body.severity,
         incarnation=body.incarnation,
         last_seen_ns=max(incident.last_seen_ns, body.last_seen_ns),
-        count=min(COUNT_MAX, incident.count + max(0, body.count - counted)),
+        count=min(COUNT_MAX, incident.count + fresh),
+        sightings=_sighted(incident.sightings, body, fresh),
         reasons=body.reasons,
         evidence=body.evidence,
         opened_for=body.reasons[0].code if body.reasons else None,
@@ -211,6 +214,7 @@ def _open(report: Report, body: CaseReport, clearing: Clearing | None, now_ns: i
         evidence=body.evidence,
         drill=body.drill,
         opened_for=body.reasons[0].code if body.reasons else None,
+        sightings=Sightings(body.first_seen_ns).with_more(body.count, at_ns=body.last_seen_ns),
     )
     case = Case(report.agent_id, body.case_id, incident.id, body.count, clearing)
     return Folding(incident, case, opened=clearing is None, closed=False)
@@ -227,11 +231,13 @@ def _fold_into(
     turned_real: bool = False,
 ) -> Folding | None:
     counted = case.count if case is not None else 0
+    fresh = max(0, body.count - counted)
     folded = replace(
         incident,
         first_seen_ns=min(incident.first_seen_ns, body.first_seen_ns),
         last_seen_ns=max(incident.last_seen_ns, body.last_seen_ns),
-        count=min(COUNT_MAX, incident.count + max(0, body.count - counted)),
+        count=min(COUNT_MAX, incident.count + fresh),
+        sightings=_sighted(incident.sightings, body, fresh),
     )
     closed = clearing is not None and incident.case_id == body.case_id
     if closed:
@@ -250,6 +256,12 @@ def _fold_into(
     if folded == incident and known == case and not turned_real:
         return None
     return Folding(folded, known, opened=False, closed=closed)
+
+
+def _sighted(known: Sightings, body: CaseReport, fresh: int) -> Sightings:
+    """Return the sightings with what a report adds; an older version's incident has none until now."""
+    begun = known if known.counts else Sightings(body.last_seen_ns)
+    return begun.with_more(fresh, at_ns=body.last_seen_ns) if fresh else known
 
 
 def _is_older(report: Report, clearing: Clearing) -> bool:

@@ -1,18 +1,21 @@
 """Numbers that people would rather look at than read: a value beside what is usual for it or what it may be.
 
 A chart is a bar of shares, made on the server: `Chart` holds the numbers, the template draws them. Each says
-its numbers in words too, and tells its parts apart by their place and pattern, not by colour alone.
+its numbers in words too, and tells its parts apart by their place and pattern, not by colour alone. A `Strip`
+draws what was seen when.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from escalation.model import (
     Evidence,
     FlightEvidence,
     GpuEvidence,
+    Incident,
     MemoryEvidence,
     PlacementEvidence,
     PressureEvidence,
@@ -23,7 +26,11 @@ from escalation.model import (
     StorageEvidence,
     ThrottleEvidence,
 )
-from escalation.wording.quantities import duration, size
+from escalation.wording.moments import moment
+from escalation.wording.quantities import counted, duration, size
+
+_DRAWN_FROM: Final = 3
+"""From how many sightings on a drawing says more than the first and the last of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,34 @@ def _charts(piece: Evidence) -> tuple[Chart, ...]:  # noqa: C901, PLR0912 -- one
             )
         case _:
             return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Columns side by side, each as high as its part of the highest (up to 1.0); `words` say the same."""
+
+    heights: tuple[float, ...]
+    words: str
+
+
+def strip_of(incident: Incident, *, now_ns: int) -> Strip | None:
+    """Return when an incident was seen how often, up to now while it is open; None where that is little."""
+    seen = incident.sightings
+    if sum(seen.counts) < _DRAWN_FROM:
+        return None
+    if incident.open:
+        seen = seen.until(now_ns)
+    if len(seen.counts) == 1:
+        return None
+    most = max(seen.counts)
+    quiet = next(place for place, count in enumerate(reversed(seen.counts)) if count)
+    words = (
+        f"From {moment(seen.start_ns)} in steps of {duration(seen.step_s)}: "
+        f"{counted(sum(seen.counts), 'sighting')}, at most {most} in one step"
+    )
+    if incident.open and quiet > 1:
+        words += f", none for the last {duration((quiet - 1) * seen.step_s)}"
+    return Strip(tuple(count / most for count in seen.counts), f"{words}.")
 
 
 def axis(moments_ns: Sequence[int]) -> tuple[float, ...]:
