@@ -54,6 +54,11 @@ class Person(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     oidc: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
     tailscale: tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=256)], ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse the name by which the audit log says that nobody asked."""
+        if self.name == "orchestrator":
+            raise ValueError("no person is called orchestrator: the audit log calls the orchestrator so")
+
 
 @dataclass(frozen=True, slots=True)
 class Presented:

@@ -53,6 +53,9 @@ HEADERS: Final = {
 
 LOGIN_PATH: Final = "/login"
 
+UNATTENDED: Final = "x-unattended"
+"""The header by which our script says that nobody asked: it keeps a page fresh."""
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -172,7 +175,7 @@ class Gate:
             refusal = self._unknown_person(scope, authorization, exchange)
         if refusal:
             return refusal
-        if scope["method"] not in {"GET", "HEAD"} and _foreign(headers):
+        if scope["method"] not in {"GET", "HEAD"} and _foreign(headers, secure=exchange.secure):
             return problem(403, "forbidden", "a page of another origin may not decide anything")
         return None
 
@@ -181,7 +184,7 @@ class Gate:
         if cookie is None:
             return None
         try:
-            visit = await self._visitors.visit(cookie)
+            visit = await self._visitors.visit(cookie, attended=_is_attended(headers))
         except StoreError as error:
             self._log.warning("session_not_read", error=str(error), request_id=exchange.request_id)
             if scope["path"] in self._open_paths:
@@ -200,15 +203,16 @@ class Gate:
         path = scope["path"]
         reads_pages = "text/html" in headers.get("accept", "")
         if scope["method"] == "POST" and reads_pages:
-            return RedirectResponse(LOGIN_PATH, 303)
+            return RedirectResponse(f"{LOGIN_PATH}?next={quote(page_of(headers), safe='')}", 303)
         if scope["method"] == "GET" and reads_pages:
             query = scope.get("query_string", b"").decode("latin-1")
             here = own_path(f"{quote(path)}?{query}" if query else quote(path))
             if headers.get("sec-fetch-site") == "cross-site":
                 return HTMLResponse(_AGAIN.format(here=html.escape(here)))
             return RedirectResponse(f"{LOGIN_PATH}?next={quote(here, safe='')}", 303)
-        challenge = "Bearer" if path.startswith(("/api/", "/metrics")) else "Basic"
-        ask = {"WWW-Authenticate": f'{challenge} realm="nanobot"'}
+        # At "Basic" a browser asks its person for a name, even where only an open page wants to be fresh.
+        is_tools = path.startswith(("/api/", "/metrics")) or not _is_attended(headers)
+        ask = {"WWW-Authenticate": f'{"Bearer" if is_tools else "Basic"} realm="nanobot"'}
         return problem(401, "unauthenticated", "credentials are needed: a bearer token, or name:token", ask)
 
     def _unknown_person(self, scope: Scope, authorization: str, exchange: Exchange) -> Response | None:
@@ -264,7 +268,20 @@ def _bare_host(value: str) -> str:
     return host.lower().rstrip(".")
 
 
-def _foreign(headers: Headers) -> bool:
+def page_of(headers: Headers) -> str:
+    """Return the path of the page that a request says it stands on, and the queue's where it says none."""
+    try:
+        return own_path(urlsplit(headers.get("referer", "")).path)
+    except ValueError:
+        return own_path("")
+
+
+def _is_attended(headers: Headers) -> bool:
+    """Return whether a person may have asked for this: not a page that keeps itself fresh."""
+    return UNATTENDED not in headers and headers.get("accept") != "text/event-stream"
+
+
+def _foreign(headers: Headers, *, secure: bool) -> bool:
     """Return whether a browser sent this for a page of another origin.
 
     Browsers attach Basic credentials to any page's request, so a write must show where it came from;
@@ -273,4 +290,7 @@ def _foreign(headers: Headers) -> bool:
     if headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
         return True
     origin = headers.get("origin")
-    return origin is not None and origin.partition("://")[2] != headers.get("host")
+    if origin is None:
+        return False
+    scheme, _, host = origin.partition("://")
+    return host != headers.get("host") or (secure and scheme != "https")

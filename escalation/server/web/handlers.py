@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Protocol, TypeVar
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -19,7 +19,7 @@ from starlette.responses import RedirectResponse, Response
 
 from escalation.model import Condition
 from escalation.server.web.access import Role
-from escalation.server.web.gate import Exchange, own_path, problem
+from escalation.server.web.gate import Exchange, page_of, problem
 
 T = TypeVar("T")
 
@@ -154,8 +154,7 @@ def stale(request: Request) -> Response:
     """Send somebody who showed too long ago who they are to show it again, and then back."""
     if _content_type(request) != FORM:
         return problem(403, "not_fresh", "this needs that you showed lately who you are: log in again")
-    back = own_path(urlsplit(request.headers.get("referer", "")).path)
-    return RedirectResponse(f"/login/again?next={quote(back, safe='')}", 303)
+    return RedirectResponse(f"/login/again?next={quote(page_of(request.headers), safe='')}", 303)
 
 
 def _content_type(request: Request) -> str:

@@ -65,7 +65,7 @@ from escalation.server.web.handlers import (
     stale,
 )
 from escalation.server.web.incident_page import IncidentPage
-from escalation.server.web.login.visits import Nobody, Visitors
+from escalation.server.web.login.visits import Nobody, SessionKey, Visitors
 from escalation.server.web.page_routes import PageRoutes
 from escalation.server.web.queue_page import AT_ONCE
 from escalation.server.web.rule_pages import RulePages
@@ -91,6 +91,8 @@ from escalation.view.listings import (
 
 MAX_WATCHERS: Final = 64
 KEEP_ALIVE_S: Final = 15.0
+_STANDS_FOR_S: Final = 1.0
+"""How long a session that was found standing counts as one, so that a storm of changes reads it seldom."""
 
 _DEFAULT_LIMIT: Final = 200
 _AUDIT_AT_ONCE: Final = 1000
@@ -182,6 +184,7 @@ def build(
     """
     shown = pages.Pages(clock=clock)
     told = texts or NoTexts()
+    known = visitors or Nobody()
     surface = Surface(
         desk=desk,
         metrics=metrics,
@@ -189,6 +192,8 @@ def build(
         shown=shown,
         notices=notices or NoReceivers(),
         texts=told,
+        clock=clock,
+        visitors=known,
     )
     card = EntryPage(
         desk=desk,
@@ -216,7 +221,7 @@ def build(
                 hosts=hosts,
                 metrics=metrics,
                 clock=clock,
-                visitors=visitors or Nobody(),
+                visitors=known,
                 open_paths=frozenset(rule.path for rule in rules if rule.role is None),
                 public_url=public_url,
             )
@@ -242,16 +247,22 @@ class Surface:
         shown: pages.Pages,
         notices: NoticeDesk,
         texts: Texts,
+        clock: Clock,
+        visitors: Visitors,
     ) -> None:
-        """Answer from `desk`, from `notices` about who is told what, from `texts` what a model wrote."""
+        """Answer from `desk`, from `notices` about who is told what, from `texts` what a model wrote.
+
+        `visitors` know by `clock` when a session ends whose stream is open.
+        """
         self._desk = desk
         self._texts = texts
         self._notices = notices
         self._metrics = metrics
         self._ready = ready
         self._pages = shown
+        self._clock = clock
+        self._visitors = visitors
         self.pages: frozenset[str] = frozenset()
-        self._head = 0
         self._watchers = 0
         self.rules: tuple[Rule, ...] = (
             Rule(
@@ -464,29 +475,35 @@ class Surface:
         return json_answer(AuditList(tuple(map(audit_view, entries))))
 
     async def _audit_head(self, _request: Request) -> Response:
-        """Answer with the newest link; where it was last time is remembered, so the walk is short."""
-        after = max(0, self._head - 1)
-        newest = None
-        while page := await self._desk.audit(after=after, limit=_AUDIT_AT_ONCE):
-            newest = page[-1]
-            after = self._head = newest.number
+        newest = await self._desk.audit_head()
         return json_answer(AuditHead(None if newest is None else audit_view(newest)))
 
     async def _watch(self, request: Request) -> Response:
+        if request.method == "HEAD":
+            return Response(media_type=EVENTS)
         if self._watchers >= MAX_WATCHERS:
             raise Unavailable(f"{MAX_WATCHERS} streams of changes are open already")
         changes = self._desk.changes()
-        exchange_of(request).streams = True
-        return StreamingResponse(self._events(changes), media_type="text/event-stream")
+        exchange = exchange_of(request)
+        exchange.streams = True
+        return StreamingResponse(self._events(changes, exchange.session), media_type=EVENTS)
 
-    async def _events(self, changes: AsyncIterator[Entry]) -> AsyncIterator[bytes]:
+    async def _events(
+        self, changes: AsyncIterator[Entry], session: SessionKey | None
+    ) -> AsyncIterator[bytes]:
+        """Yield each change, until the session ends in whose name they are told."""
         self._watchers += 1
         self._metrics.watchers(self._watchers)
         following: asyncio.Future[Entry] = asyncio.ensure_future(anext(changes))
         try:
             yield b": watching\n\n"
+            asked_s = self._clock.steady_s()
             while True:
                 finished, _ = await asyncio.wait({following}, timeout=KEEP_ALIVE_S)
+                if session is not None and self._clock.steady_s() - asked_s >= _STANDS_FOR_S:
+                    asked_s = self._clock.steady_s()
+                    if not await self._stands(session):
+                        return
                 if not finished:
                     yield b": still here\n\n"
                     continue
@@ -500,6 +517,13 @@ class Surface:
             following.cancel()
             self._watchers -= 1
             self._metrics.watchers(self._watchers)
+
+    async def _stands(self, session: SessionKey) -> bool:
+        """Return whether a session has not ended; one that cannot be read counts as ended."""
+        try:
+            return await self._visitors.stands(session)
+        except StoreError:
+            return False
 
     async def desk_error(self, request: Request, error: Exception) -> Response:
         """Answer with what the desk refused."""

@@ -119,6 +119,7 @@ class Accounts:
             self._sessions.note(ledger, still.person, "invitation.used", still.person, f"by {still.by}")
             if hashed:
                 self._keep(ledger, still.person, hashed, now_ns)
+                self._sessions.ending_all(ledger, still.person, by=still.person)
             opening(ledger)
             return True
 

@@ -120,9 +120,13 @@ class LoginDesk:
     def __repr__(self) -> str:
         return f"LoginDesk(persons={len(self.accounts.persons)})"
 
-    async def visit(self, cookie: str) -> Visit | None:
+    async def visit(self, cookie: str, *, attended: bool) -> Visit | None:
         """Return whose cookie this is, or None; raise StoreError."""
-        return await self.sessions.visit(cookie)
+        return await self.sessions.visit(cookie, attended=attended)
+
+    async def stands(self, key: SessionKey) -> bool:
+        """Return whether a session has not ended yet; raise StoreError."""
+        return await self.sessions.stands(key)
 
     async def by_secret(self, name: str, secret: str, *, address: str, before: SessionKey | None) -> str:
         """Return the cookie of a new session for a name with its password or token; raise LoginRefused."""

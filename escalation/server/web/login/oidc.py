@@ -169,9 +169,11 @@ class Provider:
         several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
         if (several or "azp" in claims) and claims.get("azp") != self._settings.client_id:
             raise _wrong()
-        if not isinstance(claims["nonce"], str) or not hmac.compare_digest(
-            claims["nonce"].encode(), nonce.encode()
-        ):
+        given = claims["nonce"]
+        if not isinstance(given, str):
+            raise _wrong()
+        # What cannot be encoded becomes a question mark, which no nonce of ours has.
+        if not hmac.compare_digest(given.encode(errors="replace"), nonce.encode()):
             raise _wrong()
         return claims
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from escalation.server import triage
+from escalation.server.attention import last_visits
 from escalation.server.clock import Timekeeper
 from escalation.server.storage.records import Kind
 from escalation.server.storage.store import Ledger, Store, StoreError
@@ -90,8 +91,11 @@ class Sessions:
     def __repr__(self) -> str:
         return f"Sessions(persons={len(self._persons)}, idle_s={self._settings.idle_s:g})"
 
-    async def visit(self, cookie: str) -> Visit | None:
-        """Return whose cookie this is, or None when it is nobody's or its time is over; raise StoreError."""
+    async def visit(self, cookie: str, *, attended: bool = True) -> Visit | None:
+        """Return whose cookie this is, or None when it is nobody's or its time is over; raise StoreError.
+
+        The idle time begins anew with what is `attended`: not with what an open page asks for by itself.
+        """
         if len(cookie) != _COOKIE_CHARACTERS or not cookie.isascii():
             return None
         key = key_of(cookie)
@@ -100,7 +104,7 @@ class Sessions:
         person = self._person(session) if session else None
         if session is None or person is None or self._over(session, now_ns):
             return None
-        if now_ns - session.seen_ns > _NOTE_EACH_NS:
+        if attended and now_ns - session.seen_ns > _NOTE_EACH_NS:
             await self._note_seen(key, now_ns)
         return Visit(
             person=person,
@@ -109,6 +113,11 @@ class Sessions:
             proven_ns=session.proven_ns,
             fresh=self._fresh(session.proven_ns, now_ns),
         )
+
+    async def stands(self, key: SessionKey) -> bool:
+        """Return whether a session has not ended yet, which does not prolong it; raise StoreError."""
+        session = await self._store.read(lambda ledger: ledger.records.get(SESSIONS, key))
+        return session is not None and not self._over(session, self._keeper.now_ns())
 
     def opening(
         self,
@@ -140,6 +149,7 @@ class Sessions:
                 proven_ns=now_ns if proven_ns is None else proven_ns,
             )
             records.put(SESSIONS, key_of(cookie), session)
+            last_visits.note(ledger, person, now_ns=now_ns)
             self.note(ledger, person, "session.opened", person, means.value)
 
         return cookie, work
@@ -213,6 +223,7 @@ class Sessions:
             session = ledger.records.get(SESSIONS, key)
             if session is not None:
                 ledger.records.put(SESSIONS, key, replace(session, seen_ns=max(session.seen_ns, now_ns)))
+                last_visits.note(ledger, session.person, now_ns=now_ns)
 
         try:
             await self._store.write(work)

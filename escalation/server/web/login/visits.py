@@ -25,13 +25,23 @@ class Visit:
 class Visitors(Protocol):
     """Who knows the cookies."""
 
-    async def visit(self, cookie: str) -> Visit | None:
-        """Return whose cookie this is, or None; raise StoreError."""
+    async def visit(self, cookie: str, *, attended: bool) -> Visit | None:
+        """Return whose cookie this is, or None; raise StoreError.
+
+        What is not `attended`, because a page asks for it by itself, keeps no session from ending.
+        """
+
+    async def stands(self, key: SessionKey) -> bool:
+        """Return whether a session has not ended yet; raise StoreError."""
 
 
 class Nobody:
     """The visitors of a surface without logins."""
 
-    async def visit(self, cookie: str) -> Visit | None:  # noqa: ARG002 - nobody has one
+    async def visit(self, cookie: str, *, attended: bool) -> Visit | None:  # noqa: ARG002 - nobody has one
         """Return None."""
         return None
+
+    async def stands(self, key: SessionKey) -> bool:  # noqa: ARG002 - the same
+        """Return False."""
+        return False

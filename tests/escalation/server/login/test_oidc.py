@@ -151,6 +151,7 @@ def _changed(provider: TestProvider, claims: dict[str, Any]) -> str:
         pytest.param(_signed(nonce="another"), id="another nonce"),
         pytest.param(_signed(nonce=None), id="no nonce"),
         pytest.param(_signed(nonce=7), id="odd nonce"),
+        pytest.param(_signed(nonce="\ud800"), id="nonce that is no text"),
         pytest.param(_signed(exp=1), id="expired"),
         pytest.param(_signed(exp=None), id="never expires"),
         pytest.param(_signed(exp="soon"), id="odd expiry"),

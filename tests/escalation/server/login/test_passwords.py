@@ -198,6 +198,17 @@ async def test_an_invitation_lets_in_once_and_sets_a_password(house: House) -> N
         assert entry in audited
 
 
+async def test_a_password_set_by_an_invitation_ends_what_was_open(house: House) -> None:
+    """Who lost their account and is invited anew is alone in it; an invitation without one ends nothing."""
+    before = await house.enters("ada")
+    await house.browser().post("/invite", data={"code": await invited(house)})
+    assert (await before.get("/account")).status_code == 200
+    client = house.browser()
+    await client.post("/invite", data={"code": await invited(house), "password": PASSWORD})
+    assert (await client.get("/account")).status_code == 200
+    assert (await before.get("/account")).status_code == 303
+
+
 async def test_an_invitation_is_good_for_a_while_and_a_new_one_voids_it(house: House) -> None:
     """Old and replaced codes let nobody in; neither does one of a person who left the settings."""
     first = await invited(house)

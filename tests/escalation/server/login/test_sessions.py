@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from typing import Any
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from hypothesis import given, settings as bounds, strategies as st
 
+from escalation.model import Subject, SubjectKind
 from escalation.server.clock import Timekeeper
 from escalation.server.testing import ManualClock
 from escalation.server.web.access import Person, Role
@@ -199,6 +202,78 @@ async def test_approving_wants_a_person_who_showed_lately_who_they_are() -> None
         answer = await sends(client, "/login/again", password=token("ada"), next="/account")
         assert (answer.status_code, answer.headers["location"]) == (303, "/account")
         assert (await client.post(path, json=body, headers=guard)).status_code == 200
+
+
+@security_property(
+    "T27",
+    "A stream of changes ends with the session in whose name it is read.",
+)
+async def test_a_stream_of_changes_ends_with_its_session(house: House) -> None:
+    """After the logout nothing more is told, and the stream is closed."""
+    client = await house.enters("ada")
+    sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    headers = [(b"host", b"127.0.0.1:9737"), (b"cookie", f"nanobot={client.cookies['nanobot']}".encode())]
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/live",
+        "query_string": b"",
+        "headers": [*headers, (b"accept", b"text/event-stream")],
+        "client": ("127.0.0.1", 1),
+    }
+
+    async def receive() -> dict[str, Any]:
+        return await asyncio.Future()
+
+    reading = asyncio.create_task(house.app(scope, receive, sent.put))
+    assert (await sent.get())["status"] == 200
+    assert (await sent.get())["body"] == b": watching\n\n"
+    await house.desk.opened()
+    assert (await sent.get())["body"].startswith(b"event: queue\n")
+    await sends(client, "/logout")
+    house.desk.clock.advance(2)
+    await house.desk.opened(case_id="case-2", subject=Subject(SubjectKind.UNIT, "vllm.service"))
+    assert await sent.get() == {"type": "http.response.body", "body": b"", "more_body": False}
+    await reading
+
+
+async def test_a_stream_is_no_body_for_who_asks_for_its_head(house: House) -> None:
+    """HEAD is answered at once, and holds no place among those who watch."""
+    client = await house.enters("ada")
+    for path in ("/live", "/api/v1/watch"):
+        answer = await client.head(path)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+
+
+@pytest.mark.parametrize(("page", "back"), [("http://127.0.0.1:9737/hosts?a=b", "/hosts"), ("http://[", "/")])
+async def test_a_form_that_wants_a_login_leads_back_to_its_page(page: str, back: str) -> None:
+    """Without a session, and with one that is not fresh; a page that cannot be read is the queue."""
+    async with built(settings=LoginSettings(fresh_s=60)) as house:
+        entry = await house.desk.opened()
+        path = f"/q/{entry.recommendation.id}/approve"
+        client = await house.enters("ada")
+        form = {"csrf": await csrf(client), "reason": "x", "digest": entry.recommendation.digest}
+        house.desk.clock.advance(61)
+        answer = await client.post(path, data=form, headers={"referer": page})
+        assert answer.headers["location"] == f"/login/again?next={quote(back, safe='')}"
+        answer = await house.browser().post(path, data=form, headers={"referer": page})
+        assert answer.headers["location"] == f"/login?next={quote(back, safe='')}"
+
+
+async def test_a_page_in_the_clear_writes_nothing_at_the_public_address(house: House) -> None:
+    """Who answers for our name without https is somebody on the path."""
+    client = await house.enters("ada", base_url=PUBLIC)
+    form = {"csrf": await csrf(client)}
+    for origin, status in (("http://desk.example", 403), (PUBLIC, 303)):
+        headers = {"origin": origin}
+        assert (await client.post("/logout", data=form, headers=headers)).status_code == status
+
+
+def test_no_person_is_called_as_the_orchestrator_calls_itself() -> None:
+    """In the audit log that name says that nobody asked."""
+    with pytest.raises(msgspec.ValidationError, match="no person is called orchestrator"):
+        msgspec.convert({"name": "orchestrator", "role": "operator"}, Person)
 
 
 async def test_a_session_holds_after_a_restart_and_at_every_orchestrator(database: Database) -> None:
