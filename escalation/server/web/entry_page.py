@@ -29,7 +29,7 @@ from escalation.server.desk import (
 )
 from escalation.server.model_writer import Texts
 from escalation.server.web.access import Role
-from escalation.server.web.charts import charts_of
+from escalation.server.web.charts import charts_of, strip_of
 from escalation.server.web.handlers import exchange_of, form_of, person_of
 from escalation.server.web.pages import Pages
 from escalation.view.entry import entry_view
@@ -92,6 +92,7 @@ class EntryPage:
             status=status,
             entry=replace(view, model_text=self._texts.of(view)),
             charts=charts_of(entry.incident.evidence),
+            strip=strip_of(entry.incident, now_ns=self._pages.now_ns()),
             approved_by_me=person_of(request) in entry.recommendation.approvers,
             may=exchange.person is not None and exchange.person.role.may(Role.OPERATOR),
             attended=self._attended,

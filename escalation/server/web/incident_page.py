@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from escalation.server.incident.incident_desk import IncidentDesk
 from escalation.server.web.access import Role
-from escalation.server.web.charts import axis, charts_of
+from escalation.server.web.charts import axis, charts_of, strip_of
 from escalation.server.web.handlers import HTML, Rule
 from escalation.server.web.pages import Pages
 from escalation.view.incident import account_view
@@ -29,5 +29,6 @@ class IncidentPage:
             "incident.html",
             account=account_view(account),
             charts=charts_of(account.incident.evidence),
+            strip=strip_of(account.incident, now_ns=self._pages.now_ns()),
             axis=axis([each.at_ns for each in account.moments]),
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from escalation.inert import shown
 from escalation.model import Condition, Override, Severity, State
 from escalation.server import audit
 from escalation.server.attention import shelves
@@ -19,15 +20,30 @@ from escalation.server.desk import (
     Refused,
 )
 from escalation.server.web.access import Role
+from escalation.server.web.charts import Strip, strip_of
 from escalation.server.web.entry_page import EntryPage, Typed
 from escalation.server.web.handlers import HTML, Rule, number_of, person_of
 from escalation.server.web.pages import Pages
-from escalation.server.web.queue_page import Sought
-from escalation.view.entry import action_view, audit_view, entry_view, host_view
+from escalation.server.web.queue_page import Line, Sought
+from escalation.view.entry import EntryView, action_view, audit_view, entry_view, host_view, moment
 
 _MOST_PAGES: Final = 10_000
 _LINKS: Final = 100
 _VERIFIED_AT_ONCE: Final = 5000
+_DRAWN: Final = 25
+"""How many lines of the queue have a drawing: the first. A hundred would make the page too heavy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """A line of the queue as its page shows it: `mark` says whether it is new to the reader, `news` why."""
+
+    entry: EntryView
+    alike: int
+    mark: str
+    news: str
+    news_at: str
+    strip: Strip | None
 
 
 class PageRoutes:
@@ -61,7 +77,8 @@ class PageRoutes:
         return self._pages.show(
             request,
             "queue.html",
-            lines=[(entry_view(line.entry), line.alike) for line in found.lines],
+            lines=[self._line(line, drawn=place < _DRAWN) for place, line in enumerate(found.lines)],
+            since=moment(found.since_ns) if found.since_ns else "",
             arranged=found.arranged,
             sought=sought,
             state=state,
@@ -69,6 +86,16 @@ class PageRoutes:
             hosts=hosts,
             silent=[host.host for host in hosts if host.silent],
             blind=sum(not coverage.seeing for host in hosts for coverage in host.coverage),
+        )
+
+    def _line(self, line: Line, *, drawn: bool) -> _Shown:
+        return _Shown(
+            entry=entry_view(line.entry),
+            alike=line.alike,
+            mark="" if line.news is None else "changed" if line.news.words else "new",
+            news=shown(line.news.words) if line.news else "",
+            news_at=moment(line.news.at_ns) if line.news else "",
+            strip=strip_of(line.entry.incident, now_ns=self._pages.now_ns()) if drawn else None,
         )
 
     async def _entry(self, request: Request) -> Response:

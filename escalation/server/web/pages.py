@@ -67,6 +67,10 @@ class Pages:
         )
         return HTMLResponse(rendered, status_code=status)
 
+    def now_ns(self) -> int:
+        """Return the time from which it is told how long ago something was."""
+        return self._clock.wall_ns()
+
     def problem(self, request: Request, status: int, message: str) -> Response:
         """Return why a page cannot be shown."""
         return self.show(request, "problem.html", status=status, code=status, message=guarded(message))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from escalation.model import (
@@ -116,7 +117,7 @@ class Arranged:
     """One page's places, and what the whole of what was sought holds.
 
     `hosts`, `classes` and `severities` count what the states hold before the other filters, for choosing;
-    `aside` counts what was left out.
+    `aside` counts what was left out, `fresh` what is new since the reader was here last.
     """
 
     places: tuple[Place, ...]
@@ -125,6 +126,7 @@ class Arranged:
     lines: int
     page: int
     pages: int
+    fresh: int = 0
     hosts: Mapping[str, int] = field(default_factory=dict)
     classes: Mapping[str, int] = field(default_factory=dict)
     severities: Mapping[str, int] = field(default_factory=dict)
@@ -132,19 +134,29 @@ class Arranged:
 
 
 @dataclass(frozen=True, slots=True)
+class News:
+    """What of an entry the reader has not seen: all of it, or what `words` say was noted last, at `at_ns`."""
+
+    at_ns: int
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
-    """An entry on the page; `alike` are how many more it stands for."""
+    """An entry on the page; `alike` are how many more it stands for, `news` what is new to the reader."""
 
     entry: Entry
     alike: int
+    news: News | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class QueuePage:
-    """One page of the queue."""
+    """One page of the queue; `since_ns` is when its reader was here last before now (0: never)."""
 
     lines: tuple[Line, ...]
     arranged: Arranged
+    since_ns: int = 0
 
 
 def row_of(recommendation: Recommendation, incident: Incident) -> QueueRow:
@@ -163,14 +175,14 @@ def row_of(recommendation: Recommendation, incident: Incident) -> QueueRow:
     )
 
 
-def arrange(rows: Iterable[QueueRow], sought: Sought, *, person: str, shelved: Shelved) -> Arranged:
-    """Return the page that `sought` asks for, as `person` wants it ordered."""
+def arrange(
+    rows: Iterable[QueueRow], sought: Sought, *, person: str, shelved: Shelved, since_ns: int = 0
+) -> Arranged:
+    """Return the page that `sought` asks for, as `person`, who was here at `since_ns`, wants it ordered."""
     looked = [_Looked(row, shelved, person) for row in rows]
     aside = Counter(shelf for each in looked if sought.aside for shelf in each.shelves & _ASIDE)
     kept = [each for each in looked if _on_shelf(each, sought)]
-    found = sorted(
-        (each for each in kept if _wanted(each.row, sought)), key=lambda each: (*each.standing, each.row.id)
-    )
+    found = sorted(_wanted(kept, sought), key=attrgetter("standing"))
     places = _folded(found) if sought.fold else [Place(each.row.id) for each in found]
     pages = max(1, -(-len(places) // PAGE_ROWS))
     page = min(sought.page, pages)
@@ -181,9 +193,10 @@ def arrange(rows: Iterable[QueueRow], sought: Sought, *, person: str, shelved: S
         lines=len(places),
         page=page,
         pages=pages,
+        fresh=sum(each.row.created_ns > since_ns for each in found) if since_ns else 0,
         hosts=_counted(each.row.host for each in kept),
-        classes=_counted(each.row.fault_class.value for each in kept),
-        severities=_counted(each.row.severity.value for each in kept),
+        classes=_counted(each.row.fault_class for each in kept),
+        severities=_counted(each.row.severity for each in kept),
         aside=dict(sorted(aside.items())),
     )
 
@@ -211,9 +224,15 @@ class _Looked:
         approved = row.state is State.PROPOSED and person in row.approvers
         self.waits = place == 0 and not in_hand and not approved
         self.standing = (
-            (_OVER, 0, False, -row.created_ns)
+            (_OVER, 0, False, -row.created_ns, row.id)
             if place == _OVER
-            else (0 if self.waits else 1, -SEVERITY_ORDER.index(row.severity), row.drill, row.created_ns)
+            else (
+                0 if self.waits else 1,
+                -SEVERITY_ORDER.index(row.severity),
+                row.drill,
+                row.created_ns,
+                row.id,
+            )
         )
 
 
@@ -223,12 +242,14 @@ def _on_shelf(each: _Looked, sought: Sought) -> bool:
     return not (sought.aside and each.shelves & _ASIDE)
 
 
-def _wanted(row: QueueRow, sought: Sought) -> bool:
-    return (
-        sought.host in {"", row.host}
-        and sought.fault_class in {"", row.fault_class.value}
-        and sought.severity in {"", row.severity.value}
-    )
+def _wanted(kept: Sequence[_Looked], sought: Sought) -> Sequence[_Looked]:
+    if sought.host:
+        kept = [each for each in kept if each.row.host == sought.host]
+    if sought.fault_class:
+        kept = [each for each in kept if each.row.fault_class == sought.fault_class]
+    if sought.severity:
+        kept = [each for each in kept if each.row.severity == sought.severity]
+    return kept
 
 
 def _folded(found: Sequence[_Looked]) -> list[Place]:
@@ -247,4 +268,4 @@ def _folded(found: Sequence[_Looked]) -> list[Place]:
 
 
 def _counted(values: Iterable[str]) -> Mapping[str, int]:
-    return dict(sorted(Counter(values).items()))
+    return {str(value): count for value, count in sorted(Counter(values).items())}

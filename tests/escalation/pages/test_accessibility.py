@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from escalation.server.testing import heartbeat
+from escalation.model import CasePhase
+from escalation.server.testing import case_report, heartbeat
 from tests.escalation.pages.conftest import NARROW, WIDE, Stage, picture, violations
 
 
@@ -13,6 +14,8 @@ async def test_axe_finds_nothing_on_any_page(stage: Stage, dark: bool) -> None:
     """No page breaks a rule of WCAG 2.2 AA that a machine can check, and none is wider than its window."""
     await stage.desk.report(heartbeat())
     entry = await stage.desk.opened()
+    seen_ns = stage.desk.clock.wall_ns() + 600_000_000_000
+    await stage.desk.report(case_report(CasePhase.UPDATED, last_seen_ns=seen_ns, count=40))
     page = await stage.visitor(dark=dark)
     found = {}
     for name, path in {

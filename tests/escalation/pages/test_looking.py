@@ -6,8 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from escalation.model import AgentId, FaultClass, IncidentId, RecommendationId, Severity, Subject, SubjectKind
-from escalation.server.testing import heartbeat
+from escalation.model import (
+    AgentId,
+    CasePhase,
+    FaultClass,
+    IncidentId,
+    RecommendationId,
+    Severity,
+    Subject,
+    SubjectKind,
+)
+from escalation.server.testing import case_report, heartbeat
 from tests.escalation.pages.conftest import NARROW, Stage, picture
 
 HOSTILE = (
@@ -71,6 +80,63 @@ async def test_a_stale_button_stays_off(stage: Stage) -> None:
     assert await page.locator("#decide button:enabled").count() == 0
     await page.click("text=Look again")
     assert await page.locator("#approve, #reject").count() == 0
+
+
+async def test_an_incident_is_brought_up_to_date_where_it_stands(stage: Stage) -> None:
+    """What is told of it appears by itself, and is announced; focus and place on the screen stay."""
+    entry = await stage.desk.opened(severity=Severity.HIGH)
+    page = await stage.open(f"/i/{entry.incident.id}", width=NARROW)
+    await page.wait_for_selector("#live:text-is('Live.')")
+    await page.focus("[data-part=recommended] a")
+    where = "document.activeElement.getBoundingClientRect().top"
+    stood = await page.evaluate(where)
+    read = await page.inner_text("#read")
+    stage.desk.clock.advance(120)
+    seen = {"last_seen_ns": stage.desk.clock.wall_ns(), "count": 9}
+    await stage.desk.report(case_report(CasePhase.UPDATED, severity=Severity.CRITICAL, **seen))
+    await page.wait_for_selector("#news:has-text('1 more on the timeline')")
+    assert "now critical, was high" in await page.inner_text(".timeline")
+    assert "9\u00d7 in all" in await page.inner_text("article")
+    assert "9 sightings, at most 8 in one step" in await page.inner_text("article")
+    assert await page.locator("article.critical svg.strip").count() == 1
+    assert await page.inner_text("#read") != read
+    assert await page.get_attribute(":focus", "href") == f"/q/{entry.recommendation.id}"
+    assert abs(await page.evaluate(where) - stood) < 100
+    await stage.desk.reject(entry.recommendation.id, person="bob", reason="planned")
+    await page.wait_for_selector("#news:has-text('2 more on the timeline')")
+    await picture(page, "incident-live")
+    await page.click("#news a")
+    assert await page.inner_text("#news") == ""
+    assert page.url.endswith("#timeline")
+
+
+async def test_what_is_out_of_sight_holds_no_connection(stage: Stage) -> None:
+    """A browser keeps six to one host; an entry that is looked at again is live again, and up to date."""
+    entry = await stage.desk.opened()
+    page = await stage.open(f"/q/{entry.recommendation.id}")
+    await page.wait_for_selector("#live:text-is('Live.')")
+    hide = (
+        "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
+        " document.dispatchEvent(new Event('visibilitychange')); }"
+    )
+    await page.evaluate(hide, True)
+    await page.wait_for_selector("#live:has-text('out of sight')")
+    await stage.desk.reject(entry.recommendation.id, person="bob", reason="planned")
+    assert await page.locator("#changed:visible").count() == 0
+    await page.evaluate(hide, False)
+    await page.wait_for_selector("#changed:visible")
+
+
+async def test_a_page_whose_session_ended_says_so_and_leads_to_the_login(stage: Stage) -> None:
+    """An open queue is not silently old: it tells that it is not live any more, and how to be."""
+    await stage.desk.opened()
+    page = await stage.open("/")
+    await page.wait_for_selector("#live:text-is('Live.')")
+    await stage.login.sessions.end_all("ada", by="root")
+    stage.desk.clock.advance(2)
+    await stage.desk.opened(**unit(2))
+    await page.click("#live a:text-is('Log in again')")
+    await page.wait_for_url("**/login?next=*")
 
 
 async def test_text_from_hosts_cannot_act(stage: Stage) -> None:

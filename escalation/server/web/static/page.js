@@ -71,8 +71,15 @@
         news.append(show);
       }
     }
-    const total = by("count"), counted = fresh.getElementById("count");
-    if (total && counted) total.textContent = counted.textContent;
+    settle(fresh, anchor, before);
+  };
+
+  // What stands around the list or the incident is brought up to date, and what was looked at stays in place.
+  const settle = (fresh, anchor, before) => {
+    for (const id of ["count", "since", "read"]) {
+      const now = fresh.getElementById(id);
+      if (now && by(id)) by(id).replaceChildren(...document.importNode(now, true).childNodes);
+    }
     document.title = fresh.title;
     count();
     if (anchor) {
@@ -81,15 +88,61 @@
     }
   };
 
-  let busy = false, again = false;
+  // The page of an incident holds nothing to press but links: each part of it is renewed where it stands.
+  const part = (name) => document.querySelector(`[data-part="${name}"]`);
+  const renew = (fresh) => {
+    const old = document.querySelector("article.whole"), now = fresh.querySelector("article.whole");
+    if (!old || !now) return;
+    const seen = [...old.children].find((each) => each.getBoundingClientRect().bottom > 0);
+    const before = seen ? seen.getBoundingClientRect().top : 0;
+    const moments = (within) => within.querySelectorAll(".timeline > li").length;
+    const more = moments(now) - moments(old);
+    old.className = now.className;
+    old.dataset.about = now.dataset.about;
+    for (const each of now.children) {
+      const mine = part(each.dataset.part);
+      if (mine.innerHTML === each.innerHTML) continue;
+      const link = mine.contains(document.activeElement) && document.activeElement.getAttribute("href");
+      mine.replaceChildren(...document.importNode(each, true).childNodes);
+      const same = link && [...mine.querySelectorAll("a")].find((found) => found.getAttribute("href") === link);
+      if (same) same.focus({ preventScroll: true });
+    }
+    if (more > 0) {
+      const show = document.createElement("a");
+      show.href = "#timeline";
+      show.textContent = `${more + Number(news.dataset.more || 0)} more on the timeline`;
+      show.addEventListener("click", () => { news.replaceChildren(); delete news.dataset.more; });
+      news.dataset.more = more + Number(news.dataset.more || 0);
+      news.replaceChildren(show);
+    }
+    settle(fresh, seen, before);
+  };
+
+  // Returns the page as it is now, or nothing. Nobody asked for it, so it keeps no session from ending.
+  const reread = async (where) => {
+    try {
+      const how = { headers: { Accept: "text/html", "X-Unattended": "yes" }, redirect: "manual" };
+      const answer = await fetch(where, how);
+      if (answer.type === "opaqueredirect") out();
+      if (answer.ok) return new DOMParser().parseFromString(await answer.text(), "text/html");
+    } catch { /* the stream says that it is gone */ }
+    return null;
+  };
+  const out = () => {
+    const again = document.createElement("a");
+    again.href = location.href;
+    again.textContent = "Log in again";
+    live.replaceChildren("Not live: your session has ended. ", again);
+    over = true;
+  };
+
+  let busy = false, again = false, over = false;
   const refresh = async () => {
     if (busy) { again = true; return; }
     busy = true;
     again = false;
-    try {
-      const answer = await fetch(location.href, { credentials: "same-origin", redirect: "error" });
-      if (answer.ok) merge(new DOMParser().parseFromString(await answer.text(), "text/html"));
-    } catch { /* the stream says that it is gone */ }
+    const fresh = await reread(location.href);
+    if (fresh) (kind === "queue" ? merge : renew)(fresh);
     setTimeout(() => { busy = false; if (again) refresh(); }, 1000);
   };
 
@@ -108,36 +161,59 @@
     }
   };
   const look = async () => {
-    try {
-      const answer = await fetch(location.pathname, { redirect: "error" });
-      if (!answer.ok) return;
-      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const card = fresh.querySelector("article.entry").dataset;
-      watched(card.digest, card.state, card.approvers);
-    } catch { /* the stream says that it is gone */ }
+    const fresh = await reread(location.pathname);
+    const card = fresh && fresh.querySelector("article.entry");
+    if (card) watched(card.dataset.digest, card.dataset.state, card.dataset.approvers);
+  };
+
+  // An incident is renewed when something is told of it, of its cause or of what it explains.
+  const concerns = (entry) => {
+    const about = document.querySelector("article.whole").dataset.about.split(" ");
+    const named = [entry.incident_id, entry.explained_by, ...entry.explains.map((each) => each.incident_id)];
+    return named.some((each) => about.includes(each));
+  };
+  const told = {
+    queue: () => refresh(),
+    entry: (event) => changed(JSON.parse(event.data)),
+    incident: (event) => { if (concerns(JSON.parse(event.data))) refresh(); },
   };
 
   const live = by("live");
-  let pause = 1000;
+  let pause = 1000, stream = null, waits = null;
   const watch = () => {
-    const stream = new EventSource("/live");
+    waits = null;
+    stream = new EventSource("/live");
     stream.onopen = () => {
       live.textContent = "Live.";
       pause = 1000;
-      if (kind === "queue") refresh(); else look();
+      if (kind === "entry") look(); else refresh();
     };
-    stream.addEventListener("queue", (event) => {
-      if (kind === "queue") refresh(); else changed(JSON.parse(event.data));
-    });
-    stream.onerror = () => {
+    stream.addEventListener("queue", told[kind]);
+    stream.onerror = async () => {
       live.textContent = "Not live: trying again.";
       if (stream.readyState !== EventSource.CLOSED) return;
-      setTimeout(watch, pause); // refused: too many watch, or the orchestrator is away
+      await (kind === "entry" ? look() : refresh());
+      if (over) return;
+      waits = setTimeout(watch, pause); // refused: too many watch, or the orchestrator is away
       pause = Math.min(2 * pause, 60000);
     };
   };
-  if (kind === "queue" || kind === "entry") watch();
-  if (kind === "queue") setInterval(refresh, 60000);
+  // A browser keeps six connections to one host, and each open stream is one of them: what is not looked at
+  // lets go of it. The queue holds on, for the number in its title.
+  const attend = () => {
+    if (document.hidden && stream) {
+      stream.close();
+      clearTimeout(waits);
+      stream = waits = null;
+      live.textContent = "Not live while it is out of sight.";
+    } else if (!document.hidden && !stream && !over) watch();
+  };
+  if (kind === "queue") watch();
+  else if (told[kind]) {
+    attend();
+    document.addEventListener("visibilitychange", attend);
+  }
+  if (kind === "queue" || kind === "incident") setInterval(() => { if (!over) refresh(); }, 60000);
 
   // A form is sent once ----------------------------------------------------------------------------
 
