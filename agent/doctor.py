@@ -79,7 +79,7 @@ def as_text(checks: tuple[Check, ...]) -> str:
     """Return the report for people, host text inert."""
     lines = []
     for check in checks:
-        lines.append(f"{check.health.value:8}{check.name:28}{guarded(check.says)}")
+        lines.append(f"{check.health.value:8}{guarded(check.name):28}{guarded(check.says)}")
         if check.remedy:
             lines.append(f"{'':8}{'':28}-> {guarded(check.remedy)}")
     return "\n".join(lines)

@@ -60,7 +60,7 @@ def record(options: argparse.Namespace, settings: AgentSettings) -> int:
     _fetch(made.with_suffix(".jsonl"), options.out)
     made.with_suffix(".result").unlink(missing_ok=True)
     told = f"{counted(result.observations, 'observation')} in {duration(result.seconds)}"
-    _say(f"{options.out}: {told}, {result.bytes} bytes; ended: {result.ended}")
+    _say(f"{options.out}: {told}, {result.bytes} bytes; ended: {guarded(result.ended)}")
     return 0
 
 

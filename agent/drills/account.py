@@ -10,6 +10,7 @@ from agent import statusfile
 from agent.drills.registry import DRILLS, WITHOUT, drill_of
 from agent.drills.rehearsal import LONGEST_S, Rehearsal, Verdict
 from agent.drills.stage import DrillError, this_host
+from escalation.inert import guarded
 
 
 def listing() -> str:
@@ -47,14 +48,13 @@ def _allow(seconds: int) -> None:
 
 
 def told(verdict: Verdict, seconds: int) -> str:
-    """Return the verdict in words."""
+    """Return the verdict in words, host text inert."""
     if verdict.raised_s is None:
         lines = [f"NOT raised: no {verdict.fault_class.value} within {seconds} s."]
     else:
-        lines = [
-            f"Alarm raised after {verdict.raised_s:.1f} s: {verdict.fault_class.value} on {verdict.subject}."
-        ]
-    lines += [f"Also raised, as a drill: {other}." for other in verdict.others]
+        alarm = f"{verdict.fault_class.value} on {guarded(verdict.subject)}"
+        lines = [f"Alarm raised after {verdict.raised_s:.1f} s: {alarm}."]
+    lines += [f"Also raised, as a drill: {guarded(other)}." for other in verdict.others]
     if verdict.raised_s is not None:
         if verdict.cleared_s is None:
             lines.append("NOT closed: the case still stands open.")

@@ -24,8 +24,12 @@ _PAUSE_S: Final = 0.05
 
 
 def known(theatre: Theatre) -> list[str]:
-    """Return the ids of all drills of which anything is left: its folder is made first and goes last."""
-    names = [entry.name for entry in theatre.folder.iterdir()] if theatre.folder.is_dir() else []
+    """Return the ids of all drills of which anything is left: its folder is made first and goes last.
+
+    That folder does not outlive a boot; the place where its disk was mounted does.
+    """
+    places = [place for place in (theatre.folder, theatre.mounts) if place.is_dir()]
+    names = {entry.name for place in places for entry in place.iterdir()}
     return sorted(name for name in names if ID.fullmatch(name))
 
 

@@ -38,6 +38,7 @@ GOOD = statusfile.Status(
         statusfile.SensorStatus(name="kernel.oom_kill"),
         statusfile.SensorStatus(name="kernel.listener", reason="no_headers", detail="evil\x1b[2J"),
         statusfile.SensorStatus(name="kernel.fatal_signal", reason="disabled"),
+        statusfile.SensorStatus(name="evil\x1b[2J"),
     ),
     open_cases=0,
     spool_open=True,

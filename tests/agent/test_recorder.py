@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from agent import statusfile
 from agent.config import AgentSettings
 from agent.recorder import FOLDER, REQUEST, Recorder, RecordingFailed
-from agent.recording_commands import record
+from agent.recording_commands import _knock, record
 from agent.testing import at, blind, death, seeing
 from escalation.settings import parse
 from probes import recording
@@ -204,3 +207,16 @@ def test_the_command_signals_no_process_of_another_account(tmp_path: Path, knock
         record(options, settings)
     assert knocks == []
     assert not list((tmp_path / "run").glob(REQUEST))
+
+
+@pytest.mark.root
+def test_the_command_knows_an_agent_that_has_given_root_up(tmp_path: Path) -> None:
+    """It was started as root, which proc(5) remembers of some of its files."""
+    changed = "import os; os.setresuid(65534, 65534, 65534); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", changed], stdin=PIPE, stdout=PIPE) as agent:
+        assert agent.stdout is not None
+        agent.stdout.readline()
+        _, _, path = _running(tmp_path, agent.pid)
+        os.chown(path, 65534, 65534)
+        _knock(path.parent, agent.pid)
+        assert agent.wait(10) == -signal.SIGUSR1

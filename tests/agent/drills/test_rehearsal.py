@@ -210,6 +210,15 @@ def test_nothing_is_cleared_that_is_no_drill(theatre: Theatre, tmp_path: Path) -
 
 
 @root
+def test_what_a_boot_has_left_is_taken_away(theatre: Theatre) -> None:
+    """The folder of marks is gone then, and the place of the disk is not."""
+    name = "nanobot-drill-0123abcd"
+    (theatre.mounts / name).mkdir(parents=True)
+    assert remains.known(theatre) == [name]
+    assert remains.clear(name, theatre) == []
+    assert not theatre.mounts.exists()
+
+
 def test_nobody_can_connect_to_a_drills_listener(theatre: Theatre) -> None:
     """It shows in the socket table, and no packet to it is answered."""
     drill = drill_of(LISTENER.value)
@@ -292,6 +301,14 @@ def test_the_words_for_a_drill_that_was_closed_as_one() -> None:
         "Also raised, as a drill: process.killed_by_signal on unit x.service.",
         "It was closed as a drill 60 s after the fault was removed.",
     ]
+
+
+def test_the_words_of_the_agent_are_told_inert() -> None:
+    """The names come from a file that the agent writes, to the terminal of root."""
+    verdict = Verdict(
+        fault_class=LISTENER, raised_s=1.0, subject="port \x1b[2J", others=("x on \x1b]0;y\x07",)
+    )
+    assert account.told(verdict, 60).replace("\n", "").isprintable()
 
 
 def test_the_command_lists_drills(capsys: pytest.CaptureFixture[str]) -> None:
