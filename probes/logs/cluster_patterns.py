@@ -100,7 +100,7 @@ CLUSTER_PATTERNS: Final = (
         "the head took a node for dead",
         "Ray, src/ray/gcs/gcs_node_manager.cc",
         "marked dead because the detector has missed too many heartbeats",
-        rf"The node with node id: [0-9a-f]{{1,64}}(?: and address: (?P<address>{_IPV4}))?[^\n]{{0,300}}? "
+        rf"The node with node id: [0-9a-f]{{1,64}}+(?: and address: (?P<address>{_IPV4}))?[^\n]{{0,300}}? "
         r"has been marked dead because the detector has missed too many heartbeats",
         addresses=("address",),
         server=_RAY,

@@ -319,18 +319,27 @@ def test_a_word_that_is_on_no_list_is_other() -> None:
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.id)
 def test_expressions_are_linear(pattern: Pattern) -> None:
-    """Every repetition has a bound, and none stands inside another one."""
+    """Every repetition has a bound, none stands inside another one, and no two long ones beside each other."""
     _check(parser.parse(pattern.expression), inside=False)
 
 
+_LONG = 16
+
+
 def _check(tree: Any, *, inside: bool) -> None:
+    behind_a_long_one = False
     for kind, value in tree:
-        if kind in (constants.MAX_REPEAT, constants.MIN_REPEAT):
-            _, most, body = value
+        if kind in (constants.MAX_REPEAT, constants.MIN_REPEAT, constants.POSSESSIVE_REPEAT):
+            least, most, body = value
             assert most != constants.MAXREPEAT
             assert most == 1 or not inside
             _check(body, inside=inside or most > 1)
-        elif kind is constants.SUBPATTERN:
+            gives_back = kind is not constants.POSSESSIVE_REPEAT and most - least > _LONG
+            assert not (gives_back and behind_a_long_one)
+            behind_a_long_one = gives_back or (behind_a_long_one and least == 0)
+            continue
+        behind_a_long_one = False
+        if kind is constants.SUBPATTERN:
             _check(value[-1], inside=inside)
         elif kind is constants.BRANCH:
             for branch in value[1]:
