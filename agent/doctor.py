@@ -66,6 +66,7 @@ def examine(settings: AgentSettings, *, sensors: tuple[str, ...], now_unix_s: fl
         *_uplink(status, settings),
         *_certificates(settings, now_unix_s),
         *_spool(status, settings),
+        *_metrics(status, settings),
         *_here(),
     )
 
@@ -317,6 +318,24 @@ def _spool(status: Status | None, settings: AgentSettings) -> Iterator[Check]:
     share = status.spool_bytes / settings.spool.max_bytes
     health = Health.NOTE if share > 0.5 else Health.GOOD
     yield Check("spool", health, f"{status.spool_reports} reports wait, {share:.0%} of spool.max_bytes")
+
+
+def _metrics(status: Status | None, settings: AgentSettings) -> Iterator[Check]:
+    """Say whether anybody answers where Prometheus is to scrape; an agent lives without its page."""
+    part = settings.metrics
+    if status is None or not part.enabled:
+        return
+    try:
+        socket.create_connection((part.address, part.port), timeout=3).close()
+    except OSError as error:
+        yield Check(
+            "metrics page",
+            Health.BAD,
+            f"{part.address} port {part.port} does not answer: {error.strerror or error}",
+            "see metrics_not_served in journalctl -u nanobot-agent; correct [metrics] and restart the agent",
+        )
+    else:
+        yield Check("metrics page", Health.GOOD, f"{part.address} port {part.port} answers")
 
 
 def _here() -> Iterator[Check]:

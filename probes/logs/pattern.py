@@ -3,7 +3,8 @@
 A pattern names a form that a program is known to write, with its source. Out of a line come only its id and
 typed captures: numbers, IPv4 addresses as numbers, and words of a closed list; text never. Expressions run in
 time linear in the line: every repetition in them is bounded, none holds another one, and of two beside each
-other one never gives back what it took (a test reads them); lines are cut to `LINE_MAX` characters, and most lines are refused by their literals alone.
+other one never gives back what it took (a test reads them); lines are cut to `LINE_MAX` characters, and most
+lines are refused by their literals alone.
 """
 
 from __future__ import annotations

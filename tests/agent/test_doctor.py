@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from agent import doctor, statusfile
 from agent.command import main
-from agent.config import AgentSettings, Sensors
+from agent.config import AgentSettings, Metrics, Sensors
 from agent.doctor import Check, Health, as_json, as_text, examine, healthy
 from agent.placement import Placement, PlacementRule
 from agent.remedies import _OF_SENSOR, remedy
@@ -98,6 +99,20 @@ def test_what_is_wrong_is_bad_and_has_a_remedy(tmp_path: Path, change: dict[str,
     check = by_name(examine(settings(tmp_path), sensors=(), now_unix_s=NOW))[name]
     assert check.health is Health.BAD
     assert check.remedy
+
+
+def test_says_whether_the_metrics_page_answers(tmp_path: Path) -> None:
+    """A page whose port somebody else had is missing in silence otherwise; one that is off is not missed."""
+    statusfile.write(tmp_path / statusfile.NAME, GOOD)
+    with socket.create_server(("127.0.0.1", 0)) as page:
+        port = page.getsockname()[1]
+        served = msgspec.structs.replace(settings(tmp_path), metrics=Metrics(port=port))
+        there = by_name(examine(served, sensors=(), now_unix_s=NOW))["metrics page"]
+    gone = by_name(examine(served, sensors=(), now_unix_s=NOW))["metrics page"]
+    assert (there.health, gone.health) == (Health.GOOD, Health.BAD)
+    assert "correct [metrics]" in gone.remedy
+    off = msgspec.structs.replace(served, metrics=Metrics(enabled=False))
+    assert "metrics page" not in by_name(examine(off, sensors=(), now_unix_s=NOW))
 
 
 def test_old_status_is_no_running_agent(tmp_path: Path) -> None:

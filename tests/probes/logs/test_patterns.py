@@ -319,7 +319,7 @@ def test_a_word_that_is_on_no_list_is_other() -> None:
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.id)
 def test_expressions_are_linear(pattern: Pattern) -> None:
-    """Every repetition has a bound, none stands inside another one, and no two long ones beside each other."""
+    """Every repetition has a bound, none stands inside another, and no two long ones side by side."""
     _check(parser.parse(pattern.expression), inside=False)
 
 
