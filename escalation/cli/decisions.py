@@ -105,42 +105,42 @@ def show(session: Session, *, entry_id: str, canonical: bool, as_json: bool) -> 
     help="Print it only if who is named here signed it; default: approvers in ctl.toml.",
 )
 @click.option("--revoked", type=click.Path(path_type=Path), metavar="FILE", help="Keys that count no more.")
+@click.option("--host", metavar="HOST", help="Print it only if it is for this host.")
 @click.option(
     "--signers", type=click.IntRange(1), default=1, show_default=True, help="Persons who have to have signed."
 )
 @click.pass_obj
 def command(
-    session: Session, *, entry_id: str, approvers: Path | None, revoked: Path | None, signers: int
+    session: Session,
+    *,
+    entry_id: str,
+    approvers: Path | None,
+    revoked: Path | None,
+    host: str | None,
+    signers: int,
 ) -> None:
     """Print the command that was approved, alone, quoted for a shell.
 
     A command that only reads, or that a person runs by their own judgement, needs no approval. Of any other
     nothing is printed before it is approved, nor when it is carried out or too late: `show` has it always.
 
-    With --approvers it is printed only when the signatures of an approval are over exactly this command, for
-    this host and target, and not too old: whatever the orchestrator says.
+    With --approvers it is printed only when the signatures of an approval are over exactly this command,
+    entry, host and target, by keys that count now, and not too old: whatever the orchestrator says.
     """
     approvers = approvers or session.connection().approvers
     if approvers is None and (revoked or signers > 1):
         raise click.UsageError("--revoked and --signers need --approvers")
     with session.client() as client:
         entry = _entry(client.entry(entry_id))
+    _insist_approved(entry)
     if approvers is not None:
         from escalation.cli import signing  # noqa: PLC0415
 
-        for line in signing.insist(entry, path=approvers, revoked=revoked, least=signers):
-            click.echo(line, err=True)
-    _insist_approved(entry)
-    if not entry.action.whole:
-        raise CtlError(
-            "this action has no command that can be shown exactly",
-            code=ExitCode.REFUSED,
-            advice=f"`nanobotctl show {entry.id}` shows it escaped",
-        )
-    if entry.action.command_line:
-        click.echo(entry.action.command_line)
-    else:
-        raise CtlError("this advice has no command", code=ExitCode.REFUSED)
+        for said in signing.insist(entry, asked=entry_id, path=approvers, revoked=revoked, least=signers):
+            click.echo(said, err=True)
+    if host is not None and entry.action.host != host:
+        raise CtlError(f"this command is for {entry.action.host}, not for {host}", code=ExitCode.REFUSED)
+    click.echo(_line_of(entry))
 
 
 @click.command()
@@ -210,6 +210,11 @@ def approve(
             said |= _signed(session, client, entry, reason=reason, aside=aside, key=sign)
         body = client.post(f"/api/v1/queue/{entry.id}/approve", said)
     approved = _entry(body)
+    if (approved.digest, approved.action.command) != (entry.digest, entry.action.command):
+        raise CtlError(
+            "what the orchestrator says is approved is not what was shown",
+            advice="run nothing; ask whoever runs the orchestrator, and look at it from another machine",
+        )
     if as_json:
         print_json(body)
     if approved.state == "proposed":
@@ -221,7 +226,7 @@ def approve(
     if as_json:
         return
     click.echo(f"approved by {approved.decided_by}. Now run on {approved.action.host}:", err=True)
-    click.echo(approved.action.command_line)
+    click.echo(_line_of(entry))
     until = f" before {approved.execute_by}" if approved.execute_by else ""
     click.echo(f"then mark it done{until}: nanobotctl done {approved.id}", err=True)
 
@@ -280,6 +285,22 @@ def _insist_approved(entry: EntryView) -> None:
     )
 
 
+def _line_of(entry: EntryView) -> str:
+    """Return the command for a shell, quoted here: what is printed is the arguments that were compared."""
+    from escalation.view.entry import shell_line  # noqa: PLC0415
+
+    line = shell_line(entry.action.command) if entry.action.whole else None
+    if line is None:
+        raise CtlError(
+            "this action has no command that can be shown exactly",
+            code=ExitCode.REFUSED,
+            advice=f"`nanobotctl show {entry.id}` shows it escaped",
+        )
+    if not line:
+        raise CtlError("this advice has no command", code=ExitCode.REFUSED)
+    return line
+
+
 def _set_aside(given: tuple[str, ...]) -> dict[str, str]:
     """Return conditions with the reasons for setting them aside."""
     found: dict[str, str] = {}
@@ -319,9 +340,12 @@ def _signed(
     import msgspec  # noqa: PLC0415
 
     from escalation.cli import signing  # noqa: PLC0415
+    from escalation.wording.quantities import duration  # noqa: PLC0415
 
     agreed = signing.agreed(client, entry)
+    within = duration(agreed.terms.execute_within_s)
     click.echo(f"signing for {agreed.person} with {key}", err=True)
+    click.echo(f"it may be carried out for {within} after {agreed.terms.approve_by}", err=True)
     signed = signing.sign(
         agreed,
         reason=reason,

@@ -85,13 +85,15 @@ def shown_otherwise(terms: Terms, entry: EntryView) -> tuple[str, ...]:
     return tuple(name for name, (signed, seen) in pairs.items() if signed != seen)
 
 
-def insist(entry: EntryView, *, path: Path, revoked: Path | None, least: int) -> tuple[str, ...]:
+def insist(entry: EntryView, *, asked: str, path: Path, revoked: Path | None, least: int) -> tuple[str, ...]:
     """Return who signed exactly what `entry` shows, by the approvers' file at `path`; raise CtlError.
 
-    At least `least` persons have to have signed, each with a key of their own, and the time to carry it out
-    is not over by this machine's clock.
+    It has to be the entry that was `asked` for. At least `least` persons have to have signed, each
+    with a key of their own that counts now, and the time to carry it out is not over by this machine's clock.
     """
     known = trusted(path, revoked)
+    if not (entry.id.startswith(asked) or entry.incident_id.startswith(asked)):
+        raise _unsigned(f"the orchestrator answers with another entry ({entry.id})")
     signed: dict[str, str] = {}
     try:
         for each in entry.approvals:
@@ -101,9 +103,10 @@ def insist(entry: EntryView, *, path: Path, revoked: Path | None, least: int) ->
             if different := shown_otherwise(document, entry):
                 raise _unsigned(f"what {each.person} signed is not what is shown ({', '.join(different)})")
             _check_time(document)
-            at = approval.moment_of(each.at)
             given = Signed(each.document, each.signature)
-            key = key_of(given, document.person, at, approvers=known, keygen=sshsig.find())
+            # As of now: when it was signed only the orchestrator says, which may date back to an old key.
+            now = datetime.now(UTC)
+            key = key_of(given, document.person, now, approvers=known, keygen=sshsig.find())
             if key not in signed.values():
                 signed.setdefault(document.person, key)
     except (ApprovalError, SshRefused, PasskeyRefused) as error:
@@ -112,7 +115,9 @@ def insist(entry: EntryView, *, path: Path, revoked: Path | None, least: int) ->
         raise CtlError(f"signatures cannot be checked: {error}") from error
     if len(signed) < least:
         raise _unsigned(f"{len(signed)} of {least} persons signed it")
-    return tuple(f"{person} signed it with {key}" for person, key in sorted(signed.items()))
+    return tuple(
+        f"{person} signed it for {entry.action.host} with {key}" for person, key in sorted(signed.items())
+    )
 
 
 def trusted(path: Path, revoked: Path | None) -> Approvers:

@@ -16,7 +16,7 @@ from escalation import model_text
 from escalation.inert import guarded
 from escalation.model import ActionKind, Severity
 from escalation.view.attention import AttentionView
-from escalation.view.entry import EntryView
+from escalation.view.entry import EntryView, shell_line
 from escalation.view.weighing import result_symbol, since_proposal
 from escalation.wording.codes import action_headline, severity_symbol
 from escalation.wording.quantities import times
@@ -199,8 +199,8 @@ def _action(entry: EntryView, paint: Paint, width: int | None) -> list[str]:
     lines = block(
         "Action", [f"{words}: {action.target.kind} {action.target.name} on {action.host}"], paint, width
     )
-    if action.command_line is not None and action.command:
-        lines.append(f"{_INDENT}$ {paint(guarded(action.command_line), 'command')}")
+    if action.whole and (line := shell_line(action.command)):
+        lines.append(f"{_INDENT}$ {paint(line, 'command')}")
     for number, element in enumerate(action.command, start=1):
         lines.append(f"{_INDENT}{paint(f'[{number}]', 'quiet')} {guarded(element)}")
     if action.refusal:

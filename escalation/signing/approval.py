@@ -28,6 +28,9 @@ NAMESPACE: Final = "nanobot-approval"
 LIMIT_BYTES: Final = 32 * 1024
 """How long a document may be."""
 
+_YEARS: Final = (1970, 9000)
+"""The years of a time in a document: far enough from both ends of the calendar to add any deadline."""
+
 _DIGESTED: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -221,8 +224,11 @@ def differing(one: Document, other: Document) -> tuple[str, ...]:
 
 
 def moment_of(at: str) -> datetime:
-    """Return a time of a document; raise ApprovalError for one that no calendar has."""
+    """Return a time of a document; raise ApprovalError for one that cannot be reckoned with."""
     try:
-        return datetime.fromisoformat(at).astimezone(UTC)
-    except ValueError as error:
+        found = datetime.fromisoformat(at).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise ApprovalError(f"{at} is no time") from error
+    if not _YEARS[0] <= found.year < _YEARS[1]:
+        raise ApprovalError(f"{at} is no time")
+    return found

@@ -8,7 +8,8 @@ one more kind for passkeys::
 
 It is worth as much as it is hard to change: `read` takes it only from root (or whom the caller names), and
 through folders that nobody else can change. Certificates are not taken: which key signed would be the
-authority's to say, and here it has to be on the line.
+authority's to say, and here it has to be on the line. Nor are patterns of names, and options that ssh-keygen
+would not understand: it passes over such a line in silence, and the key counts for nothing.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ _SSH: Final = re.compile(
     r'(?:(?P<options>(?:[^\s"]|"[^"]*")+)\s+)?'
     r"(?P<kind>(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+)\s+(?P<key>[A-Za-z0-9+/]+={0,2})(?:\s.*)?"
 )
+_OPTION: Final = r'(?:namespaces="[^"]+"|valid-(?:after|before)="[0-9]{8}(?:[0-9]{4}(?:[0-9]{2})?)?Z?")'
+_OPTIONS: Final = re.compile(rf"{_OPTION}(?:,{_OPTION})*", re.IGNORECASE)
+_ONCE: Final = ("namespaces=", "valid-after=", "valid-before=")
+_PATTERN: Final = frozenset("*?!")
+_NO_NAME: Final = frozenset('*?!,"')
 
 
 class ApproversError(Exception):
@@ -148,6 +154,13 @@ def _check_ssh(line: str) -> None:
     options = (found["options"] or "").lower()
     if "cert-authority" in options or "-cert-" in found["kind"]:
         raise ValueError("certificates are not taken; write the key itself")
+    if _PATTERN & set(found["principals"]):
+        raise ValueError("a pattern is nobody's name; write each person whose key it is")
+    if options and (_OPTIONS.fullmatch(options) is None or any(options.count(each) > 1 for each in _ONCE)):
+        raise ValueError(
+            'the options are namespaces="...", valid-after="YYYYMMDD" and valid-before="YYYYMMDD", each once '
+            "and with commas between"
+        )
     try:
         blob = base64.b64decode(found["key"], validate=True)
     except binascii.Error as error:
@@ -161,6 +174,8 @@ def _passkey(fields: list[str]) -> tuple[str, Passkey]:
     if len(fields) not in {5, 6}:
         raise ValueError("a passkey's line is: NAME webauthn CREDENTIAL_ID PUBLIC_KEY ORIGIN [RP_ID]")
     person, _, credential_id, key, origin, *rest = fields
+    if _NO_NAME & set(person):
+        raise ValueError("a passkey is one person's, by their name")
     try:
         public_key(key)
     except PasskeyRefused as error:

@@ -33,6 +33,9 @@ _VERIFY_WITHIN_S: Final = 10.0
 _SIGN_WITHIN_S: Final = 120.0
 """A passphrase is typed, a security key is looked for and touched."""
 
+_LONGEST_NAME: Final = 1000
+"""A log may name anything as a person; what can be no argument of a program is nobody's name."""
+
 _BEGIN: Final = "-----BEGIN SSH SIGNATURE-----"
 _END: Final = "-----END SSH SIGNATURE-----"
 _MAGIC: Final = b"SSHSIG"
@@ -97,6 +100,8 @@ class Keygen:
 
         `at` is when it was signed, for lines that are valid for a time (None: now; needs OpenSSH 9.1).
         """
+        if "\0" in person or len(person) > _LONGEST_NAME:
+            raise SshRefused("no person has such a name")
         name = fingerprint(signature)
         _check_touch(signature)
         with tempfile.TemporaryDirectory(prefix="nanobot-approval-") as folder:
@@ -113,6 +118,9 @@ class Keygen:
             done = self._ask(command, document)
         if done.returncode != 0:
             raise SshRefused(f"{name} may not sign this for {shown(person)}{_why(done.stderr)}")
+        # A signature may hold its key in more than one form (RFC 4251, mpint); ssh-keygen names it in one.
+        if done.stdout.split()[-1:] != [name.encode()]:
+            raise SshRefused("the signature holds its key in another form than the key has")
         return name
 
     def _ask(self, command: list[str], document: str) -> subprocess.CompletedProcess[bytes]:

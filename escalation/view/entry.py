@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -325,10 +326,15 @@ def action_view(action: Action, *, drill: bool = False) -> ActionView:
         host=shown(action.host),
         target=_subject(action.target),
         command=action.command if whole else tuple(shown(element) for element in action.command),
-        command_line=shlex.join(action.command) if whole else None,
+        command_line=shell_line(action.command),
         whole=whole,
         refusal=refusal,
     )
+
+
+def shell_line(command: Sequence[str]) -> str | None:
+    """Return an argument list quoted for a POSIX shell, None when it cannot be shown whole."""
+    return shlex.join(command) if all(map(harmless, command)) else None
 
 
 def evidence_view(evidence: Evidence) -> dict[str, Scalar]:

@@ -149,6 +149,16 @@ def test_takes_no_other_form(change: Any) -> None:
         approval.parse(change(text))
 
 
+@pytest.mark.parametrize(
+    "at", ["9999-12-31T23:59:59.999Z", "0001-01-01T00:00:00.000Z", "2026-02-30T00:00:00.000Z"]
+)
+def test_a_time_that_cannot_be_reckoned_with_is_none(at: str) -> None:
+    """What no calendar has, and what no deadline can be added to, is refused by name."""
+    with pytest.raises(ApprovalError, match="is no time"):
+        approval.moment_of(at)
+    assert approval.moment_of("2026-01-01T04:00:00.000Z").year == 2026
+
+
 @given(st.text())
 def test_no_text_does_more_than_be_refused(text: str) -> None:
     """Whatever arrives as a document is refused by name, and never crashes."""

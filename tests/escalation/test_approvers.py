@@ -44,7 +44,15 @@ def test_reads_keys_and_passkeys(key: SshKey) -> None:
         ("ada cert-authority ssh-ed25519 AAAA", "certificates"),
         ("ada ssh-ed25519-cert-v01@openssh.com AAAA", "certificates"),
         ('"ada ssh-ed25519 AAAA', "is no line"),
+        ("* ssh-ed25519 AAAA", "pattern"),
+        ("ada,!grace ssh-ed25519 AAAA", "pattern"),
+        ("ada valid-before=20270101 ssh-ed25519 AAAA", "the options are"),
+        ('ada valid-until="20270101" ssh-ed25519 AAAA', "the options are"),
+        ('ada valid-before="2027-01-01" ssh-ed25519 AAAA', "the options are"),
+        ('ada namespaces="a",namespaces="b" ssh-ed25519 AAAA', "the options are"),
         ("ada webauthn", "a passkey's line is"),
+        (Authenticator().line("ada,grace"), "one person's"),
+        (Authenticator().line("*"), "one person's"),
         ("ada webauthn id AAAA https://queue.example", "public key"),
         (Authenticator(origin="http://queue.example").line("ada"), "no origin"),
         (Authenticator(origin="https://queue.example/page").line("ada"), "no origin"),
@@ -156,6 +164,54 @@ def test_a_keygen_that_is_missing_or_hangs_is_named(tmp_path: Path, key: SshKey)
     with pytest.raises(KeygenError, match="printed no signature"):
         Keygen(Path("/bin/true")).sign("text", key=key.path, environment={})
     assert KEYGEN.verify(signature, "text", person="ada", approvers=known).startswith("SHA256:")
+
+
+def test_the_options_of_ssh_keygen_are_taken(key: SshKey) -> None:
+    """Every option that a line may have, together, is one that ssh-keygen understands."""
+    options = 'namespaces="nanobot-approval,git",valid-after="20200101",Valid-Before="20990101120000Z"'
+    known = approvers.parse(key.line("ada,grace", options), name="approvers")
+    for person in ("ada", "grace"):
+        assert KEYGEN.verify(key.sign("text"), "text", person=person, approvers=known)
+
+
+def test_a_key_has_one_name_in_whatever_form_a_signature_holds_it(tmp_path: Path) -> None:
+    """An RSA key's numbers may be written with zeros before them: that makes no second key of it."""
+    rsa = SshKey.made(tmp_path / "rsa", "rsa")
+    known = approvers.parse(rsa.line("ada,grace"), name="approvers")
+    signature = rsa.sign("text")
+    name = KEYGEN.verify(signature, "text", person="ada", approvers=known)
+    padded = _with_zeros(signature)
+    assert sshsig.fingerprint(padded) != name
+    with pytest.raises(SshRefused, match="another form"):
+        KEYGEN.verify(padded, "text", person="grace", approvers=known)
+
+
+def _with_zeros(signature: SshSignature) -> SshSignature:
+    """Return the signature with a zero before the exponent of its RSA key, which changes nothing else."""
+    lines = signature.armoured.strip().splitlines()
+    blob = base64.b64decode("".join(lines[1:-1]))
+    head, length = blob[:10], int.from_bytes(blob[10:14], "big")
+    key, rest = blob[14 : 14 + length], blob[14 + length :]
+    kind = int.from_bytes(key[:4], "big") + 4
+    exponent = int.from_bytes(key[kind : kind + 4], "big")
+    longer = key[:kind] + (exponent + 1).to_bytes(4, "big") + b"\0" + key[kind + 4 :]
+    body = base64.encodebytes(head + len(longer).to_bytes(4, "big") + longer + rest).decode()
+    return SshSignature(f"{lines[0]}\n{body}{lines[-1]}\n")
+
+
+def test_a_keygen_that_says_nothing_verifies_nothing(key: SshKey) -> None:
+    """A program that ends well and names no key is not ssh-keygen."""
+    known = approvers.parse(key.line("ada"), name="approvers")
+    with pytest.raises(SshRefused):
+        Keygen(Path("/bin/true")).verify(key.sign("text"), "text", person="ada", approvers=known)
+
+
+@pytest.mark.parametrize("person", ["a\0da", "a" * 200_000])
+def test_a_name_that_no_program_takes_is_nobodys(key: SshKey, person: str) -> None:
+    """A log may name anything; who cannot be asked about did not sign, and nothing else is in doubt."""
+    known = approvers.parse(key.line("ada"), name="approvers")
+    with pytest.raises(SshRefused, match="such a name"):
+        KEYGEN.verify(key.sign("text"), "text", person=person, approvers=known)
 
 
 @given(st.binary(max_size=120), st.booleans())

