@@ -26,6 +26,7 @@ KeyOf = Callable[[Signed, str, datetime], str]
 
 _APPROVED: Final = "recommendation.approved"
 _BY_FIRST: Final = "recommendation.approved_by_first"
+_RESTATED: Final = "recommendation.restated"
 _SET_ASIDE: Final = "recommendation.condition_set_aside"
 _OVER: Final = frozenset(
     f"recommendation.{state}"
@@ -79,7 +80,7 @@ class _Reading:
     waiting: dict[tuple[str, str], AuditEntry] = field(default_factory=dict)
     stray: list[AuditEntry] = field(default_factory=list)
     nonces: dict[str, int] = field(default_factory=dict)
-    given: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    given: dict[str, dict[tuple[str, str], int]] = field(default_factory=dict)
     keys: dict[tuple[str, str, str], str] = field(default_factory=dict)
     over: dict[str, int] = field(default_factory=dict)
     signed: dict[tuple[str, str], Document] = field(default_factory=dict)
@@ -93,6 +94,8 @@ class _Reading:
             return None
         if entry.verb == _SET_ASIDE:
             return self._set_aside(entry)
+        if entry.verb == _RESTATED:
+            self.given.pop(entry.object_id, None)  # what was given before is void, and is given anew
         decided = None
         if entry.verb in {_APPROVED, _BY_FIRST}:
             decided = self._decision(entry)
@@ -181,11 +184,16 @@ class _Reading:
         what = (document.id, document.digest)
         if (first := self.nonces.setdefault(document.nonce, number)) != number:
             wrong.append(f"the same signed document counted before (entry {first})")
-        elif (first := self.given.setdefault((*what, document.person), number)) != number:
+        elif (first := self._first_of(document, number)) != number:
             wrong.append(f"the same person approved the same before (entry {first})")
         if (other := self.keys.setdefault((*what, key), document.person)) != document.person:
             wrong.append(f"the key {key} approved the same before, for {shown(other)}")
         return wrong
+
+    def _first_of(self, document: Document, number: int) -> int:
+        """Return the entry in which this person approved the same first, since it was restated last."""
+        given = self.given.setdefault(document.id, {})
+        return given.setdefault((document.digest, document.person), number)
 
 
 def _unfit(entry: AuditEntry, problem: str) -> Decision:

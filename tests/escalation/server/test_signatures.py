@@ -6,12 +6,14 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from escalation.model import (
     ActionKind,
+    CasePhase,
     Incarnation,
     Override,
     PasskeySignature,
@@ -27,8 +29,9 @@ from escalation.server.desk import Entry, Refused, Superseded, Unavailable
 from escalation.server.storage import rows
 from escalation.server.storage.store import Ledger
 from escalation.server.testing import CONTAINER, FakeDesk, case_report
-from escalation.signing import approval, approvers
+from escalation.signing import approval, approvers, proof
 from escalation.signing.approvers import Approvers
+from escalation.signing.keys import key_of
 from escalation.signing.log import VERB, reference_to, signed_of
 from escalation.signing.passkey import Passkey
 from tests.escalation.server.databases import Database
@@ -248,6 +251,24 @@ async def test_a_changed_proposal_takes_the_first_signature_with_it(keys: dict[s
     )
     now = await signing.desk.entry(entry.incident.id)
     assert now.recommendation.approvals == ()
+
+
+async def test_what_is_signed_anew_after_it_was_void_is_in_order(keys: dict[str, SshKey]) -> None:
+    """The target becomes another one and the same again: who signs once more did nothing twice."""
+    signing = Signing(keys, _TWO)
+    entry = await signing.desk.opened()
+    await signing.approve(entry, keys["ada"].sign)
+    for boot in ("kernel-2", "kernel-1"):
+        life = Incarnation(kernel_boot_id=boot, container_id=CONTAINER)
+        await signing.desk.report(case_report(CasePhase.UPDATED, incarnation=life))
+    now = await signing.desk.entry(entry.recommendation.id)
+    assert (now.recommendation.digest, now.recommendation.approvers) == (entry.recommendation.digest, ())
+    await signing.approve(now, keys["ada"].sign)
+    await signing.approve(now, keys["grace"].sign, person="grace")
+    log = await signing.desk.audit(after=0, limit=100)
+    judge = partial(key_of, approvers=signing.known, keygen=KEYGEN)
+    found = proof.decisions(log, key_of=judge, signed_from=1)
+    assert [(each.person, each.problems) for each in found] == [("ada", ()), ("ada", ()), ("grace", ())]
 
 
 async def test_every_database_keeps_it_and_reads_what_is_older(
