@@ -25,11 +25,12 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server.decision import binding
+from escalation.server.decision import approvals, binding
+from escalation.server.desk import Refused
 from escalation.server.playbook.registry import advise
 from escalation.server.testing import case_report, heartbeat
 from escalation.server.web.access import Role
-from escalation.testing import an_entry
+from escalation.testing import A_MOMENT_NS, an_entry
 from escalation.view.entry import EntryView, action_view
 from escalation.wire import codec, escalation_pb2 as pb
 from tests.escalation.server.site import wired
@@ -121,8 +122,18 @@ def test_a_long_command_is_shown_to_its_last_character(house: House) -> None:
 @pytest.mark.parametrize("hidden", ["\u202e", "\u200b", "\x1b[8m", "\r", "\x00", "\u00a0\u0301"])
 @security_property("B16", "A command that holds what cannot be seen is shown escaped and refused.")
 def test_a_command_with_a_hidden_character_cannot_be_approved(hidden: str) -> None:
-    """Bidi, zero-width, escape, carriage return: it is written out, and there is a refusal to read."""
-    action = dataclasses.replace(_actions()[1], command=("docker", "restart", f"web{hidden}1"))
+    """Bidi, zero-width, escape, carriage return: it is written out, and no approval of it is taken."""
+    entry = an_entry(FaultClass.GPU_ACCESS_REVOKED)
+    advice = advise(entry.incident)
+    action = dataclasses.replace(advice.action, command=("docker", "restart", f"web{hidden}1"))
+    unreadable = dataclasses.replace(
+        entry.recommendation,
+        advice=dataclasses.replace(advice, action=action),
+        digest=binding.digest_of(action, entry.incident),
+    )
+    event = approvals.Approve("ada", "why", unreadable.digest)
+    with pytest.raises(Refused, match="cannot be shown"):
+        approvals.step(unreadable, entry.incident, event, policy=approvals.Policy(), now_ns=A_MOMENT_NS)
     view = action_view(action)
     assert (view.whole, view.command_line) == (False, None)
     assert view.refusal == "its command holds characters that cannot be shown as they are"

@@ -16,6 +16,7 @@ from typing import Final, assert_never
 
 import msgspec
 
+from escalation.inert import harmless
 from escalation.model import (
     ActionKind,
     Advice,
@@ -299,6 +300,8 @@ def _approve(
             f"recommendation {recommendation.id} describes work that a person does by their own judgement; "
             "it can be rejected, or left until the case clears, but not approved"
         )
+    if not all(map(harmless, action.command)):
+        raise Refused(f"recommendation {recommendation.id} holds characters that cannot be shown as they are")
     asked = policy.demands(case_of(action, incident.fault_class))
     if asked.approvers is not None and person not in asked.approvers:
         raise Refused(f"policy: {person} may not approve {action.kind} actions{_named_in(asked)}")

@@ -180,6 +180,19 @@ def test_what_a_person_must_do_by_judgement_is_never_approved() -> None:
         _approve(human, incident)
 
 
+@pytest.mark.parametrize("hidden", ["\u202e", "\u200b", "\x1b[8m", "\0"])
+def test_what_cannot_be_shown_whole_is_never_approved(hidden: str) -> None:
+    """Whichever door an approval comes through, a command with a hidden character is refused."""
+    incident = _incident()
+    advice = advise(incident)
+    action = replace(advice.action, command=(*advice.action.command, f"a{hidden}b"))
+    unreadable = approvals.propose(
+        incident, replace(advice, action=action), ordinal=1, policy=_POLICY, now_ns=START_NS
+    )
+    with pytest.raises(Refused, match="cannot be shown"):
+        _approve(unreadable, incident)
+
+
 def test_two_persons_are_two_different_persons() -> None:
     """The first approval leaves it proposed; the same name does not count twice; the second one approves."""
     policy = Policy(two_person=frozenset({ActionKind.RESTART_CONTAINER}))
