@@ -169,9 +169,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                     passwords.check_hash(person.password_hash)
                 except ValueError as error:
                     raise ValueError(f"person {person.name}: {error}") from error
-        claims = [person.oidc for person in self.person if person.oidc is not None]
-        if len(claims) > len(set(claims)):
-            raise ValueError("two persons have the same oidc")
+        _check_apart(self.person)
         if self.login.tailscale is not None and not is_tailnet(address_of(self.http.listen)[0]):
             raise ValueError("login.tailscale needs http.listen on an address of the tailnet")
         if self.login.oidc is not None and not self.http.public_url:
@@ -189,6 +187,17 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             able = set(self.approvals.approvers.get(kind, operators))
             if operators and len(able) < _TWO:
                 raise ValueError(f"approvals.two_person: fewer than two persons may approve {kind}")
+
+
+def _check_apart(persons: tuple[Person, ...]) -> None:
+    """Refuse what would let one be taken for another: whoever has it could be two persons to an approval."""
+    for what, having in (
+        ("token", [each.token_sha256 for each in persons if each.token_sha256 is not None]),
+        ("oidc", [each.oidc for each in persons if each.oidc is not None]),
+        ("login of the tailnet", [login for each in persons for login in set(each.tailscale)]),
+    ):
+        if len(having) > len(set(having)):
+            raise ValueError(f"two persons have the same {what}")
 
 
 def _check_signing(approvals: ApprovalSettings, origin: str) -> None:

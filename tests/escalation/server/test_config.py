@@ -20,7 +20,9 @@ key = "/etc/nanobot/server.key"
 clients_ca = "/etc/nanobot/ca.crt"
 """
 _DOCS = Path(__file__).parents[3] / "docs"
-_PERSON = '[[person]]\nname = "{}"\nrole = "{}"\ntoken_sha256 = "' + "a" * 64 + '"\n'
+_PERSON = '[[person]]\nname = "{}"\nrole = "{}"\n'
+_TOKEN = f'{_PERSON}token_sha256 = "{"a" * 64}"\n'
+_TAILNET = f'{_PERSON}tailscale = ["ada@example.com"]\n'
 
 
 def _parse(text: str) -> config.Config:
@@ -76,6 +78,14 @@ def test_policies_are_read() -> None:
             "fewer than two persons may approve restart_unit",
         ),
         (_GRPC + _PERSON.format("ada", "viewer") * 2, "person ada is there twice"),
+        (
+            _GRPC + _TOKEN.format("ada", "viewer") + _TOKEN.format("grace", "operator"),
+            "two persons have the same token",
+        ),
+        (
+            _GRPC + _TAILNET.format("ada", "viewer") + _TAILNET.format("grace", "operator"),
+            "two persons have the same login of the tailnet",
+        ),
         (_GRPC + _PERSON.format("ada", "root"), "orchestrator.toml:8: person.0.role"),
         (_GRPC + _PERSON.format("a\\u202eda", "viewer"), "orchestrator.toml:7: person.0.name"),
         (_GRPC.replace('"/etc/nanobot/server.key"', '""'), "orchestrator.toml:4: grpc.key"),
