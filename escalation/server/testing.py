@@ -268,9 +268,10 @@ class MemoryStore:
     """A store that keeps all or nothing of each piece of work, in memory."""
 
     def __init__(self) -> None:
-        """Start empty and writable."""
+        """Start empty, writable and leading."""
         self.ledger = MemoryLedger()
         self.writable = True
+        self.leading = True
 
     async def submit(self, work: Callable[[Ledger], T], *, cost_bytes: int = 0) -> asyncio.Future[T]:  # noqa: ARG002 - nothing waits
         """Run `work` at once."""
@@ -295,8 +296,8 @@ class MemoryStore:
         return work(self.ledger.copy())
 
     async def leads(self) -> bool:
-        """Return True: nobody else writes here."""
-        return True
+        """Return what a test says: nobody else writes here."""
+        return self.leading
 
     async def elsewhere(self) -> Elsewhere:
         """Return nothing: nobody else writes here."""

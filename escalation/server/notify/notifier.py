@@ -147,6 +147,10 @@ class Notifier:
         try:
             async for attempt in attempts:
                 with attempt:
+                    standing = await self._standing_of(lane, parcel)
+                    if standing is None:
+                        return
+                    parcel = standing
                     await self._attempt(lane, parcel)
         except Rejected as error:
             if len(parcel.told) > 1:  # one of them is the reason: the others have done nothing
@@ -161,6 +165,20 @@ class Notifier:
             await self._write_until_kept(partial(_settle, parcel=parcel, told=NoticeState.SENT))
             self._metrics.notices(lane.receiver.name, NoticeOutcome.SENT, len(parcel.told))
             self._metrics.notices(lane.receiver.name, NoticeOutcome.FOLDED, len(parcel.folded))
+
+    async def _standing_of(self, lane: _Lane, parcel: Parcel) -> Parcel | None:
+        """Return what of a parcel is still to be told by this process.
+
+        Between two attempts minutes may pass: another process may lead by then and have told it, or it may
+        have been overtaken.
+        """
+        if not await self._store.leads():
+            return None
+        name, now_ns = lane.receiver.name, self._time.now_ns()
+        due = {each.id for each in await self._store.read(partial(_due, receiver=name, now_ns=now_ns))}
+        told = [each for each in parcel.told if each.id in due]
+        folded = [each for each in parcel.folded if each.id in due]
+        return Parcel(told, folded) if told else None
 
     async def _attempt(self, lane: _Lane, parcel: Parcel) -> None:
         name, url = lane.receiver.name, self._settings.url

@@ -140,6 +140,40 @@ def test_the_worst_go_alone_and_the_rest_is_counted() -> None:
     assert len(parcels_of(due, allowance=2, batch=4)) == 2
 
 
+async def test_what_another_told_meanwhile_is_not_told_again() -> None:
+    """Between two attempts minutes pass: what was settled by then, here or elsewhere, is left alone."""
+    box = Mailbox(batch=8, failures=[Unreachable("it answers 503")])
+    post = Post(box)
+    await post.desk.opened()
+    await post.desk.opened(case_id="case-2", subject=case_report().subject, drill=True)
+
+    async def told_elsewhere(_seconds: float) -> None:
+        ledger = post.desk.store.ledger
+        ledger.notices.settle(next(iter(ledger.notices.kept.values())), NoticeState.SENT)
+
+    post.notifier._sleep = told_elsewhere
+    await post.notifier.deliver("pager")
+    assert [each.drill for each in box.sent] == [True]
+    assert post.states() == {NoticeState.SENT}
+
+
+async def test_who_does_not_lead_any_more_tells_nothing() -> None:
+    """A receiver fails, and meanwhile another process takes the lead: it is told there."""
+    box = Mailbox(failures=[Unreachable("it answers 503")])
+    post = Post(box)
+    await post.desk.opened()
+
+    async def another_leads(_seconds: float) -> None:
+        post.desk.store.leading = False
+
+    post.notifier._sleep = another_leads
+    await post.notifier.deliver("pager")
+    assert (box.sent, post.states()) == ([], {NoticeState.WAITING})
+    post.desk.store.leading = True
+    await post.notifier.deliver("pager")
+    assert len(box.sent) == 1
+
+
 async def test_a_storm_is_three_messages_a_minute() -> None:
     """Nothing is lost of it: each notice was sent, or counted in one that was."""
     box = Mailbox()
