@@ -85,8 +85,8 @@ def verify(
 ) -> None:
     """Check the chain of digests: of an exported FILE, offline, or of the orchestrator's log.
 
-    A chain alone cannot show that its newest entries were cut off: keep the digest that this prints, and give
-    it as --head the next time.
+    A chain alone cannot show that its newest entries were cut off, nor what one that begins in the middle
+    follows: keep the digest that this prints, and give it as --head the next time.
 
     With --approvers it also says which decisions are signed, by which key, and fails on a signature that is
     not right; without a FILE it compares what was signed with what the orchestrator shows.
@@ -113,6 +113,7 @@ def verify(
     if as_json:
         report: dict[str, object] = {
             "whole": not problem,
+            "after": start.number if start else 0,
             "entries": len(links),
             "head": newest,
             "problem": problem or None,
@@ -123,7 +124,8 @@ def verify(
     elif not problem:
         for each in found or ():
             click.echo(_decision_line(each))
-        click.echo(f"whole: {len(links)} entries, head {newest}")
+        since = f" from entry {start.number + 1} on" if start else ""
+        click.echo(f"whole{since}: {len(links)} entries, head {newest}")
     if problem:
         raise CtlError(
             f"the audit log is not whole: {problem}",

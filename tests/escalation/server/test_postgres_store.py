@@ -23,6 +23,7 @@ from escalation.server.service import Service
 from escalation.server.storage import postgres_migration
 from escalation.server.storage.postgres_settings import PostgresSettings
 from escalation.server.storage.postgres_store import PostgresStore
+from escalation.server.storage.sql_ledger import SqlLedger
 from escalation.server.storage.store import (
     Delivery,
     Ledger,
@@ -334,6 +335,25 @@ async def test_work_is_run_again_when_the_connection_breaks_in_its_midst(
         chain = await store.read(lambda ledger: ledger.audit(after=0, limit=10))
         assert len(runs) == 2
         assert [each.number for each in chain] == [1]
+
+
+@pytest.mark.parametrize("state", ["40P01", "40001"])
+async def test_work_that_was_in_anothers_way_is_run_again(shared: Database, state: str) -> None:
+    """A deadlock or a failed serialization undoes the first run, and the second one is kept, once."""
+    runs: list[int] = []
+
+    def work(ledger: Ledger) -> None:
+        triage.note(ledger, actor="ada", verb="x", object_id="y", detail="z", now_ns=1)
+        runs.append(1)
+        if len(runs) == 1:
+            assert isinstance(ledger, SqlLedger)
+            ledger.database.execute(f"DO $$ BEGIN RAISE EXCEPTION 'way' USING ERRCODE = '{state}'; END $$")
+
+    async with _stores(shared, 1) as (store,):
+        await store.write(work)
+        chain = await store.read(lambda ledger: ledger.audit(after=0, limit=10))
+        assert (len(runs), [each.number for each in chain]) == (2, [1])
+        assert (store.ready(), store.failures) == (True, 0)
 
 
 class _Proxy:
