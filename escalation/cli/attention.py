@@ -13,7 +13,7 @@ from escalation.cli.words import Words
 if TYPE_CHECKING:
     from escalation.view.entry import EntryView
 
-_ID = click.argument("entry_id", metavar="ID")
+_ID = click.argument("entry_id", metavar="ID", type=Words())
 
 
 @click.command()

@@ -42,7 +42,7 @@ _UNASKED: Final = frozenset({"inspect", "human"})
 _REASON = click.option(
     "--reason", required=True, type=Words(), metavar="TEXT", help="Why, for the audit log."
 )
-_ID = click.argument("entry_id", metavar="ID")
+_ID = click.argument("entry_id", metavar="ID", type=Words())
 
 
 @click.command()

@@ -49,7 +49,13 @@ class Exported:
 def exported(lines: Iterable[bytes], *, name: str) -> Exported:
     """Return the audit log of an exported file, or of a bare log; raise CtlError for what is neither."""
     written = [line for line in lines if line.strip()]
-    if not written or not written[0].startswith(_FIRST):
+    if not written:
+        raise CtlError(
+            f"{name} is empty, and an audit log never is",
+            code=ExitCode.USAGE,
+            advice="export it again; a log that is gone proves nothing",
+        )
+    if not written[0].startswith(_FIRST):
         return Exported(tuple(_read(written, AuditView, name)), Place(0, GENESIS))
     parts = _read(written, _Line, name)
     about = _value(parts[0], _About, name, 1)

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import click
 
 from escalation.cli.session import JSON, Session, print_json, print_list, read
+from escalation.cli.words import Words
 
 
 @click.group()
@@ -31,7 +32,7 @@ def status(session: Session, *, as_json: bool) -> None:
 
 
 @notify.command()
-@click.argument("receiver")
+@click.argument("receiver", type=Words())
 @JSON
 @click.pass_obj
 def test(session: Session, *, receiver: str, as_json: bool) -> None:

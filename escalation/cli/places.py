@@ -7,10 +7,11 @@ import shutil
 import click
 
 from escalation.cli.session import JSON, Session, print_json, print_list, read
+from escalation.cli.words import Words
 
 
 @click.command()
-@click.argument("incident_id", metavar="ID")
+@click.argument("incident_id", metavar="ID", type=Words())
 @JSON
 @click.pass_obj
 def incident(session: Session, *, incident_id: str, as_json: bool) -> None:

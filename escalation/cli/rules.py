@@ -13,7 +13,7 @@ from escalation.cli.words import Words
 _REASON = click.option(
     "--reason", required=True, type=Words(), metavar="TEXT", help="Why, for the audit log."
 )
-_RULE = click.argument("rule", metavar="RULE")
+_RULE = click.argument("rule", metavar="RULE", type=Words())
 
 # Spelled out, so that usage errors need not load the model; a test compares it with the model.
 KINDS = (
@@ -92,7 +92,7 @@ def unshadow(session: Session, *, rule: str, reason: str, as_json: bool) -> None
 
 
 @click.command()
-@click.argument("entry_id", metavar="ID")
+@click.argument("entry_id", metavar="ID", type=Words())
 @click.argument("word", metavar="fault|not-a-fault", type=click.Choice(["fault", "not-a-fault"]))
 @click.option("--reason", default="", metavar="TEXT", help="Why; not-a-fault needs it.")
 @JSON
@@ -127,7 +127,7 @@ def policy() -> None:
 
 
 @policy.command()
-@click.option("--person", metavar="NAME", help="Whether this person may, and why not.")
+@click.option("--person", type=Words(), metavar="NAME", help="Whether this person may, and why not.")
 @click.option("--kind", type=click.Choice(KINDS), help="One kind of action (default: each).")
 @click.option("--host", metavar="HOST", default="any-host", show_default=True, help="On which host.")
 @click.option("--target", metavar="KIND:NAME", default="unit:any.service", show_default=True, help="On what.")

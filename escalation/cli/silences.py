@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _COMMENT = click.option(
     "--comment", required=True, type=Words(), metavar="TEXT", help="Why, for whoever wonders."
 )
-_ID = click.argument("silence_id", metavar="ID")
+_ID = click.argument("silence_id", metavar="ID", type=Words())
 _MATCHERS = click.argument("matchers", metavar="MATCHER...", nargs=-1, required=True)
 
 

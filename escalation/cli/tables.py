@@ -29,10 +29,11 @@ from escalation.wording.quantities import duration
 
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 _SHORT_ID: Final = 8
-_LEAST_COLUMNS: Final = 76  # narrower, rich would crop cells; the terminal itself wraps plain columns
 _LEFT_OUT: Final = frozenset({"COUNT", "FIRST SEEN"})
 _NEVER_FOLDED: Final = frozenset({"ID", "SEVERITY", "STATE", "OPEN", "HOST", "SIGHT", "LAST SEEN"})
 _LEAST_WIDTH: Final = {"WHAT": 16, "SUBJECT": 14}
+_LEAST_FOLDED: Final = 10
+_BETWEEN: Final = 2
 _RICH_STYLES: Final = {
     "1;31": "bold red",
     "1;33": "bold yellow",
@@ -233,14 +234,30 @@ def policy_table(rows: Sequence[PolicyRow]) -> Table:
 
 
 def print_table(table: Table) -> None:
-    """Print a table: drawn on a terminal, in plain columns elsewhere."""
+    """Print a table: drawn on a terminal that has room for it, in plain columns elsewhere.
+
+    Where it has no room rich would crop cells, and `45 min` read as `4`; the terminal wraps plain columns.
+    """
     if not table.rows:
         click.echo(table.empty)
-    elif on_terminal() and get_terminal_size().columns >= _LEAST_COLUMNS:
-        _draw(_essential(table))
-    else:
-        for row in _columns(table):
-            click.echo(row)
+        return
+    shown = _essential(table) if on_terminal() else table
+    needed = sum(_least_widths(shown)) + _BETWEEN * len(shown.headings)
+    if on_terminal() and needed <= get_terminal_size().columns:
+        _draw(shown)
+        return
+    for row in _columns(shown):
+        click.echo(row)
+
+
+def _least_widths(table: Table) -> list[int]:
+    """Return how wide each column has to be drawn so that nothing of it is cropped."""
+    widths = []
+    for heading, *cells in zip(table.headings, *table.rows, strict=True):
+        longest = max(len(heading), *(len(guarded(cell)) for cell in cells))
+        least = max(len(heading), _LEAST_WIDTH.get(heading, _LEAST_FOLDED))
+        widths.append(longest if heading in _NEVER_FOLDED else min(longest, least))
+    return widths
 
 
 def _ids(ids: Sequence[str], *, short: bool) -> list[str]:
@@ -296,14 +313,9 @@ def _draw(table: Table) -> None:
     from rich.table import Table as Drawn  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    drawn = Drawn(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in table.headings:
-        drawn.add_column(
-            heading,
-            overflow="fold",
-            no_wrap=heading in _NEVER_FOLDED,
-            min_width=_LEAST_WIDTH.get(heading),
-        )
+    drawn = Drawn(box=None, pad_edge=False, padding=(0, _BETWEEN, 0, 0), header_style="bold")
+    for heading, width in zip(table.headings, _least_widths(table), strict=True):
+        drawn.add_column(heading, overflow="fold", no_wrap=heading in _NEVER_FOLDED, min_width=width)
     for row, style in zip(table.rows, table.styles, strict=True):
         cells = [Text(guarded(cell)) for cell in row]
         marked = table.headings.index("SEVERITY") if "SEVERITY" in table.headings else 0

@@ -1,4 +1,4 @@
-"""Texts that people give at the command line: reasons, comments, questions."""
+"""Texts that people give at the command line: reasons, comments, questions, names."""
 
 from __future__ import annotations
 

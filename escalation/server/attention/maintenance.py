@@ -68,9 +68,7 @@ class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             zoneinfo.ZoneInfo(self.zone)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise ValueError(f"zone: {self.zone!r} is no time zone, such as Europe/Berlin") from error
-        strangers = sorted(set(self.also) - GUARDED)
-        if strangers:
-            raise ValueError(f"also: {strangers[0].value} is silenced without being named")
+        _insist_guarded(self.also)
         if (self.weekly is None) is (self.starts is None) or (self.starts is None) is not (self.ends is None):
             raise ValueError("a window has either weekly, or starts and ends")
         if self.weekly is not None and _WEEKLY.fullmatch(self.weekly) is None:
@@ -149,6 +147,7 @@ def by_hand(
     ends_ns: int,
 ) -> Silence:
     """Return the maintenance that `person` starts on a host now; a ValueError says why it cannot be."""
+    _insist_guarded(also)
     return Silence(
         id=silence_id,
         matchers=checked([for_host(host)]),
@@ -160,3 +159,10 @@ def by_hand(
         origin=Origin.MAINTENANCE,
         also=tuple(sorted(set(also))),
     )
+
+
+def _insist_guarded(also: tuple[FaultClass, ...]) -> None:
+    """Raise ValueError for a class that need not be named: who names it believes something else."""
+    strangers = sorted(set(also) - GUARDED)
+    if strangers:
+        raise ValueError(f"also: {strangers[0].value} is silenced without being named")

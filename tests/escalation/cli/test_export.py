@@ -110,6 +110,15 @@ def test_since_begins_in_the_middle_and_is_still_verified(ctl: Ctl, lines: list[
     assert ctl("export", "--since", "yesterday").code == ExitCode.USAGE
 
 
+def test_an_empty_file_is_no_whole_log(ctl: Ctl, tmp_path: Path) -> None:
+    """An export that failed, or a log that somebody wiped, is not called whole."""
+    file = tmp_path / "audit.jsonl"
+    file.write_text("\n")
+    refused = ctl("audit", "verify", str(file), "--json")
+    assert (refused.code, refused.out) == (ExitCode.USAGE, "")
+    assert "is empty" in refused.err
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_damage_to_an_export_goes_unseen(lines: list[str], data: st.DataObject) -> None:

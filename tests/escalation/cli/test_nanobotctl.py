@@ -22,7 +22,7 @@ import pytest
 
 from escalation.cli import fleet
 from escalation.cli.decisions import STATES
-from escalation.cli.tables import queue_table
+from escalation.cli.tables import print_table, queue_table
 from escalation.cli.text import coloured, entry_text, plain
 from escalation.cli.words import LONGEST
 from escalation.inert import harmless
@@ -46,6 +46,7 @@ from escalation.server.decision.approvals import REASON_LIMIT, Policy
 from escalation.server.testing import heartbeat
 from escalation.server.web.handlers import ascii_json
 from escalation.testing import an_entry
+from escalation.view.attention import AttentionView
 from escalation.view.entry import entry_view
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -197,6 +198,9 @@ def test_without_a_terminal_id_and_reason_are_the_decision(ctl: Ctl, served: Any
         ("silence", "add", "host=a", "--for", "1h", "--comment", ""),
         ("rules", "unshadow", "a:b", "--reason", " "),
         ("ack", "ID", "--for", "59s"),
+        ("show", ""),
+        ("silence", "expire", ""),
+        ("policy", "test", "--person", ""),
     ],
 )
 def test_a_text_that_says_nothing_is_a_usage_error(ctl: Ctl, served: Any, arguments: tuple[str, ...]) -> None:
@@ -447,6 +451,30 @@ def test_hostile_names_stay_inert_on_the_way_to_a_terminal(ctl: Ctl, served: Any
         out = ctl(*arguments).out
         assert harmless(out.replace("\n", ""))
         assert "\\x1b[31m[red]" in out
+
+
+@pytest.mark.parametrize("columns", [40, 78, 100, 112, 140])
+def test_no_width_of_a_terminal_crops_a_value(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int
+) -> None:
+    """Times, ids and states stand whole, drawn or in plain columns; a cut one would read as another."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    views = [
+        replace(
+            entry_view(an_entry(number=number, state=state)),
+            id=f"{number}aaaaaaa-1111",
+            host="a-host-with-a-name",
+            last_seen="2026-11-18T11:24:40.000Z",
+            attention=AttentionView(owner="ada", acknowledged_until="2026-11-18T12:24:40.000Z"),
+        )
+        for number, state in enumerate((State.PROPOSED, State.NOT_CURED))
+    ]
+    print_table(queue_table(views, now=datetime(2026, 11, 18, 12, 9, 40, tzinfo=UTC)))
+    shown = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
+    for whole in ("0aaaaaaa ", "‼ critical ", "not_cured ", "a-host-with-a-name ", "45 min"):
+        assert whole in shown
+    assert columns < 112 or max(map(len, shown.splitlines())) <= columns
 
 
 def _in_terminal(arguments: list[str], environment: dict[str, str], answer: bytes = b"") -> tuple[int, str]:

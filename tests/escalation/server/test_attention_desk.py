@@ -620,6 +620,9 @@ async def test_nothing_of_all_this_is_kept_when_it_is_refused() -> None:
     for asked in (
         desk.attention.release(entry.recommendation.id, person="ada"),
         desk.attention.maintain("*", person="ada", comment="all of it", until=HOUR, also=()),
+        desk.attention.maintain(
+            "spark-1", person="ada", comment="no guarded class", until=HOUR, also=(FaultClass.GPU_UVM_LOST,)
+        ),
         desk.attention.answer(entry.recommendation.id, person="ada", text="yes", question=None),
     ):
         with pytest.raises(DeskError):
