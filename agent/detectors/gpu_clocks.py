@@ -141,8 +141,8 @@ class GpuClocks:
                 self._sees = not isinstance(coverage, Blind)
                 self._break_off()
                 return () if self._sees else (self._unknown(observation.at),)
-            case GpuAbsent():
-                self._break_off()
+            case GpuAbsent(gpu=absent):
+                self._break_off(absent)
             case Exchange(facts=facts):
                 calm = all(gpu.low_since is None for gpu in self._gpus.values())
                 self._work.answered(observation.at, facts, learn=calm)
@@ -290,10 +290,11 @@ class GpuClocks:
             self._gpus.popitem(last=False)
         return gpu
 
-    def _break_off(self) -> None:
-        """What was low before a gap is not known to have stayed so."""
-        for gpu in self._gpus.values():
-            gpu.low_since = None
+    def _break_off(self, absent: GpuIdentity | None = None) -> None:
+        """What was low before a gap, of one GPU or of all, is not known to have stayed so."""
+        for identity, gpu in self._gpus.items():
+            if absent is None or absent.is_same(identity):
+                gpu.low_since = None
 
     def _unknown(self, at: Instant) -> Finding:
         return Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=None, at=at)

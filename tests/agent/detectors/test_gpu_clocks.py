@@ -172,6 +172,20 @@ def test_keeps_open_when_source_goes_blind(detector: GpuClocks, gap: Observation
     assert [one.verdict for one in detector.tick(tick(211, open_case(FAULT, THIS)))] == [Verdict.UNKNOWN]
 
 
+def test_a_gpu_that_is_lost_hides_no_cap_of_another(detector: GpuClocks) -> None:
+    """It is told as lost each second, and that says nothing about the one beside it."""
+    present(detector, *run(0, 100))
+    told = [
+        seen
+        for second in range(100, 200)
+        for seen in (
+            sample(second, 507, power_w=14.0),
+            gpu_absent(second, Absence.LOST, code=15, pci="0000:43:00.0", index=1),
+        )
+    ]
+    assert present(detector, *told)[0].severity is Severity.HIGH
+
+
 def test_what_is_low_is_not_learnt(detector: GpuClocks) -> None:
     """An hour at a low clock is no new usual."""
     present(detector, *run(0, 100))
