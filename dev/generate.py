@@ -14,7 +14,7 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
-from dev import dashboard
+from dev import dashboard, xid_words
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,6 +40,11 @@ def wire() -> dict[Path, bytes]:
         return {
             ROOT / path.relative_to(out): path.read_bytes() for path in Path(out).rglob("*") if path.is_file()
         }
+
+
+def words() -> dict[Path, bytes]:
+    """Return what the server says in the words of the sensors' table of Xids."""
+    return {ROOT / "escalation/wording/xid_words.py": xid_words.module().encode()}
 
 
 def pages() -> dict[Path, bytes]:
@@ -73,7 +78,7 @@ def dashboards() -> dict[Path, bytes]:
     return {ROOT / "monitoring/grafana/host-nanobot.json": dashboard.page().encode()}
 
 
-GENERATORS: tuple[Callable[[], dict[Path, bytes]], ...] = (wire, pages, dashboards)
+GENERATORS: tuple[Callable[[], dict[Path, bytes]], ...] = (wire, words, pages, dashboards)
 
 
 def main() -> int:

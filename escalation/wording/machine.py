@@ -7,6 +7,7 @@ from typing import Final
 from escalation.inert import shown
 from escalation.model import GpuEvidence, MemoryEvidence, PlacementEvidence, XidEvidence
 from escalation.wording.quantities import LABEL_LIMIT, duration, process, size, times
+from escalation.wording.xid_words import XID_WORDS
 
 # nvml.h, nvmlReturn_t: what stands for a state of the GPU or the driver.
 _NVML: Final = {
@@ -30,6 +31,18 @@ _RECOVERY: Final = {
     5: "to recover its fabric domain",
     6: "a reset of its bus",
     7: "a reboot of the whole system",
+}
+# nvml.h, nvmlClocksEventReasons.
+_SLOWED_BY: Final = {
+    0x001: "it rests",
+    0x002: "clocks set so",
+    0x004: "power limit",
+    0x008: "the hardware slows it down",
+    0x010: "kept in step with other GPUs",
+    0x020: "heat",
+    0x040: "heat, by the hardware",
+    0x080: "the power supply, by the hardware",
+    0x100: "clocks set for a display",
 }
 
 
@@ -86,12 +99,17 @@ def gpu_fact(evidence: GpuEvidence) -> str:
     if evidence.watts is not None:
         parts.append(f"{evidence.watts:.3g} W")
     if evidence.event_reasons is not None:
-        given = f"{evidence.event_reasons:#x}" if evidence.event_reasons else "none"
-        parts.append(f"reasons for a lower clock: {given}")
+        parts.append(f"reasons for a lower clock: {_reasons(evidence.event_reasons)}")
     if evidence.recovery_action is not None:
         step = _RECOVERY.get(evidence.recovery_action, f"step {evidence.recovery_action}")
         parts.append(f"the driver advises {step}")
     return ", ".join(parts)
+
+
+def _reasons(bits: int) -> str:
+    told = [words for bit, words in _SLOWED_BY.items() if bits & bit]
+    rest = bits & ~sum(_SLOWED_BY)
+    return " and ".join([*told, *([f"{rest:#x}"] if rest else [])]) or "none"
 
 
 def xid_fact(evidence: XidEvidence) -> str:
@@ -101,4 +119,6 @@ def xid_fact(evidence: XidEvidence) -> str:
     who = ""
     if evidence.process_name or evidence.pid is not None:
         who = f" for {process(evidence.process_name, evidence.pid)}"
-    return f"{gpu} reported Xid {evidence.number}{who}, {times(evidence.count)}, told by {told}"
+    words = XID_WORDS.get(evidence.number)
+    number = f"Xid {evidence.number} ({words})" if words else f"Xid {evidence.number}"
+    return f"{gpu} reported {number}{who}, {times(evidence.count)}, told by {told}"

@@ -85,6 +85,38 @@ def test_a_gpu_that_answers_nothing_is_told_by_its_code() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("bits", "words"),
+    [
+        (0, "none"),
+        (0x44, "power limit and heat, by the hardware"),
+        (0x808, "the hardware slows it down and 0x800"),
+    ],
+)
+def test_reasons_for_a_lower_clock_are_words(bits: int, words: str) -> None:
+    """Each bit that has a word is said in it; the others stay visible as what they are."""
+    gpu = GpuEvidence(
+        gpu="0000:01:00.0",
+        name="",
+        sm_mhz=None,
+        usual_mhz=None,
+        busy_percent=None,
+        watts=None,
+        event_reasons=bits,
+        nvml_code=0,
+        recovery_action=None,
+    )
+    assert fact(gpu) == f"GPU at 0000:01:00.0, reasons for a lower clock: {words}"
+
+
+def test_an_xid_says_what_it_means() -> None:
+    """The number alone helps nobody who is woken by it."""
+    xid = XidEvidence(gpu="0000:01:00.0", number=79, count=1, sources=2, process_name="", pid=None)
+    assert fact(xid) == (
+        "0000:01:00.0 reported Xid 79 (the GPU cannot be reached over PCIe), once, told by 2 sources"
+    )
+
+
 def test_an_unknown_xid_keeps_its_number() -> None:
     """A number that nobody has a word for is told as it is."""
     xid = XidEvidence(gpu="0000:01:00.0", number=9999, count=1, sources=1, process_name="a\x1b[2J", pid=None)
