@@ -22,6 +22,7 @@ PATH_BYTES = 251
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,245}\.(?:service|scope|slice)")
+_MAPPED = b"\0" * 10 + b"\xff\xff"
 _MAPPED_BITS = 96
 
 
@@ -61,6 +62,11 @@ class Destination:
     bits: int
     port: int
 
+    @property
+    def is_ipv4(self) -> bool:
+        """Whether it is a network of IPv4; one of IPv6 holds no such address, even where it holds all."""
+        return self.bits >= _MAPPED_BITS and self.address.startswith(_MAPPED)
+
 
 def destination(text: str) -> Destination:
     """Read ``10.0.0.0/8``, ``10.1.2.3:443``, ``fd00::/8`` or ``[fd00::/8]:443``; raise ScopeInvalid."""
@@ -83,8 +89,7 @@ def destination(text: str) -> Destination:
         if "%" in network:
             raise ScopeInvalid(f"destination {text!r}: an interface cannot be part of it")
         return Destination(found.network_address.packed, found.prefixlen, int(port or 0))
-    mapped = b"\0" * 10 + b"\xff\xff" + found.network_address.packed
-    return Destination(mapped, _MAPPED_BITS + found.prefixlen, int(port or 0))
+    return Destination(_MAPPED + found.network_address.packed, _MAPPED_BITS + found.prefixlen, int(port or 0))
 
 
 def label(rule: ScopeRule) -> str:

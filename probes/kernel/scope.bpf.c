@@ -17,6 +17,7 @@
 #define SCOPE_BURST 16
 #define SCOPE_SECOND 1000000000ULL
 #define SCOPE_PATH 252
+#define SCOPE_IPV4 0x8000 /* beside the scope of a destination: no network of IPv6 holds an address of IPv4 */
 #define SCOPE_INET 2
 #define SCOPE_INET6 10
 #define SCOPE_STREAM 1 /* SOCK_STREAM */
@@ -238,9 +239,10 @@ static __always_inline int scope_send(struct bpf_sock_addr *ctx, u32 family)
         key.address[3] = bpf_htonl(0x7f000001); /* the unspecified address is this host */
     else if (!key.address[0] && !key.address[1] && !key.address[2] && !key.address[3])
         key.address[3] = bpf_htonl(1);
+    int v4 = !key.address[0] && !key.address[1] && key.address[2] == bpf_htonl(0xffff);
     u32 port = bpf_ntohs(ctx->user_port);
     key.prefix = 160;
-    key.scope = scope;
+    key.scope = v4 ? scope | SCOPE_IPV4 : scope;
     if (scope_destinations.lookup(&key))
         return 1;
     key.port = port;

@@ -25,6 +25,7 @@ MANAGER_PID = 1
 _SYSCALL_BPF = {"x86_64": 321, "aarch64": 280}  # asm/unistd_64.h, asm-generic/unistd.h
 _BPF_MAP_FREEZE = 22  # linux/bpf.h
 _HEAD_BITS = 32  # scope and port of a struct scope_destination
+_IPV4 = 0x8000  # SCOPE_IPV4
 
 
 def write_rules(module: Any, config: ScopeConfig, *, agent_uid: int) -> None:
@@ -67,7 +68,8 @@ def _write(module: Any, slot: int, rule: ScopeRule) -> None:
     for text in rule.destinations or ():
         place = destination(text)
         words = struct.unpack("=4I", place.address)
-        key = networks.Key(_HEAD_BITS + place.bits, slot, place.port, type(networks.Key().address)(*words))
+        scope = slot | _IPV4 if place.is_ipv4 else slot
+        key = networks.Key(_HEAD_BITS + place.bits, scope, place.port, type(networks.Key().address)(*words))
         networks[key] = networks.Leaf(1)
     ports = module[b"scope_ports"]
     for port in rule.listeners or ():

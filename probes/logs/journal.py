@@ -62,6 +62,7 @@ PROGRAMS: Final = (
 """How the names of processes begin whose lines are read; the kernel keeps 15 bytes of one."""
 
 _OF_A_USER: Final = re.compile(r"user-[0-9]{1,10}\.journal")
+_UNITS: Final = ("_SYSTEMD_UNIT", "_SYSTEMD_USER_UNIT")
 _CONTAINER: Final = re.compile(rb"[0-9a-f]{64}")
 _NOBODY: Final = Writer()
 _PROGRAMS: Final = tuple(name.encode() for name in PROGRAMS)
@@ -190,7 +191,7 @@ class JournalFile:
             return LineSource.PROGRAM
         if self._field("_PID") == b"1":
             return LineSource.MANAGER
-        if self._units and self._field("_SYSTEMD_UNIT") in self._units:
+        if self._units and not self._units.isdisjoint(map(self._field, _UNITS)):
             return LineSource.PROGRAM
         return None
 

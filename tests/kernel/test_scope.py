@@ -110,7 +110,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
             cgroup=f"/nanobot-scope-{os.getpid()}-{mode.value}",
             mode=mode,
             executables=(_PYTHON, "/usr/bin/true"),
-            destinations=(f"127.0.0.0/8:{allowed}", f"[::1]:{allowed}", "10.11.0.0/16"),
+            destinations=(f"127.0.0.0/8:{allowed}", f"[::1]:{allowed}", "10.11.0.0/16", f"[::/0]:{free[1]}"),
             listeners=(free[0],),
         )
         for name, mode in (("audited", ScopeMode.AUDIT), ("denied", ScopeMode.DENY))
@@ -233,6 +233,15 @@ def test_a_socket_of_ipv6_is_held_too(host: Host, sensor: ScopeSensor) -> None:
     assert _connect(group, host.forbidden, host="::1") == [str(errno.EPERM)]
     assert _connect(group, host.forbidden, host="::ffff:127.0.0.1") == [str(errno.EPERM)]
     assert [breach.address for breach in _breaches(sensor)] == ["::1", "127.0.0.1"]
+
+
+def test_all_of_ipv6_is_nothing_of_ipv4(host: Host, sensor: ScopeSensor) -> None:
+    """A scope that may speak IPv6 with everybody has no way to an address of IPv4, however it is written."""
+    group, port = host.enter("deny"), host.free[1]
+    assert _connect(group, port, host="::1") == [str(errno.ECONNREFUSED)]
+    assert _connect(group, port, host="127.0.0.1") == [str(errno.EPERM)]
+    assert _connect(group, port, host="::ffff:127.0.0.1") == [str(errno.EPERM)]
+    assert [breach.address for breach in _breaches(sensor)] == ["127.0.0.1", "127.0.0.1"]
 
 
 def test_others_are_not_held(host: Host, sensor: ScopeSensor, cgroups: Callable[..., Cgroups]) -> None:

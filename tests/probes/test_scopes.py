@@ -121,3 +121,11 @@ def test_rules_that_contradict_each_other_are_refused() -> None:
 def test_an_empty_list_allows_nothing_and_is_a_limit() -> None:
     """It is something else than a list that is left out."""
     check([_rule(destinations=(), executables=None)])
+
+
+@pytest.mark.parametrize(
+    ("text", "is_ipv4"), [("10.0.0.0/8", True), ("::ffff:0:0/96", True), ("::/0", False), ("fd00::1", False)]
+)
+def test_a_network_of_ipv6_is_none_of_ipv4(text: str, is_ipv4: bool) -> None:
+    """But for the one that stands for it."""
+    assert destination(text).is_ipv4 is is_ipv4

@@ -144,14 +144,15 @@ def test_a_container_is_known_by_its_engines_word_alone(
 
 
 def test_a_unit_is_read_when_it_is_named(journal_file: HostJournal, opened: Callable[..., Journal]) -> None:
-    """Programs under other names are not read, unless the configuration names their unit."""
+    """Programs under other names are not read, unless the configuration names their unit, a user's or not."""
     line = program("CUDA out of memory. Tried to allocate 2.50 GiB", name="my-server", unit="mine.service")
     stranger, reader = opened(), opened(units=("mine.service",))
 
     journal_file.write(line)
+    journal_file.write(line | {"_SYSTEMD_UNIT": "user@1.service", "_SYSTEMD_USER_UNIT": "mine.service"})
 
     assert not _harvest(stranger)
-    assert len(_harvest(reader).harvest().lines) == 1
+    assert _lines(reader) == 2
 
 
 def test_what_the_manager_says_is_the_units(
