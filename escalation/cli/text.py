@@ -253,6 +253,11 @@ def _next_step(entry: EntryView) -> list[str]:
     if entry.state == "approved":
         until = f" until {entry.execute_by}" if entry.execute_by else ""
         return [f"Run the command on {entry.action.host}{until}, then:", f"  nanobotctl done {entry.id}"]
+    if entry.state == "done" and entry.done_by is None:
+        return [
+            "It cleared, and nobody said that it was carried out. Who did:",
+            f"  nanobotctl done {entry.id}",
+        ]
     return []
 
 

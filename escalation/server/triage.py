@@ -746,6 +746,8 @@ def _verb(before: Recommendation | None, after: Recommendation) -> str | None:
         return f"recommendation.{after.state}"
     if after.approvers != before.approvers and after.approvers:
         return "recommendation.approved_by_first"
+    if after.done_by != before.done_by:
+        return "recommendation.marked_done"
     if after.digest != before.digest:
         return "recommendation.restated"
     return None

@@ -386,6 +386,8 @@ def _mark_done(
     recommendation: Recommendation, incident: Incident, event: MarkDone, now_ns: int
 ) -> Recommendation:
     person = _named(event.person)
+    if recommendation.state is State.DONE and recommendation.done_by is None:
+        return replace(recommendation, done_by=person)  # it helped before they could say so
     _require(recommendation, State.APPROVED, "be marked done")
     if _execution_is_late(recommendation, now_ns):
         raise Expired(f"recommendation {recommendation.id}: the time to carry it out is over")

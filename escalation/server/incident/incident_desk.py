@@ -31,12 +31,15 @@ TOGETHER_S: Final = 300.0
 """How far apart the first sights of incidents may lie that are shown as having happened together."""
 
 _TOGETHER_AT_MOST: Final = 10
+_ENTRIES_AT_MOST: Final = 100
 _INCIDENTS_AT_MOST: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """All of one incident: its cause, its consequences, and what was recommended and noted, oldest first.
+
+    Of a fault that came and went for days the newest hundred recommendations are there.
 
     `path` are the nodes of the topology that need it or that it needs, each with whether the incident is
     about it; `changes` what was changed around its beginning on its host, on that of its cause and on those
@@ -113,7 +116,8 @@ def account(ledger: Ledger, incident_id: str, *, now_ns: int, policy: Policy = _
         cause=cause,
         consequences=tuple(consequences),
         entries=tuple(
-            triage.entry_of(ledger, each, weigher=weigher) for each in ledger.recommendations(incident.id)
+            triage.entry_of(ledger, each, weigher=weigher)
+            for each in ledger.recommendations(incident.id)[-_ENTRIES_AT_MOST:]
         ),
         moments=timeline.of(ledger, incident.id),
         path=path,

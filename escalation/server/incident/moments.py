@@ -111,6 +111,8 @@ def _kind(before: Recommendation | None, after: Recommendation) -> MomentKind | 
         return _OF_STATE[after.state]
     if after.approvers != before.approvers and after.approvers:
         return MomentKind.APPROVED_BY_FIRST
+    if after.done_by != before.done_by:
+        return MomentKind.DONE
     return MomentKind.RESTATED if after.digest != before.digest else None
 
 

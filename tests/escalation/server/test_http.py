@@ -623,6 +623,18 @@ async def test_only_template_paths_become_labels(house: House) -> None:
     assert json.dumps(sorted(found))
 
 
+async def test_a_page_asks_who_carried_out_what_cleared_by_itself(house: House) -> None:
+    """The form is there for who may, until somebody has said so."""
+    recommendation = (await house.desk.opened()).recommendation
+    await house.desk.approve(recommendation.id, person="ada", reason="x", digest=recommendation.digest)
+    await house.desk.cleared()
+    path = f"/q/{recommendation.id}"
+    assert 'id="done"' in (await house.get(path, as_="operator")).text
+    assert 'id="done"' not in (await house.get(path)).text
+    await house.desk.done(recommendation.id, person="operator")
+    assert 'id="done"' not in (await house.get(path, as_="operator")).text
+
+
 async def test_a_cleared_case_is_shown_in_history(house: House) -> None:
     """What is over leaves the queue and stays in the history."""
     await house.desk.opened()

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from escalation.cli.text import entry_text
 from escalation.model import (
     ActionKind,
     BlindReason,
@@ -18,11 +19,14 @@ from escalation.model import (
     SensorCoverage,
     State,
     SubjectKind,
+    Tally,
 )
 from escalation.server import audit
 from escalation.server.decision.approvals import Policy
 from escalation.server.desk import Entry, Expired, FellBehind, Refused, Superseded, Unavailable
+from escalation.server.incident.incident_desk import account
 from escalation.server.testing import CONTAINER, FakeDesk, case_report, heartbeat
+from escalation.view.entry import entry_view
 
 
 async def _approve(desk: FakeDesk, entry: Entry, person: str = "ada") -> Entry:
@@ -75,6 +79,43 @@ async def test_a_clear_after_an_approval_counts_as_done_and_is_verified() -> Non
     finished = await desk.entry(entry.recommendation.id)
     assert finished.recommendation.state is State.VERIFIED
     assert finished.recommendation.done_by is None
+
+
+async def test_who_carried_it_out_may_say_so_after_it_has_cleared() -> None:
+    """The case is often over before anybody types: the name is added, once, and stands in the chain."""
+    desk = FakeDesk()
+    await desk.report(heartbeat())
+    entry = await desk.opened()
+    await _approve(desk, entry)
+    await desk.cleared()
+    assert "nobody said that it was carried out" in entry_text(
+        entry_view(await desk.entry(entry.incident.id))
+    )
+    marked = (await desk.done(entry.recommendation.id, person="ada")).recommendation
+    assert (marked.state, marked.done_by) == (State.DONE, "ada")
+    with pytest.raises(Refused):
+        await desk.done(entry.recommendation.id, person="grace")
+    await _live(desk, 620)
+    finished = await desk.entry(entry.recommendation.id)
+    assert (finished.recommendation.state, finished.recommendation.done_by) == (State.VERIFIED, "ada")
+    chain = await desk.audit(after=0, limit=100)
+    assert [each.actor for each in chain if each.verb == "recommendation.marked_done"] == ["ada"]
+    assert audit.verify(chain) is None
+
+
+async def test_a_fault_that_comes_and_goes_is_never_counted_as_a_try() -> None:
+    """Proposals that were withdrawn say nothing of the remedy, however many; the newest hundred are shown."""
+    desk = FakeDesk()
+    for _ in range(110):
+        entry = await desk.opened()
+        await desk.cleared()
+    finished = await desk.entry(entry.incident.id)
+    assert (finished.cured, finished.tried) == (0, 0)
+    assert finished.history is not None
+    assert (finished.history.here, finished.history.fleet) == (Tally(0, 0), Tally(0, 0))
+    told = account(desk.store.ledger, entry.incident.id, now_ns=desk.clock.wall_ns())
+    assert len(told.entries) == 100
+    assert told.entries[-1].recommendation.id == finished.recommendation.id
 
 
 async def test_a_fault_that_comes_back_in_quiet_time_was_not_cured() -> None:
