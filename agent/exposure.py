@@ -8,8 +8,8 @@ while the host has a mesh interface, because providers use the same range for ca
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
 import msgspec
@@ -91,27 +91,42 @@ def parse(text: str) -> Address | None:
 
 @dataclass(frozen=True, slots=True)
 class Reachability:
-    """The host's addresses sorted by who can reach them; `None` anywhere means: nobody off the mesh."""
+    """The host's addresses sorted by who can reach them; `None` anywhere means: nobody off the mesh.
+
+    A host with hundreds of containers has hundreds of addresses and as many listeners, so what a wildcard
+    stands for is worked out once.
+    """
 
     mesh: Mesh
     mesh_networks: tuple[Network, ...]
     excluded: tuple[Network, ...]
     links: tuple[Network, ...]
     mesh_up: bool
-    interface_of: tuple[tuple[Address, str], ...]
+    interface_of: Mapping[Address, str]
+    wildcards: Mapping[int, Reach | None]
+    """By the version of IP."""
 
     @classmethod
     def of(cls, mesh: Mesh, host_addresses: HostAddresses) -> Self:
         """Sort `host_addresses`; what cannot be read as an address is left out."""
-        pairs = tuple((found, name) for text, name in host_addresses if (found := parse(text)) is not None)
-        return cls(
+        interface_of: dict[Address, str] = {}
+        for text, name in host_addresses:
+            found = parse(text)
+            if found is not None:
+                interface_of.setdefault(found, name)
+        made = cls(
             mesh=mesh,
             mesh_networks=tuple(ipaddress.ip_network(text) for text in mesh.networks),
             excluded=tuple(ipaddress.ip_network(text) for text in mesh.excluded),
             links=tuple(ipaddress.ip_network(text) for text in mesh.links),
-            mesh_up=any(name.startswith(mesh.interfaces) for _, name in pairs),
-            interface_of=pairs,
+            mesh_up=any(name.startswith(mesh.interfaces) for name in interface_of.values()),
+            interface_of=interface_of,
+            wildcards={},
         )
+        reach_of = {address: made.of_address(address) for address in interface_of}
+        # An IPv6 wildcard takes IPv4 connections too unless its socket says otherwise, so it counts for both.
+        wildcards = {4: _widest(reach for own, reach in reach_of.items() if own.version == 4)}
+        return replace(made, wildcards=wildcards | {6: _widest(reach_of.values())})
 
     def of_address(self, address: Address) -> Reach | None:
         """Return from where one specific address can be reached.
@@ -121,7 +136,7 @@ class Reachability:
         """
         if address.is_loopback or any(address in link for link in self.links):
             return None
-        interface = next((name for own, name in self.interface_of if own == address), None)
+        interface = self.interface_of.get(address)
         if interface is None:
             if self.mesh_up and self._in_mesh_networks(address):
                 return None
@@ -130,18 +145,8 @@ class Reachability:
         return Reach.PUBLIC if address.is_global else Reach.PRIVATE_NETWORK
 
     def of_wildcard(self, wildcard: Address) -> Reach | None:
-        """Return the widest reach among the host's own addresses that `wildcard` stands for.
-
-        An IPv6 wildcard takes IPv4 connections too unless its socket says otherwise, so it counts for both.
-        """
-        reaches = {
-            self.of_address(address)
-            for address, _ in self.interface_of
-            if wildcard.version == 6 or address.version == 4
-        }
-        if Reach.PUBLIC in reaches:
-            return Reach.PUBLIC
-        return Reach.PRIVATE_NETWORK if Reach.PRIVATE_NETWORK in reaches else None
+        """Return the widest reach among the host's own addresses that `wildcard` stands for."""
+        return self.wildcards[wildcard.version]
 
     def of_listener(self, address: Address) -> Reach | None:
         """Return from where a listener on `address` can be reached, be it the wildcard.
@@ -151,7 +156,7 @@ class Reachability:
         """
         if address.is_unspecified:
             return self.of_wildcard(address)
-        if self._in_mesh_networks(address) and self.interface_of and not self._is_own(address):
+        if self.interface_of and address not in self.interface_of and self._in_mesh_networks(address):
             return None
         return self.of_address(address)
 
@@ -160,14 +165,18 @@ class Reachability:
 
         Who came in by a container bridge, or from the host itself, is inside whatever address it has.
         """
-        if self.of_address(own) is None or self._is_own(peer):
+        if self.of_address(own) is None or peer in self.interface_of:
             return None
         return self.of_address(peer)
-
-    def _is_own(self, address: Address) -> bool:
-        return any(own == address for own, _ in self.interface_of)
 
     def _in_mesh_networks(self, address: Address) -> bool:
         return any(address in network for network in self.mesh_networks) and not any(
             address in network for network in self.excluded
         )
+
+
+def _widest(reaches: Iterable[Reach | None]) -> Reach | None:
+    found = set(reaches)
+    if Reach.PUBLIC in found:
+        return Reach.PUBLIC
+    return Reach.PRIVATE_NETWORK if Reach.PRIVATE_NETWORK in found else None

@@ -6,7 +6,7 @@ import pytest
 
 from agent.detector import Surroundings
 from agent.detectors.off_mesh_listener import Config, OffMeshListener
-from agent.exposure import AllowedListener, Mesh
+from agent.exposure import Address, AllowedListener, Mesh, Reachability
 from agent.finding import Verdict
 from agent.testing import (
     HOST,
@@ -98,6 +98,25 @@ def test_providers_nat_range_is_not_the_mesh(
     """100.64.0.0/10 without the mesh's own interface, or its ChromeOS part, is somebody else's network."""
     (found,) = present(detector, inventory(0, addresses=own), opened(1, address))
     assert found.severity is Severity.HIGH
+
+
+def test_a_host_with_hundreds_of_containers_is_graded_once(
+    detector: OffMeshListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has an interface, and each published port is a wildcard: no address is graded for every port."""
+    graded: list[object] = []
+    of_address = Reachability.of_address
+
+    def counted(self: Reachability, address: Address) -> Reach | None:
+        graded.append(address)
+        return of_address(self, address)
+
+    monkeypatch.setattr(Reachability, "of_address", counted)
+    own = LAN | {f"fe80::{number:x}": f"veth{number:x}" for number in range(2, 302)}
+    ports = [listener(wildcard, 20000 + port) for port in range(300) for wildcard in ("0.0.0.0", "::")]
+    found = present(detector, inventory(0, *ports, addresses=own))
+    assert [one.severity for one in found] == [Severity.HIGH] * 600
+    assert len(graded) == len(own)
 
 
 def test_a_mesh_that_is_down_exposes_nobody(detector: OffMeshListener) -> None:
