@@ -189,7 +189,8 @@ class MeshDegraded:
             return True
         if self._ran_unix_ns is None:
             return False
-        return 0 <= (now.unix_ns - self._ran_unix_ns) / 1e9 <= self._config.remember_s
+        # A clock that was set back since does not make a host forget its mesh.
+        return (now.unix_ns - self._ran_unix_ns) / 1e9 <= self._config.remember_s
 
     def _state(self, status: MeshStatus) -> list[tuple[Severity, Reason]]:
         running = status.state is MeshState.RUNNING

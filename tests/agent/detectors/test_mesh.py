@@ -152,6 +152,13 @@ def test_that_a_mesh_ran_here_is_remembered_for_a_while(detector: MeshDegraded) 
     assert late.recall({}) == 0
 
 
+def test_a_clock_that_was_set_back_forgets_no_mesh(detector: MeshDegraded) -> None:
+    """A host that boots with a clock in the future ran its mesh then; the daemon is missed all the same."""
+    fresh = MeshDegraded.build(Config(), SURROUNDINGS)
+    assert fresh.recall({"ran": str(at(86400).unix_ns).encode()}) == 0
+    assert present(fresh, *(status(30 * n, state=MeshState.NO_DAEMON) for n in range(1, 5)))
+
+
 def test_is_one_event_however_often_it_is_told(detector: MeshDegraded) -> None:
     """Only the first telling counts; after the case was closed there is a new one."""
     told = present(detector, *(status(30 * n, expired=True) for n in range(5)))
