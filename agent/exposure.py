@@ -24,22 +24,28 @@ HostAddresses = Sequence[tuple[str, str]]
 
 
 class AllowedListener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One port that is meant to be reachable off the mesh; every part that is given must match."""
+    """A port that is meant to be reachable off the mesh; every part that is given must match.
+
+    With `last_port` all ports from `port` to that one, as the workers of a cluster take theirs from a range.
+    """
 
     port: Annotated[int, Meta(ge=1, le=65535)]
+    last_port: Annotated[int, Meta(ge=1, le=65535)] | None = None
     address: str | None = None
     process: str | None = None
     unit: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an address that is none."""
+        """Refuse an address that is none, and a range that ends before it begins."""
         if self.address is not None:
             ipaddress.ip_address(self.address)
+        if self.last_port is not None and self.last_port < self.port:
+            raise ValueError(f"last_port {self.last_port} is below port {self.port}")
 
     def matches(self, listener: Listener) -> bool:
         """Return whether `listener` is the one that is allowed."""
         return (
-            self.port == listener.port
+            self.port <= listener.port <= (self.last_port or self.port)
             and (self.address is None or parse(self.address) == parse(listener.address))
             and (self.process is None or self.process == listener.origin.process_name)
             and (self.unit is None or self.unit == listener.origin.unit)

@@ -87,8 +87,9 @@ def agent_settings() -> str:
             about = (type(value).__doc__ or "").splitlines()[0]
             parts.append(f"## `[{name}]`\n\n{about}\n\n{_table(value)}\n")
     parts.append(
-        "## `[[allowed_listener]]`\n\nOne port that is meant to be reachable off the mesh; every part that "
-        "is given must match: `port` (required), `address`, `process`, `unit`.\n"
+        "## `[[allowed_listener]]`\n\nA port that is meant to be reachable off the mesh; every part that "
+        "is given must match: `port` (required; with `last_port` the first of a range), `address`, "
+        "`process`, `unit`. See [exposure](../explanation/exposure.md).\n"
     )
     parts.append(
         "## `[[scope]]`\n\nWhat one unit or cgroup may do: `name`, exactly one of `unit` and `cgroup`, "

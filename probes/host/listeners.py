@@ -1,22 +1,26 @@
 """`host.listeners`: every listening TCP socket of the host, at the start and once a minute.
 
 The kernel's events (`kernel.listener`) are quick but begin when the agent does and say nothing of the
-network namespace; this is the whole truth of the host's own namespace, some seconds old. Beside it stand the
-ports that a container engine publishes, where one runs, and who is connected to services that give command
-of the host (`control_services.py`), where one listens beyond loopback: a host without them pays nothing for
-this.
+network namespace; this is the whole truth of the host's own namespace, some seconds old. A socket names its
+cgroup and not its process, so a listener has a name where all processes of its cgroup have the same one.
+
+Beside it stand the ports that a container engine publishes, where one runs, and who is connected to services
+that give command of the host (`control_services.py`), where one listens beyond loopback: a host without them
+pays nothing for this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from probes.host import control_services
-from probes.host.identity import Identifier
+from probes.host.identity import Identifier, decode_name
 from probes.host.publications import UNITS, Publications, publications
 from probes.host.sockets import ListeningSocket, SocketsUnreadable, host_addresses, listening_sockets
+from probes.host.stalls import small_file
 from probes.observation import (
     BlindReason,
     ControlListener,
@@ -25,6 +29,7 @@ from probes.observation import (
     Listener,
     ListenerInventory,
     Observation,
+    Origin,
     PublishedPorts,
     SensorName,
 )
@@ -33,6 +38,7 @@ from probes.sensor import SensorBlind
 NAME = SensorName("host.listeners")
 CONTROL_MAX: Final = 64
 _MEMBERS_MAX: Final = 1024
+_NAMED_MAX: Final = 64
 
 
 class HostListeners:
@@ -69,10 +75,10 @@ class HostListeners:
 
     def read(self, now: Instant) -> Sequence[Observation]:
         """Return one inventory, between what is published and what commands the host, if there is any."""
-        listeners = tuple(
-            Listener(address=s.address, port=s.port, origin=self._identifier.origin(cgroup_id=s.cgroup_id))
-            for s in self._table()
-        )
+        sockets = self._table()
+        groups = {one.cgroup_id for one in sockets}
+        origins = {group: self._named(self._identifier.origin(cgroup_id=group)) for group in groups}
+        listeners = tuple(Listener(one.address, one.port, origins[one.cgroup_id]) for one in sockets)
         published, before = self._published(listeners), self._engine
         self._engine = published is not None
         if published is None and before:
@@ -150,6 +156,14 @@ class HostListeners:
             return self._connected(port)
         except OSError:  # a sandbox without netlink: nobody is known to be connected
             return ()
+
+    def _named(self, origin: Origin) -> Origin:
+        """Return `origin` with the name of its processes, where all of them have one."""
+        pids = self._members(origin.cgroup_path)
+        if not pids or len(pids) > _NAMED_MAX:
+            return origin
+        names = {small_file(f"{self._proc}/{pid}/comm").removesuffix(b"\n") for pid in pids} - {b""}
+        return replace(origin, process_name=decode_name(names.pop())) if len(names) == 1 else origin
 
     def _members(self, path: str | None) -> list[int]:
         """Return the processes of a cgroup, none where they cannot be read; the root's belong to nobody."""

@@ -201,6 +201,40 @@ def test_an_engine_that_is_gone_publishes_nothing_any_more(tmp_path: Path) -> No
     assert [type(told) for told in sensor.read(now)] == [ListenerInventory]
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("caddy",), "caddy"),
+        (("nginx", "nginx", "nginx"), "nginx"),
+        (("vllm", "VLLM::EngineCor"), None),
+        ((), None),
+        (("worker",) * 65, None),
+    ],
+)
+def test_a_listener_has_the_name_that_all_processes_of_its_group_have(
+    tmp_path: Path, names: tuple[str, ...], told: str | None
+) -> None:
+    """A socket names its group alone; where names differ, or are too many to look at, it is anybody's."""
+    folder = tmp_path / "cgroup/system.slice/web.service"
+    folder.mkdir(parents=True)
+    (folder / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in range(1, len(names) + 1)))
+    for pid, name in enumerate(names, start=1):
+        process(tmp_path, pid, name)
+    paths = CgroupPaths(root=tmp_path / "cgroup", monotonic=lambda: 0.0)
+    group = paths.id_of("/system.slice/web.service")
+    sensor = HostListeners(
+        identifier=Identifier(cgroups=paths, proc=tmp_path),
+        root=tmp_path / "cgroup",
+        proc=tmp_path,
+        sockets=lambda: (ListeningSocket("0.0.0.0", 443, group), ListeningSocket("::", 443, group)),
+        addresses=lambda: (),
+    )
+    (seen,) = sensor.read(Instant(1, 1))
+    assert isinstance(seen, ListenerInventory)
+    found = [(one.origin.unit, one.origin.process_name) for one in seen.listeners]
+    assert found == [("web.service", told)] * 2
+
+
 def test_a_sandbox_without_netlink_knows_of_nobody_connected(tmp_path: Path) -> None:
     """The listener is told all the same; loopback is nobody's way in."""
 
