@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import AgentSettings
+from agent.detectors.blind_sensor import NOT_MISSED
 from agent.placement import Placements
 from agent.privileges import standing
 from agent.remedies import remedy
@@ -144,10 +145,9 @@ def _sensors(status: Status | None, settings: AgentSettings, known: tuple[str, .
         except ValueError:
             yield Check(sensor.name, Health.BAD, f"blind: {sensor.reason}: {sensor.detail}")
             continue
-        health = Health.NOTE if reason is BlindReason.DISABLED else Health.BAD
-        yield Check(
-            sensor.name, health, f"blind: {reason.value}: {sensor.detail}", remedy(reason, sensor.name)
-        )
+        says = f"blind: {reason.value}: {sensor.detail}"
+        missed = reason is not BlindReason.DISABLED and (sensor.name, reason) not in NOT_MISSED
+        yield Check(sensor.name, Health.BAD if missed else Health.NOTE, says, remedy(reason, sensor.name))
 
 
 def _routes(

@@ -12,6 +12,7 @@ _OF_SENSOR: Final[Mapping[tuple[str, BlindReason], str]] = {
         "gpu.nvml",
         BlindReason.READ_FAILED,
     ): "run nvidia-smi and look at dmesg for NVRM lines: the driver's library fails with the code above",
+    ("host.log_files", BlindReason.DISABLED): "name them in [logs].files of agent.toml, if there are any",
     ("host.log_files", BlindReason.NO_PRIVILEGE): "let the agent's user read the files of [logs].files",
     ("host.logs", BlindReason.NO_LIBRARY): "install systemd-python in the agent's venv",
     (
@@ -22,6 +23,10 @@ _OF_SENSOR: Final[Mapping[tuple[str, BlindReason], str]] = {
     ("host.units", BlindReason.NO_LIBRARY): "install jeepney in the agent's venv",
     ("host.units", BlindReason.NO_PRIVILEGE): "let the agent's user use the system bus",
     ("host.units", BlindReason.READ_FAILED): "see whether the system bus runs: systemctl status dbus.socket",
+    (
+        "kernel.scope",
+        BlindReason.DISABLED,
+    ): "declare a [[scope]] in agent.toml, if a service is to be kept to one, and restart nanobot-probes",
     ("mesh.tailscale", BlindReason.NO_PRIVILEGE): "let the agent's user connect to [tailscale].socket",
     ("mesh.tailscale", BlindReason.NOT_ANSWERING): "see systemctl status tailscaled: it does not answer",
     ("mesh.tailscale", BlindReason.READ_FAILED): "see systemctl status tailscaled, and [tailscale].socket",

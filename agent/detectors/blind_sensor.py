@@ -28,7 +28,7 @@ from escalation.model import (
 )
 from probes.observation import Blind, BlindReason, Gap, Instant, Observation, SensorName
 
-_NOT_MISSED: Final = frozenset(
+NOT_MISSED: Final = frozenset(
     {
         (SensorName("host.logs"), BlindReason.UNSUPPORTED_PLATFORM),
         (SensorName("host.units"), BlindReason.UNSUPPORTED_PLATFORM),
@@ -99,7 +99,7 @@ class BlindSensor:
             return (self._over(sensor, observation.at),)
         self._seeing.discard(sensor)
         reason = observation.coverage.reason
-        if reason is BlindReason.DISABLED or (sensor, reason) in _NOT_MISSED:
+        if reason is BlindReason.DISABLED or (sensor, reason) in NOT_MISSED:
             self._dark.pop(sensor, None)
             return ()
         known = self._dark.get(sensor)

@@ -84,6 +84,21 @@ def test_running_agent_is_asked_by_its_status(tmp_path: Path) -> None:
     assert found["private key"].health is Health.BAD
 
 
+def test_what_a_host_cannot_have_is_no_fault_of_it(tmp_path: Path) -> None:
+    """Without an NVIDIA driver its tracepoint is not missed; what can be declared is said as that."""
+    blind = (
+        statusfile.SensorStatus(name="kernel.xid", reason="no_kernel_support", detail="no tracepoint"),
+        statusfile.SensorStatus(name="kernel.listener", reason="no_kernel_support", detail="no tracepoint"),
+        statusfile.SensorStatus(name="kernel.scope", reason="disabled", detail="no scope is declared"),
+        statusfile.SensorStatus(name="host.log_files", reason="disabled"),
+    )
+    statusfile.write(tmp_path / statusfile.NAME, msgspec.structs.replace(GOOD, sensors=blind))
+    found = by_name(examine(settings(tmp_path), sensors=(), now_unix_s=NOW))
+    assert [found[each.name].health for each in blind] == [Health.NOTE, Health.BAD, Health.NOTE, Health.NOTE]
+    assert "declare a [[scope]]" in found["kernel.scope"].remedy
+    assert "[logs].files" in found["host.log_files"].remedy
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [

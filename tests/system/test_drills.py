@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.timeout(240),
 ]
 
-_COMMAND = "/opt/nanobot/venv/bin/nanobot-agent"
+_COMMAND = "nanobot-agent"
 
 
 def _drill(deployment: Deployment, fault: str, *, seconds: int = 30) -> str:

@@ -122,7 +122,7 @@ def _told(deployment: Deployment, scope: str) -> str:
 def test_units_are_kept_to_their_scopes(scoped: Deployment) -> None:
     """Audit passes and tells, denial refuses and tells, a restart changes nothing, a kept scope clears."""
     host = scoped.host
-    done = host.run("/opt/nanobot/venv/bin/nanobot-agent", "doctor", check=False)
+    done = host.run("nanobot-agent", "doctor", check=False)
     doctor = done.output + done.errors
     assert "openclaw (openclaw.service) is to be kept to 1 executables, 1 destinations: audit" in doctor
     assert "gateway (gateway.service) is to be kept to 1 destinations, 1 listeners: deny" in doctor
@@ -234,7 +234,7 @@ def test_a_server_that_came_back_otherwise_is_a_case(scoped: Deployment) -> None
         host.wait("it is back", lambda: states() == ["withdrawn"], within_s=40)
         vllm.start("--max-model-len 4096")
         host.wait("it changed again", lambda: len(states()) == 2, within_s=40)
-        host.run("/opt/nanobot/venv/bin/nanobot-agent", "accept-drift", vllm.UNIT)
+        host.run("nanobot-agent", "accept-drift", vllm.UNIT)
         vllm.look()
         host.wait("it is accepted", lambda: states() == ["withdrawn"] * 2, within_s=40)
         vllm.start("--max-model-len 4096")
