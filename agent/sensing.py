@@ -50,6 +50,7 @@ class _Slot:
     reading: asyncio.Task[None] | None = None
     asked_ns: int = 0
     slow: bool = field(default=False)
+    unsettled: bool = False
 
 
 class Sensing:
@@ -105,8 +106,9 @@ class Sensing:
     def settle(self) -> None:
         """Tell the sensors that all they ever said is judged and on disk."""
         for slot in self._slots.values():
-            if slot.sensor is None or slot.slow:
+            if slot.sensor is None or not slot.unsettled:
                 continue
+            slot.unsettled = False
             try:
                 slot.sensor.settle()
             except SensorBlind as error:
@@ -136,7 +138,11 @@ class Sensing:
         self._woken()
 
     async def read_due(self, now: Instant) -> int:
-        """Read what is due; return when the next sensor will be, in boot-clock nanoseconds."""
+        """Read what is due; return when the next sensor will be, in boot-clock nanoseconds.
+
+        What is read often is first asked whether anything waits, which costs a few memory reads; once in
+        `CHORES_S` it is read all the same, for its own chores.
+        """
         next_ns = now.boot_ns + 1_000_000_000
         async with self._hold:
             for slot in self._slots.values():
@@ -149,18 +155,13 @@ class Sensing:
         return next_ns
 
     def idle_until(self, now: Instant) -> int | None:
-        """Return how long nothing has to be read (boot-clock ns), or None when something has to be, now.
-
-        What is read often is only asked whether anything waits, which costs a few memory reads; once in
-        `CHORES_S` it is read all the same, for its own chores.
-        """
+        """Return how long nothing has to be read (boot-clock ns), or None when something has to be, now."""
         until_ns = now.boot_ns + 1_000_000_000
         for slot in self._slots.values():
             if slot.due_ns < 0:
                 continue
             if slot.due_ns <= now.boot_ns:
-                rested_s = (now.boot_ns - slot.read_ns) / 1e9
-                if slot.sensor is None or slot.slow or rested_s >= CHORES_S or slot.sensor.waiting():
+                if slot.sensor is None or slot.slow or _has_work(slot, slot.sensor, now):
                     return None
                 slot.due_ns = _on_the_beat(now, slot.period_ns)
             until_ns = min(until_ns, slot.due_ns)
@@ -172,7 +173,8 @@ class Sensing:
             return
         slot.due_ns = _on_the_beat(now, slot.period_ns)
         if not slot.slow:
-            self._read(slot, now)
+            if _has_work(slot, slot.sensor, now):
+                self._read(slot, now)
         elif slot.reading is None or slot.reading.done():
             slot.asked_ns = now.boot_ns
             slot.reading = asyncio.ensure_future(self._read_on_thread(slot, slot.sensor))
@@ -202,6 +204,7 @@ class Sensing:
         slot.sensor = sensor
         slot.period_ns = int(sensor.period_s * 1e9)
         slot.due_ns = now.boot_ns
+        slot.read_ns = now.boot_ns - int(CHORES_S * 1e9)  # the first read waits for nothing
         self._say(slot, Seeing(), now)
         slot.wakeup = sensor.wakeup_fd()
         self._listen(slot, on=True)
@@ -226,6 +229,7 @@ class Sensing:
     def _read(self, slot: _Slot, now: Instant) -> None:
         assert slot.sensor is not None
         slot.read_ns = now.boot_ns
+        slot.unsettled = True
         try:
             self._pipeline.put(slot.sensor.read(now))
         except SensorBlind as error:
@@ -261,7 +265,8 @@ class Sensing:
 
     def _hand_on(self, slot: _Slot) -> None:
         """Settle before a sensor is opened again by this process, which still has what was read."""
-        if slot.sensor is not None and not slot.slow:
+        if slot.sensor is not None and slot.unsettled:
+            slot.unsettled = False
             with contextlib.suppress(SensorBlind):  # then it is told once more, or as lost
                 slot.sensor.settle()
 
@@ -302,6 +307,10 @@ class Sensing:
         if slot.sensor is not None:
             slot.sensor.close()
             slot.sensor = None
+
+
+def _has_work(slot: _Slot, sensor: Sensor, now: Instant) -> bool:
+    return now.boot_ns - slot.read_ns >= CHORES_S * 1e9 or sensor.waiting()
 
 
 def _on_the_beat(now: Instant, period_ns: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from agent.pipeline import Pipeline
-from agent.sensing import REOPEN_S, STUCK_S, Sensing
+from agent.sensing import CHORES_S, REOPEN_S, STUCK_S, Sensing
 from agent.sensor_thread import SensorThread
 from agent.testing import ManualClock, ScriptedSensor, builders, death
 from probes.observation import Blind, BlindReason, Gap, Instant, Observation, Seeing, SensorName
@@ -88,10 +88,27 @@ async def test_reads_each_sensor_by_its_period() -> None:
         await bench.start(fast, slow)
         await bench.after(0.25)
         assert (fast.reads, slow.reads) == (1, 1)
-        for _ in range(8):
+        for second in range(8):
+            for sensor in (fast, slow):
+                sensor.says.append(death(second, 11))
             await bench.after(0.25)
     assert (fast.reads, slow.reads) == (9, 5)
     assert (fast.closed, slow.closed) == (1, 1)
+
+
+async def test_a_sensor_with_nothing_to_say_is_left_in_peace() -> None:
+    """Where nothing waits nothing is read, but for the sensor's own chores; what waits is read when due."""
+    bench, sensor = Bench(), ScriptedSensor(A, period_s=0.25)
+    async with bench.sensing:
+        await bench.start(sensor)
+        for _ in range(20):
+            await bench.after(0.25)
+        assert sensor.reads == 1
+        sensor.says.append(death(1, 11))
+        await bench.after(0.25)
+        assert sensor.reads == 2
+        await bench.after(CHORES_S)
+        assert sensor.reads == 3
 
 
 async def test_one_sensors_defect_blinds_it_alone() -> None:
