@@ -140,11 +140,11 @@ class NvmlLibrary:
 
     def start(self) -> None:
         """Load the library if need be, and initialise it."""
-        self._call(self._nvml.nvmlInit)
+        self._call("nvmlInit")
 
     def stop(self) -> None:
         """Shut the library down."""
-        self._call(self._nvml.nvmlShutdown)
+        self._call("nvmlShutdown")
 
     def version_in_use(self) -> str:
         """Return NVML's own version."""
@@ -152,11 +152,11 @@ class NvmlLibrary:
 
     def count(self) -> int:
         """Return how many GPUs there are."""
-        return min(int(self._call(self._nvml.nvmlDeviceGetCount)), GPUS_MAX)
+        return min(int(self._call("nvmlDeviceGetCount")), GPUS_MAX)
 
     def handle(self, index: int) -> Handle:
         """Return a GPU."""
-        return cast("Handle", self._call(self._nvml.nvmlDeviceGetHandleByIndex, index))
+        return cast("Handle", self._call("nvmlDeviceGetHandleByIndex", index))
 
     def uuid(self, handle: Handle) -> str:
         """Return a UUID."""
@@ -168,77 +168,82 @@ class NvmlLibrary:
 
     def pci(self, handle: Handle) -> str:
         """Return an address."""
-        info = self._call(self._nvml.nvmlDeviceGetPciInfo_v3, handle)
+        info = self._call("nvmlDeviceGetPciInfo_v3", handle)
         return pci_of(info.domain, info.bus, info.device)
 
     def sm_clock(self, handle: Handle) -> int:
         """Return a clock."""
-        return int(self._call(self._nvml.nvmlDeviceGetClockInfo, handle, self._nvml.NVML_CLOCK_SM))
+        return int(self._call("nvmlDeviceGetClockInfo", handle, self._nvml.NVML_CLOCK_SM))
 
     def sm_clock_max(self, handle: Handle) -> int:
         """Return the highest clock."""
-        return int(self._call(self._nvml.nvmlDeviceGetMaxClockInfo, handle, self._nvml.NVML_CLOCK_SM))
+        return int(self._call("nvmlDeviceGetMaxClockInfo", handle, self._nvml.NVML_CLOCK_SM))
 
     def utilisation(self, handle: Handle) -> tuple[int, int]:
         """Return two percentages."""
-        rates = self._call(self._nvml.nvmlDeviceGetUtilizationRates, handle)
+        rates = self._call("nvmlDeviceGetUtilizationRates", handle)
         return rates.gpu, rates.memory
 
     def power(self, handle: Handle) -> int:
         """Return a power."""
-        return int(self._call(self._nvml.nvmlDeviceGetPowerUsage, handle))
+        return int(self._call("nvmlDeviceGetPowerUsage", handle))
 
     def power_limit(self, handle: Handle) -> int:
         """Return the limit that is enforced."""
-        return int(self._call(self._nvml.nvmlDeviceGetEnforcedPowerLimit, handle))
+        return int(self._call("nvmlDeviceGetEnforcedPowerLimit", handle))
 
     def temperature(self, handle: Handle) -> int:
         """Return a temperature; the library gives it without a sign."""
         sensor = self._nvml.NVML_TEMPERATURE_GPU
-        celsius = int(self._call(self._nvml.nvmlDeviceGetTemperature, handle, sensor))
+        celsius = int(self._call("nvmlDeviceGetTemperature", handle, sensor))
         return celsius - 2**32 if celsius >= 2**31 else celsius
 
     def memory(self, handle: Handle) -> tuple[int, int]:
         """Return used and total memory."""
-        memory = self._call(self._nvml.nvmlDeviceGetMemoryInfo, handle)
+        memory = self._call("nvmlDeviceGetMemoryInfo", handle)
         return memory.used, memory.total
 
     def clock_reasons(self, handle: Handle) -> int:
-        """Return a bit mask."""
-        return int(self._call(self._nvml.nvmlDeviceGetCurrentClocksEventReasons, handle))
+        """Return a bit mask; drivers before 535 know it by its first name alone."""
+        try:
+            return int(self._call("nvmlDeviceGetCurrentClocksEventReasons", handle))
+        except NvmlError as error:
+            if error.code != NvmlCode.FUNCTION_NOT_FOUND:
+                raise
+        return int(self._call("nvmlDeviceGetCurrentClocksThrottleReasons", handle))
 
     def ecc(self, handle: Handle) -> tuple[int, int]:
         """Return two counts of uncorrectable errors."""
         nvml = self._nvml
         kind = nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED
         return (
-            self._call(nvml.nvmlDeviceGetTotalEccErrors, handle, kind, nvml.NVML_VOLATILE_ECC),
-            self._call(nvml.nvmlDeviceGetTotalEccErrors, handle, kind, nvml.NVML_AGGREGATE_ECC),
+            self._call("nvmlDeviceGetTotalEccErrors", handle, kind, nvml.NVML_VOLATILE_ECC),
+            self._call("nvmlDeviceGetTotalEccErrors", handle, kind, nvml.NVML_AGGREGATE_ECC),
         )
 
     def remapped(self, handle: Handle) -> tuple[int, int, bool, bool]:
         """Return what the row remapper did."""
-        correctable, uncorrectable, pending, failed = self._call(self._nvml.nvmlDeviceGetRemappedRows, handle)
+        correctable, uncorrectable, pending, failed = self._call("nvmlDeviceGetRemappedRows", handle)
         return correctable, uncorrectable, bool(pending), bool(failed)
 
     def recovery_action(self, handle: Handle) -> int:
         """Return field 230."""
-        (value,) = self._call(self._nvml.nvmlDeviceGetFieldValues, handle, [_RECOVERY_FIELD])
+        (value,) = self._call("nvmlDeviceGetFieldValues", handle, [_RECOVERY_FIELD])
         if value.nvmlReturn:
             raise NvmlError("nvmlDeviceGetFieldValues", value.nvmlReturn)
         return cast("int", value.value.uiVal)
 
     def mig_enabled(self, handle: Handle) -> bool:
         """Return the mode as it is now."""
-        current, _ = self._call(self._nvml.nvmlDeviceGetMigMode, handle)
+        current, _ = self._call("nvmlDeviceGetMigMode", handle)
         return bool(current == self._nvml.NVML_DEVICE_MIG_ENABLE)
 
     def mig(self, handle: Handle) -> Sequence[Handle]:
         """Return the instances; a place without one is skipped."""
         found = []
-        for index in range(min(self._call(self._nvml.nvmlDeviceGetMaxMigDeviceCount, handle), MIG_MAX)):
+        for index in range(min(self._call("nvmlDeviceGetMaxMigDeviceCount", handle), MIG_MAX)):
             try:
-                found.append(self._call(self._nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index))
+                found.append(self._call("nvmlDeviceGetMigDeviceHandleByIndex", handle, index))
             except NvmlError as error:
                 if error.code != NvmlCode.NOT_FOUND:
                     raise
@@ -246,11 +251,11 @@ class NvmlLibrary:
 
     def gpu_instance(self, handle: Handle) -> int:
         """Return a GPU instance number."""
-        return int(self._call(self._nvml.nvmlDeviceGetGpuInstanceId, handle))
+        return int(self._call("nvmlDeviceGetGpuInstanceId", handle))
 
     def compute_instance(self, handle: Handle) -> int:
         """Return a compute instance number."""
-        return int(self._call(self._nvml.nvmlDeviceGetComputeInstanceId, handle))
+        return int(self._call("nvmlDeviceGetComputeInstanceId", handle))
 
     def processes(self, handle: Handle, kind: ProcessKind) -> Sequence[RunningProcess]:
         """Return one list; the array grows with what is asked for, up to PROCESSES_MAX."""
@@ -272,14 +277,14 @@ class NvmlLibrary:
         """Register for Xids, lost GPUs and changed recovery actions, as far as each GPU offers them."""
         sick: dict[int, int] = {}
         while True:
-            events = self._call(self._nvml.nvmlEventSetCreate)
+            events = self._call("nvmlEventSetCreate")
             refused = dict(sick)
             for index, handle in enumerate(handles):
                 if index in sick:
                     continue
                 try:
-                    offered = self._call(self._nvml.nvmlDeviceGetSupportedEventTypes, handle)
-                    self._call(self._nvml.nvmlDeviceRegisterEvents, handle, offered & _EVENTS, events)
+                    offered = self._call("nvmlDeviceGetSupportedEventTypes", handle)
+                    self._call("nvmlDeviceRegisterEvents", handle, offered & _EVENTS, events)
                     if not offered & XID_EVENT:
                         refused[index] = int(NvmlCode.NOT_SUPPORTED)
                 except NvmlError as error:
@@ -296,7 +301,7 @@ class NvmlLibrary:
     def wait(self, events: Any, timeout_ms: int) -> NvmlEvent | None:
         """Wait for the next event."""
         try:
-            told = self._call(self._nvml.nvmlEventSetWait_v2, events, timeout_ms)
+            told = self._call("nvmlEventSetWait_v2", events, timeout_ms)
         except NvmlError as error:
             if error.code == NvmlCode.TIMEOUT:
                 return None
@@ -310,16 +315,20 @@ class NvmlLibrary:
 
     def unwatch(self, events: Any) -> None:
         """Free the set."""
-        self._call(self._nvml.nvmlEventSetFree, events)
+        self._call("nvmlEventSetFree", events)
 
-    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        self._calling = (function.__name__, self._clock())
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """Call the binding; a function that it does not have any more is as one that the library lacks."""
+        function = getattr(self._nvml, name, None)
+        if function is None:
+            raise NvmlError(name, NvmlCode.FUNCTION_NOT_FOUND)
+        self._calling = (name, self._clock())
         try:
             return function(*arguments)
         except self._nvml.NVMLError as error:
-            raise NvmlError(function.__name__, error.value) from error
+            raise NvmlError(name, error.value) from error
         except (ValueError, MemoryError, ctypes.ArgumentError) as error:
-            raise NvmlError(function.__name__, IMPLAUSIBLE) from error
+            raise NvmlError(name, IMPLAUSIBLE) from error
         finally:
             self._calling = None
 

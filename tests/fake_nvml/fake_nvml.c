@@ -27,6 +27,7 @@
     X(nvmlDeviceGetComputeInstanceId) X(nvmlDeviceGetClockInfo) X(nvmlDeviceGetMaxClockInfo)                \
     X(nvmlDeviceGetUtilizationRates) X(nvmlDeviceGetPowerUsage) X(nvmlDeviceGetEnforcedPowerLimit)          \
     X(nvmlDeviceGetTemperature) X(nvmlDeviceGetMemoryInfo) X(nvmlDeviceGetCurrentClocksEventReasons)        \
+    X(nvmlDeviceGetCurrentClocksThrottleReasons)                                                            \
     X(nvmlDeviceGetTotalEccErrors) X(nvmlDeviceGetRemappedRows) X(nvmlDeviceGetFieldValues)                 \
     X(nvmlDeviceGetComputeRunningProcesses_v3) X(nvmlDeviceGetGraphicsRunningProcesses_v3)                  \
     X(nvmlEventSetCreate) X(nvmlEventSetFree) X(nvmlDeviceRegisterEvents)                                   \
@@ -438,13 +439,24 @@ int nvmlDeviceGetMemoryInfo(struct handle *h, nvmlMemory_t *memory)
     return leave(0);
 }
 
-int nvmlDeviceGetCurrentClocksEventReasons(struct handle *h, unsigned long long *reasons)
+static int reasons_of(struct handle *h, unsigned long long *reasons)
 {
-    ENTER(nvmlDeviceGetCurrentClocksEventReasons, h);
     if (!state.gpus[h->gpu].has[NUMBER_clock_reasons])
         return leave(NVML_ERROR_NOT_SUPPORTED);
     *reasons = state.gpus[h->gpu].numbers[NUMBER_clock_reasons];
     return leave(0);
+}
+
+int nvmlDeviceGetCurrentClocksEventReasons(struct handle *h, unsigned long long *reasons)
+{
+    ENTER(nvmlDeviceGetCurrentClocksEventReasons, h);
+    return reasons_of(h, reasons);
+}
+
+int nvmlDeviceGetCurrentClocksThrottleReasons(struct handle *h, unsigned long long *reasons)
+{
+    ENTER(nvmlDeviceGetCurrentClocksThrottleReasons, h);
+    return reasons_of(h, reasons);
 }
 
 int nvmlDeviceGetTotalEccErrors(struct handle *h, unsigned int error, unsigned int counter, unsigned long long *count)

@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from probes.gpu import worker
+from probes.gpu import nvml, worker
 from probes.gpu.facts import Absence, GpuFacts, ProcessKind, Unread, XidSource
 from probes.host import clock
 from probes.observation import (
@@ -493,6 +494,27 @@ def test_a_changed_recovery_action_is_read_at_once(fake: FakeNvml, driven: Drive
     fake.become(Machine((gpu.having(recovery_action=2),)))
     found = drive.next(lambda o: isinstance(o, GpuState) and o.facts.recovery_action == 2)
     assert not [o for o in found if isinstance(o, GpuXid)]
+
+
+def test_an_older_driver_gives_its_reasons_under_their_first_name(fake: FakeNvml, driven: Drive) -> None:
+    """What holds a clock down was called throttling before 535."""
+    fake.become(profiles.RTX_5090_LAPTOP.also("code nvmlDeviceGetCurrentClocksEventReasons 13"))
+    (state,) = _states(driven().next())
+    assert state.facts.clock_reasons == 4
+
+
+def test_a_binding_that_dropped_a_call_costs_one_fact(fake: FakeNvml, driven: Drive) -> None:
+    """NVIDIA takes calls that it has replaced out of its binding; the others are read as before."""
+    fake.become(profiles.RTX_5090_LAPTOP)
+    whole = vars(nvml.binding())
+    library = nvml.NvmlLibrary(
+        binding=SimpleNamespace(**{k: v for k, v in whole.items() if k != "nvmlDeviceGetTemperature"})
+    )
+    waiting = nvml.NvmlLibrary(binding=nvml.binding())
+    drive = driven(connect=lambda: worker.Connection(library, waiting, lambda: None))
+    (state,) = _states(drive.next())
+    assert (state.facts.temperature_celsius, state.facts.sm_clock_mhz) == (None, 2407)
+    assert Unread("temperature_celsius", 13) in state.facts.unread
 
 
 def test_a_gpu_without_xid_events_says_so(fake: FakeNvml, driven: Drive) -> None:
