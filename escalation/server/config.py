@@ -19,7 +19,7 @@ from escalation.server.attention.maintenance import Window
 from escalation.server.attention.values import AttentionSettings
 from escalation.server.causality.topology import NOTHING, Declared
 from escalation.server.decision.approvals import MAY_OVERRIDE, Policy
-from escalation.server.decision.policies import ApprovalPolicy
+from escalation.server.decision.policies import ApprovalPolicy, PolicyCase
 from escalation.server.decision.rules import RuleSettings
 from escalation.server.decision.signatures import SigningSettings
 from escalation.server.decision.track_record import RestartBudget
@@ -183,10 +183,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 )
         _check_policies(self.approvals.policies, operators)
         _check_signing(self.approvals, self.http.origin)
-        for kind in self.approvals.two_person:
-            able = set(self.approvals.approvers.get(kind, operators))
-            if operators and len(able) < _TWO:
-                raise ValueError(f"approvals.two_person: fewer than two persons may approve {kind}")
+        _check_able(self.approvals, operators)
 
 
 def _check_apart(persons: tuple[Person, ...]) -> None:
@@ -222,6 +219,21 @@ def _check_policies(policies: tuple[ApprovalPolicy, ...], operators: set[str]) -
         able = set(each.approvers) or operators
         if each.two_person and operators and len(able) < _TWO:
             raise ValueError(f"approvals.policy {each.name}: fewer than two persons may approve")
+
+
+def _check_able(approvals: ApprovalSettings, operators: set[str]) -> None:
+    """Refuse lists and tables that together leave too few to approve a kind of action wherever it is."""
+    everywhere = tuple(
+        each for each in approvals.policies if {each.host, each.target, each.fault_class} == {"*"}
+    )
+    policy = msgspec.structs.replace(approvals, policies=everywhere).policy()
+    for kind in ActionKind:
+        asked = policy.demands(PolicyCase(kind, "", "", ""))
+        able = operators if asked.approvers is None else asked.approvers
+        if operators and not able:
+            raise ValueError(f"approvals: lists and policies together let nobody approve {kind}")
+        if operators and asked.two_person and len(able) < _TWO:
+            raise ValueError(f"approvals.two_person: fewer than two persons may approve {kind}")
 
 
 def address_of(listen: str) -> tuple[str, int]:

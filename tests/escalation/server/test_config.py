@@ -77,6 +77,22 @@ def test_policies_are_read() -> None:
             _GRPC + '[approvals]\ntwo_person = ["restart_unit"]\n' + _PERSON.format("ada", "operator"),
             "fewer than two persons may approve restart_unit",
         ),
+        (
+            _GRPC
+            + '[approvals]\ntwo_person = ["restart_unit"]\n'
+            + '[[approvals.policy]]\nname = "night"\nkinds = ["restart_unit"]\napprovers = ["ada"]\n'
+            + _PERSON.format("ada", "operator")
+            + _PERSON.format("grace", "operator"),
+            "fewer than two persons may approve restart_unit",
+        ),
+        (
+            _GRPC
+            + '[approvals.approvers]\nrestart_unit = ["grace"]\n'
+            + '[[approvals.policy]]\nname = "night"\napprovers = ["ada"]\n'
+            + _PERSON.format("ada", "operator")
+            + _PERSON.format("grace", "operator"),
+            "let nobody approve restart_unit",
+        ),
         (_GRPC + _PERSON.format("ada", "viewer") * 2, "person ada is there twice"),
         (
             _GRPC + _TOKEN.format("ada", "viewer") + _TOKEN.format("grace", "operator"),
