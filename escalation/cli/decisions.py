@@ -137,7 +137,7 @@ def command(
         from escalation.cli import signing  # noqa: PLC0415
 
         for said in signing.insist(entry, asked=entry_id, path=approvers, revoked=revoked, least=signers):
-            click.echo(said, err=True)
+            _say(said, err=True)
     if host is not None and entry.action.host != host:
         raise CtlError(f"this command is for {entry.action.host}, not for {host}", code=ExitCode.REFUSED)
     click.echo(_line_of(entry))
@@ -207,7 +207,7 @@ def approve(
         if aside:
             said["set_aside"] = aside
         if not no_sign:
-            said |= _signed(session, client, entry, reason=reason, aside=aside, key=sign)
+            said |= _signed(session, client, entry, asked=entry_id, reason=reason, aside=aside, key=sign)
         body = client.post(f"/api/v1/queue/{entry.id}/approve", said)
     approved = _entry(body)
     if (approved.digest, approved.action.command) != (entry.digest, entry.action.command):
@@ -225,10 +225,10 @@ def approve(
         )
     if as_json:
         return
-    click.echo(f"approved by {approved.decided_by}. Now run on {approved.action.host}:", err=True)
+    _say(f"approved by {approved.decided_by}. Now run on {entry.action.host}:", err=True)
     click.echo(_line_of(entry))
     until = f" before {approved.execute_by}" if approved.execute_by else ""
-    click.echo(f"then mark it done{until}: nanobotctl done {approved.id}", err=True)
+    _say(f"then mark it done{until}: nanobotctl done {entry.id}", err=True)
 
 
 @click.command()
@@ -328,6 +328,7 @@ def _signed(
     client: Client,
     entry: EntryView,
     *,
+    asked: str,
     reason: str,
     aside: dict[str, str],
     key: Path | None,
@@ -342,10 +343,16 @@ def _signed(
     from escalation.cli import signing  # noqa: PLC0415
     from escalation.wording.quantities import duration  # noqa: PLC0415
 
+    if not signing.is_asked(entry, asked):
+        raise CtlError(
+            f"nothing is signed: the orchestrator answers with another entry ({entry.id})",
+            code=ExitCode.REFUSED,
+            advice=f"`nanobotctl show {entry.id}` shows it; name it if you mean it",
+        )
     agreed = signing.agreed(client, entry)
     within = duration(agreed.terms.execute_within_s)
-    click.echo(f"signing for {agreed.person} with {key}", err=True)
-    click.echo(f"it may be carried out for {within} after {agreed.terms.approve_by}", err=True)
+    _say(f"signing for {agreed.person} with {key}", err=True)
+    _say(f"it may be carried out for {within} after {agreed.terms.approve_by}", err=True)
     signed = signing.sign(
         agreed,
         reason=reason,
@@ -396,9 +403,16 @@ def _show(entry: EntryView, *, err: bool) -> None:
     click.echo(text, nl=False, err=err, color=colour)
 
 
+def _say(text: str, *, err: bool = False) -> None:
+    """Print what may hold words of the orchestrator's; no terminal is made to act by them."""
+    from escalation.inert import guarded  # noqa: PLC0415
+
+    click.echo(guarded(text), err=err)
+
+
 def _report(body: bytes, *, as_json: bool) -> None:
     if as_json:
         print_json(body)
         return
     entry = _entry(body)
-    click.echo(f"{entry.id} is now {entry.state}: {entry.state_means}")
+    _say(f"{entry.id} is now {entry.state}: {entry.state_means}")

@@ -85,6 +85,11 @@ def shown_otherwise(terms: Terms, entry: EntryView) -> tuple[str, ...]:
     return tuple(name for name, (signed, seen) in pairs.items() if signed != seen)
 
 
+def is_asked(entry: EntryView, asked: str) -> bool:
+    """Return whether `asked` is the beginning of this entry's id or of its incident's."""
+    return entry.id.startswith(asked) or entry.incident_id.startswith(asked)
+
+
 def insist(entry: EntryView, *, asked: str, path: Path, revoked: Path | None, least: int) -> tuple[str, ...]:
     """Return who signed exactly what `entry` shows, by the approvers' file at `path`; raise CtlError.
 
@@ -92,7 +97,7 @@ def insist(entry: EntryView, *, asked: str, path: Path, revoked: Path | None, le
     with a key of their own that counts now, and the time to carry it out is not over by this machine's clock.
     """
     known = trusted(path, revoked)
-    if not (entry.id.startswith(asked) or entry.incident_id.startswith(asked)):
+    if not is_asked(entry, asked):
         raise _unsigned(f"the orchestrator answers with another entry ({entry.id})")
     signed: dict[str, str] = {}
     try:

@@ -466,6 +466,40 @@ def test_the_answer_has_to_be_the_entry_that_was_asked_for(
     assert "answers with another entry" in caught.err
 
 
+def test_nothing_is_signed_that_was_not_asked_for(
+    ctl: Ctl, site: Site, keys: dict[str, SshKey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who names one entry, and is answered with another, signs neither, even without being asked again."""
+    from escalation.cli.client import Client  # noqa: PLC0415 - patched where it stands
+
+    other = site.served.call(site.served.desk.opened(host="spark-2", case_id="case-2")).recommendation
+    honest = Client.get
+
+    def lying(self: Client, path: str, **params: str | int) -> bytes:
+        return honest(self, path.replace(other.id, site.id), **params)
+
+    monkeypatch.setattr(Client, "get", lying)
+    caught = ctl("approve", other.id, "--reason", "why", "--yes", "--sign", str(keys["operator"].path))
+    assert caught.code == ExitCode.REFUSED
+    assert "nothing is signed" in caught.err
+    for ident in (other.id, site.id):
+        assert site.served.call(site.served.desk.entry(ident)).recommendation.approvals == ()
+
+
+def test_no_words_of_the_orchestrator_act_on_the_terminal(
+    ctl: Ctl, site: Site, lying: Callable[[Lie], None]
+) -> None:
+    """A decision is answered by an orchestrator that may be anybody's: what it says is shown, inert."""
+    hostile = "\x1b[2J\u202eada"
+    lying(lambda body: body.update(decided_by=hostile, execute_by=hostile, state_means=hostile))
+    approved = ctl("approve", site.id, "--reason", "why")
+    done = ctl("done", site.id)
+    for told in (approved, done):
+        assert told.code == 0, told.err
+        assert "\\x1b[2J\\u202eada" in told.out + told.err
+        assert not {"\x1b", "\u202e"} & set(told.out + told.err)
+
+
 @pytest.mark.parametrize(
     ("state", "code"),
     [
