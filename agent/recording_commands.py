@@ -35,6 +35,7 @@ from probes.observation import Blind, Gap, Observation
 
 _POLL_S: Final = 0.2
 _GRACE_S: Final = 10.0
+_RESULT_BYTES: Final = 4096
 _END_NS: Final = 1 << 63
 _HOST: Final = AgentId("recorded")
 
@@ -57,7 +58,7 @@ def record(options: argparse.Namespace, settings: AgentSettings) -> int:
     made = Path(settings.agent.state_dir) / FOLDER / name
     with _request(folder, request, status.pid):
         result = _waited(made.with_suffix(".result"), request, folder / REQUEST, status.pid)
-    _fetch(made.with_suffix(".jsonl"), options.out)
+    _fetch(made.with_suffix(".jsonl"), options.out, request.bytes_max)
     made.with_suffix(".result").unlink(missing_ok=True)
     told = f"{counted(result.observations, 'observation')} in {duration(result.seconds)}"
     _say(f"{options.out}: {told}, {result.bytes} bytes; ended: {guarded(result.ended)}")
@@ -103,8 +104,8 @@ def _waited(path: Path, request: Request, asked: Path, pid: int) -> Result:
     end_s = time.monotonic() + request.seconds + _GRACE_S
     while time.monotonic() < end_s:
         try:
-            with contextlib.suppress(FileNotFoundError):
-                return msgspec.json.decode(path.read_bytes(), type=Result)
+            with contextlib.suppress(FileNotFoundError), statusfile.opened(path) as file:
+                return msgspec.json.decode(file.read(_RESULT_BYTES), type=Result)
             time.sleep(_POLL_S)
         except KeyboardInterrupt:
             asked.unlink(missing_ok=True)
@@ -115,14 +116,14 @@ def _waited(path: Path, request: Request, asked: Path, pid: int) -> Result:
     raise RecordingFailed("the agent gave no answer; its log says why (`recording_refused`)")
 
 
-def _fetch(made: Path, out: Path) -> None:
+def _fetch(made: Path, out: Path, bytes_max: int) -> None:
     try:
-        source = os.open(made, os.O_RDONLY | os.O_NOFOLLOW)
-        with os.fdopen(source, "rb") as lines:
+        with statusfile.opened(made) as lines:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
             with os.fdopen(os.open(out, flags, 0o600), "wb") as target:
-                while data := lines.read(1 << 20):
+                while bytes_max > 0 and (data := lines.read(min(1 << 20, bytes_max))):
                     target.write(data)
+                    bytes_max -= len(data)
         made.unlink()
     except OSError as error:
         raise RecordingFailed(f"copy {made} to {out}: {error.strerror}") from error

@@ -6,13 +6,16 @@ page holds plus the reasons of blindness in words, which never leave the host.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 
 NAME: Final = "agent-status.json"
+_BYTES_MAX: Final = 1 << 20
 
 
 class SensorStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,9 +78,23 @@ def write(path: Path, status: Status) -> None:
     os.replace(fresh, path)  # noqa: PTH105  # atomic on one file system
 
 
+def opened(path: Path) -> BinaryIO:
+    """Open a file in a folder of the agent's for a caller who may be root; raise OSError.
+
+    Anything may lie there: only a plain file is opened, and by no symbolic link.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.fdopen(descriptor, "rb")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "no plain file")
+    return file
+
+
 def read(path: Path) -> Status | None:
     """Return what the file says, or None where there is none that can be read."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Status)
+        with opened(path) as file:
+            return msgspec.json.decode(file.read(_BYTES_MAX), type=Status)
     except (OSError, msgspec.MsgspecError):
         return None

@@ -145,6 +145,23 @@ def test_broken_status_is_no_status(tmp_path: Path, raw: bytes) -> None:
     assert statusfile.read(tmp_path / statusfile.NAME) is None
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "endless"])
+def test_a_status_that_is_no_plain_file_is_no_status(tmp_path: Path, kind: str) -> None:
+    """The doctor of root reads in a folder of the agent's: no link is followed, no pipe waited for."""
+    path = tmp_path / statusfile.NAME
+    statusfile.write(tmp_path / "elsewhere", GOOD)
+    match kind:
+        case "link":
+            path.symlink_to(tmp_path / "elsewhere")
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case _:
+            path.symlink_to("/dev/zero")
+    assert statusfile.read(path) is None
+
+
 def test_text_is_inert_and_json_is_whole(tmp_path: Path) -> None:
     """Control characters are shown escaped; machines get every check."""
     statusfile.write(tmp_path / statusfile.NAME, GOOD)

@@ -220,3 +220,25 @@ def test_the_command_knows_an_agent_that_has_given_root_up(tmp_path: Path) -> No
         os.chown(path, 65534, 65534)
         _knock(path.parent, agent.pid)
         assert agent.wait(10) == -signal.SIGUSR1
+
+
+@pytest.mark.parametrize("suffix", ["result", "jsonl"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_the_command_reads_plain_files_alone(
+    tmp_path: Path, knocks: list[int], recorder: Recorder, suffix: str, kind: str
+) -> None:
+    """What lies in the agent's folder is the agent's doing: no link is followed, no pipe waited for."""
+    options, settings, _ = _running(tmp_path, os.getpid())
+
+    def replaced(number: int, _frame: object) -> None:
+        knocks.append(number)
+        recorder.asked([], at(1))
+        recorder.end("its time was over", at(3))
+        (made,) = (tmp_path / FOLDER).glob(f"*.{suffix}")
+        made.rename(tmp_path / "elsewhere")
+        os.mkfifo(made) if kind == "pipe" else made.symlink_to(tmp_path / "elsewhere")
+
+    signal.signal(signal.SIGUSR1, replaced)
+    with pytest.raises(RecordingFailed, match=r"no plain file|symbolic links"):
+        record(options, settings)
+    assert not options.out.exists()
