@@ -37,7 +37,7 @@ from probes.sensor import SensorBlind
 
 NAME = SensorName("host.listeners")
 CONTROL_MAX: Final = 64
-_MEMBERS_MAX: Final = 1024
+_MEMBERS_MAX: Final = 4096
 _NAMED_MAX: Final = 64
 
 

@@ -17,7 +17,9 @@ from typing import Final
 
 from probes.observation import PublishedPort
 
-PROXIES_MAX: Final = 512
+PROXIES_MAX: Final = 2048
+"""A port that is published for IPv4 and IPv6 has two proxies."""
+
 UNITS: Final = frozenset({"docker.service", "snap.docker.dockerd.service"})
 _OPTIONS: Final = ("-host-ip", "-host-port", "-container-ip", "-container-port", "-proto")
 _READ_BYTES: Final = 4096
@@ -26,7 +28,7 @@ _SETTINGS_BYTES: Final = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Publications:
-    """What is published, and whether that is all."""
+    """What is published, and whether that is all: not without proxies, nor where there are too many."""
 
     known: bool
     ports: tuple[PublishedPort, ...]
@@ -38,12 +40,16 @@ def publications(
     """Return what the engine whose processes these are publishes; None where none of them is an engine."""
     known: bool | None = None
     found: set[tuple[str, int, str, int]] = set()
-    for pid in pids[: PROXIES_MAX + 64]:
+    whole = True
+    for pid in pids:
+        if len(found) >= PROXIES_MAX:
+            whole = False
+            break
         arguments = _arguments(proc, pid)
         program = arguments[0].rpartition("/")[2] if arguments else ""
         if program == "dockerd":
             known = not _without_proxy(arguments) and not _told_without(settings)
-        elif program == "docker-proxy" and len(found) < PROXIES_MAX:
+        elif program == "docker-proxy":
             port = parse_proxy(arguments)
             if port is not None:
                 found.add(port)
@@ -53,7 +59,7 @@ def publications(
         PublishedPort(address=address, port=port, container_address=inner, container_port=inner_port)
         for address, port, inner, inner_port in sorted(found)
     )
-    return Publications(known is not False, ports)
+    return Publications(whole and known is not False, ports)
 
 
 def parse_proxy(arguments: Sequence[str]) -> tuple[str, int, str, int] | None:

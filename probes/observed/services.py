@@ -76,7 +76,8 @@ class PublishedPort:
 class PublishedPorts:
     """Every port that a proxy hands on; told while an engine runs, and once when it is gone.
 
-    `known` is False where the engine hands ports on without proxies: then no socket shows what it publishes.
+    `known` is False where the engine hands ports on without proxies: then no socket shows what it publishes;
+    and where there are more proxies than are looked at.
     """
 
     sensor: SensorName

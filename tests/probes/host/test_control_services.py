@@ -169,7 +169,10 @@ def test_a_storm_of_proxies_is_bounded(tmp_path: Path) -> None:
         process(tmp_path, pid, "docker-proxy", *words)
     told = publications(range(1, PROXIES_MAX + 20), proc=tmp_path)
     assert told is not None
-    assert len(told.ports) == PROXIES_MAX
+    assert (len(told.ports), told.known) == (PROXIES_MAX, False)
+    fewer = publications(range(1, 500), proc=tmp_path)
+    assert fewer is not None
+    assert (len(fewer.ports), fewer.known) == (499, True)
 
 
 def test_an_engine_that_is_gone_publishes_nothing_any_more(tmp_path: Path) -> None:
