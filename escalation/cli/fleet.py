@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -24,9 +24,14 @@ from escalation.cli.session import (
     terminal_now,
 )
 
+if TYPE_CHECKING:
+    from escalation.cli.client import Client
+
 _RETRY_S: Final = 2.0
 _TOLD: Final = ("state", "severity", "count", "approvers", "attention")
-"""What of an entry is told anew when it is another than before."""
+"""What of an entry is told anew when it is another than before; the state stands first."""
+
+_UNFINISHED: Final = frozenset({"proposed", "approved", "done"})
 
 
 @click.command()
@@ -89,8 +94,7 @@ def watch(session: Session, *, timeout: float | None, as_json: bool) -> None:
             try:
                 with client.changes() as changes:
                     connected = True
-                    for entry in listed(client.get("/api/v1/queue", limit=AT_ONCE), "entries").rows:
-                        tell(entry, told, as_json=as_json)
+                    catch_up(client, told, as_json=as_json)
                     for body in changes:
                         tell(read(body, dict[str, Any]), told, as_json=as_json)
             except CtlError as error:
@@ -98,6 +102,16 @@ def watch(session: Session, *, timeout: float | None, as_json: bool) -> None:
                     raise
                 click.echo(f"{error}; trying again", err=True)
             time.sleep(_RETRY_S)
+
+
+def catch_up(client: Client, told: dict[str, list[Any]], *, as_json: bool) -> None:
+    """Print what stands in the queue and was not told so, and what became of the rest that was told."""
+    rows = listed(client.get("/api/v1/queue", limit=AT_ONCE), "entries").rows
+    for entry in rows:
+        tell(entry, told, as_json=as_json)
+    for name in sorted(told.keys() - {str(each.get("id")) for each in rows}):
+        if told[name][0] in _UNFINISHED:
+            tell(read(client.get(f"/api/v1/queue/{name}"), dict[str, Any]), told, as_json=as_json)
 
 
 def tell(entry: dict[str, Any], told: dict[str, list[Any]], *, as_json: bool) -> None:

@@ -48,8 +48,6 @@ T = TypeVar("T")
 _COUNT_EACH: Final = 5
 """Every how many ticks the gauges are read from the store."""
 
-_WAITING: Final = frozenset({State.PROPOSED})
-
 _FORGET_EACH: Final = 10
 _FORGOTTEN_AT_ONCE: Final = 20_000
 """Every how many ticks old reports are deleted, and how many: twice what a fleet of many hosts sends."""
@@ -233,9 +231,9 @@ class Service:
             self._feed.publish(entries)
 
     async def _count(self, metrics: ServerMetrics) -> None:
-        states, hosts = await self._store.read(lambda ledger: (ledger.state_counts(), ledger.hosts()))
-        proposed = await self._store.read(lambda ledger: ledger.in_states(_WAITING, limit=None))
-        since_ns = min((each.created_ns for each in proposed), default=None)
+        states, hosts, since_ns = await self._store.read(
+            lambda ledger: (ledger.state_counts(), ledger.hosts(), ledger.oldest(State.PROPOSED))
+        )
         metrics.waiting(0.0 if since_ns is None else max(0.0, (self._time.now_ns() - since_ns) / 1e9))
         silent = sum(host.silent for host in hosts)
         metrics.queue(states)

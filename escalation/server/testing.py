@@ -208,6 +208,11 @@ class MemoryLedger:
         found = [each for each in self._recommendations.values() if each.state in states]
         return found if limit is None else found[-limit:]
 
+    def oldest(self, state: State) -> int | None:
+        """Return when the oldest recommendation in `state` was made (Unix ns); None where there is none."""
+        found = (each.created_ns for each in self._recommendations.values() if each.state is state)
+        return min(found, default=None)
+
     def queue_rows(self, states: frozenset[State], *, limit: int) -> Sequence[QueueRow]:
         """Return what decides the place of the newest `limit` entries in one of `states`, oldest first."""
         found = self.in_states(states, limit=limit)

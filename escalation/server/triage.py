@@ -163,6 +163,8 @@ def pass_time(
         if shadow.is_over(now_ns):
             _unshadow(work, ledger, RuleName(name), "its time is over")
     for recommendation in ledger.in_states(approvals.UNFINISHED, limit=None):
+        if not approvals.may_be_due(recommendation, now_ns=now_ns):
+            continue
         incident = _incident_of(ledger, recommendation)
         host = ledger.host(incident.agent_id)
         seen = host is not None and coverage.would_be_seen(host, incident.fault_class)

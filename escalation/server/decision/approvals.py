@@ -438,6 +438,17 @@ def _time_passed(
     return recommendation
 
 
+def may_be_due(recommendation: Recommendation, *, now_ns: int) -> bool:
+    """Return whether time alone may change it by now; of what it may not nothing else has to be read."""
+    match recommendation.state:
+        case State.PROPOSED:
+            return _too_late(recommendation.created_ns, recommendation.approve_by_ns, now_ns)
+        case State.APPROVED:
+            return _execution_is_late(recommendation, now_ns)
+        case _:
+            return recommendation.state is State.DONE
+
+
 def _verify(
     recommendation: Recommendation, incident: Incident, event: TimePassed, policy: Policy, now_ns: int
 ) -> Recommendation:

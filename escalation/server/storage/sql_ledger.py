@@ -419,6 +419,13 @@ class SqlLedger:
         ).fetchall()
         return [rows.load_recommendation(value) for (value,) in reversed(found)]
 
+    def oldest(self, state: State) -> int | None:
+        """Return when the oldest recommendation in `state` was made (Unix ns); None where there is none."""
+        row = self.database.execute(
+            "SELECT min(created_ns) FROM recommendations WHERE state = ?", (state,)
+        ).fetchone()
+        return None if row[0] is None else int(row[0])
+
     def queue_rows(self, states: frozenset[State], *, limit: int) -> Sequence[QueueRow]:
         """Return what decides the place of the newest `limit` entries in one of `states`, oldest first."""
         self._flush_incidents()

@@ -148,6 +148,9 @@ class Ledger(Protocol):
     def in_states(self, states: frozenset[State], *, limit: int | None) -> Sequence[Recommendation]:
         """Return the newest `limit` recommendations (None: all) that are in one of `states`, oldest first."""
 
+    def oldest(self, state: State) -> int | None:
+        """Return when the oldest recommendation in `state` was made (Unix ns); None where there is none."""
+
     def queue_rows(self, states: frozenset[State], *, limit: int) -> Sequence[QueueRow]:
         """Return what decides the place of the newest `limit` entries in one of `states`, oldest first."""
 

@@ -22,6 +22,7 @@ import pytest
 
 from escalation.cli import fleet
 from escalation.cli.decisions import STATES
+from escalation.cli.session import Session
 from escalation.cli.tables import print_table, queue_table
 from escalation.cli.text import coloured, entry_text, plain
 from escalation.cli.words import LONGEST
@@ -310,6 +311,28 @@ def test_a_change_that_is_no_new_state_is_told_too(served: Any, capsys: pytest.C
     served.call(served.desk.approve(rec.id, person="ada", reason="x", digest=rec.digest))
     assert "(approved by ada, and a second person has to; " in line()
     assert line() == ""
+
+
+def test_what_ended_while_nobody_could_watch_is_told_afterwards(
+    served: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What has left the queue since is asked for by its id; what was told as finished is not."""
+    token = tmp_path / "token"
+    token.write_text(served.tokens["operator"])
+    token.chmod(0o600)
+    gone = served.call(served.desk.opened(case_id="gone")).recommendation
+    told: dict[str, list[Any]] = {}
+
+    def states() -> list[str]:
+        capsys.readouterr()
+        with Session(url=served.url, token_file=token).client() as client:
+            fleet.catch_up(client, told, as_json=True)
+        return [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()]
+
+    assert states() == ["proposed"]
+    served.call(served.desk.reject(gone.id, person="ada", reason="x"))
+    assert states() == ["rejected"]
+    assert states() == []
 
 
 class _Stranger(http.server.BaseHTTPRequestHandler):

@@ -14,6 +14,8 @@ from escalation.model import (
     CasePhase,
     FaultClass,
     Incarnation,
+    Incident,
+    IncidentId,
     Loss,
     LossKind,
     SensorCoverage,
@@ -21,12 +23,13 @@ from escalation.model import (
     SubjectKind,
     Tally,
 )
-from escalation.server import audit
+from escalation.server import audit, triage
 from escalation.server.decision.approvals import Policy
 from escalation.server.desk import Entry, Expired, FellBehind, Refused, Superseded, Unavailable
 from escalation.server.incident.incident_desk import account
-from escalation.server.testing import CONTAINER, FakeDesk, case_report, heartbeat
+from escalation.server.testing import CONTAINER, FakeDesk, MemoryLedger, case_report, heartbeat
 from escalation.view.entry import entry_view
+from tests.escalation.server.crowd import crowd
 
 
 async def _approve(desk: FakeDesk, entry: Entry, person: str = "ada") -> Entry:
@@ -342,6 +345,35 @@ async def test_a_watcher_who_does_not_keep_up_is_told_and_dropped() -> None:
     with pytest.raises(FellBehind):
         await _take_all(slow)
     assert entry.incident.count == 1
+
+
+async def test_what_is_not_due_is_not_looked_into() -> None:
+    """Time passes each second: what waits for its deadline costs no look at its incident."""
+
+    class Counting(MemoryLedger):
+        looked = 0
+
+        def incident(self, incident_id: IncidentId) -> Incident | None:
+            self.looked += 1
+            return super().incident(incident_id)
+
+    desk = FakeDesk()
+    entry = await desk.opened()
+    ledger = Counting()
+    ledger.put_incident(entry.incident)
+    ledger.put_recommendation(entry.recommendation, entry.incident)
+    crowd(ledger, entry, count=30)
+    due_ns = entry.recommendation.approve_by_ns
+
+    def pass_time(now_ns: int) -> int:
+        changed = triage.pass_time(
+            ledger, overdue=frozenset(), policy=Policy(), now_ns=now_ns, trusted_ns=now_ns
+        )
+        return len(changed)
+
+    assert (pass_time(due_ns - 1), ledger.looked) == (0, 0)
+    assert pass_time(due_ns) == 2 * 31
+    assert ledger.oldest(State.PROPOSED) == due_ns
 
 
 async def test_the_worst_comes_first_and_then_the_oldest() -> None:

@@ -176,6 +176,8 @@ async def test_everything_is_told_in_the_order_of_ids(store: OpenStore) -> None:
         4:
     ]
     assert await service.holdings() == Holdings(entries=5, incidents=5)
+    assert await store.read(lambda ledger: ledger.oldest(State.PROPOSED)) == START_NS
+    assert await store.read(lambda ledger: ledger.oldest(State.DONE)) is None
 
 
 async def test_forgets_old_reports(store: OpenStore) -> None:
