@@ -103,13 +103,20 @@ def dump(info: str, name: str, to: Path) -> None:
             "pg_dump is not here to copy the database before it is changed: install PostgreSQL's client "
             "programs, or copy it yourself and say --no-backup"
         )
-    to.touch(mode=0o600, exist_ok=False)
-    made = subprocess.run(
-        [program, "--format=custom", "--no-password", f"--file={to}", f"--dbname={info}"],
-        check=False,
-        capture_output=True,
-        timeout=_DUMP_S,
-    )
+    try:
+        to.touch(mode=0o600, exist_ok=False)
+    except OSError as error:
+        raise StoreError(f"copy to {to}: {error.strerror}") from error
+    try:
+        made = subprocess.run(
+            [program, "--format=custom", "--no-password", f"--file={to}", f"--dbname={info}"],
+            check=False,
+            capture_output=True,
+            timeout=_DUMP_S,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        to.unlink(missing_ok=True)
+        raise StoreError(f"copy {name}: {program} cannot be run, or did not end in time") from error
     if made.returncode:
         to.unlink(missing_ok=True)
         said = made.stderr.decode(errors="replace").strip().splitlines()

@@ -109,7 +109,11 @@ def copy(connection: sqlite3.Connection, to: Path) -> None:
         to.touch(mode=0o600, exist_ok=False)
     except OSError as error:
         raise StoreUnavailable(f"copy to {to}: {error.strerror}") from error
-    connection.execute("VACUUM INTO ?", (str(to),))
+    try:
+        connection.execute("VACUUM INTO ?", (str(to),))
+    except sqlite3.Error:
+        to.unlink(missing_ok=True)  # half a copy would be taken for one
+        raise
 
 
 def migrations() -> list[str]:

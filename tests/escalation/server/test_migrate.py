@@ -14,7 +14,7 @@ from dev import postgres
 from escalation.server.__main__ import main
 from escalation.server.storage import postgres_migration, sqlite_file
 from escalation.server.storage.postgres_settings import PostgresSettings
-from escalation.server.storage.store import StoreError
+from escalation.server.storage.store import StoreError, StoreUnavailable
 from tests.escalation.server.databases import Database
 from tests.escalation.server.site import Site
 
@@ -115,6 +115,37 @@ def test_a_shared_database_is_copied_and_taken_further(
         further = [*scripts, "CREATE TABLE later (x integer)"]
         assert postgres_migration.apply(connection, "it", scripts=further) == len(scripts)
         assert postgres_migration.version_of(connection, "it") == len(scripts) + 1
+
+
+def test_half_a_copy_is_none(tmp_path: Path) -> None:
+    """A copy that could not be finished is not left there for one, and a folder that is missing is named."""
+    connection = sqlite3.connect(tmp_path / "some.db", isolation_level=None)
+    connection.execute("BEGIN")
+    with pytest.raises(sqlite3.OperationalError):
+        sqlite_file.copy(connection, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+    connection.close()
+    with pytest.raises(StoreUnavailable, match="none/copy: No such file"):
+        sqlite_file.copy(connection, tmp_path / "none" / "copy")
+
+
+@pytest.mark.postgres
+def test_a_copy_that_cannot_be_made_changes_nothing(
+    shared: Database, cluster: postgres.Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is missing and a program that is none are named, and nothing is left for a copy."""
+    assert isinstance(shared.where, str)
+    monkeypatch.setenv("PATH", str(cluster.programs))
+    with pytest.raises(StoreError, match="none/copy: No such file"):
+        postgres_migration.migrate(shared.where, PostgresSettings(), tmp_path / "none" / "copy")
+    (tmp_path / "pg_dump").write_text("no program")
+    (tmp_path / "pg_dump").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StoreError, match=r"copy PostgreSQL .* cannot be run"):
+        postgres_migration.migrate(shared.where, PostgresSettings(), tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+    with psycopg.connect(shared.where) as connection:
+        assert postgres_migration.version_of(connection, "it") == 0
 
 
 @pytest.mark.postgres
