@@ -9,7 +9,8 @@ witness, and so is the mount where the device below it is gone.
 
 Look-alikes stay quiet: a filesystem that was read-only when it was mounted, as images and overlays' lower
 layers are; errors of long ago that ext4 still keeps count of; a disk that nobody declared and that somebody
-unmounted.
+unmounted; a network mount that is slow for moments. One that was declared and answers no question for
+`silent_s`, as a store whose server is away, is a case; whoever reads from it waits in the kernel.
 """
 
 from __future__ import annotations
@@ -58,9 +59,11 @@ from probes.observation import (
     LogLine,
     Observation,
     SensorName,
+    Sight,
     StorageErrors,
     StorageFailure,
     StorageRole,
+    Suspended,
 )
 
 SENSOR: Final = SensorName("host.storage")
@@ -68,6 +71,7 @@ ERRORS: Final = SensorName("kernel.storage_error")
 LOGS: Final = SensorName("host.logs")
 _FAULT: Final = FaultClass.STORAGE_READ_ONLY
 _STALE_S: Final = 300.0
+_DECLARED: Final = frozenset({StorageRole.EXTERNAL, StorageRole.DECLARED})
 _OF_MEMORY: Final = (StorageFailure.WRITEBACK,)
 _PATTERNS: Final = frozenset({"kernel.ext4_error", "kernel.remounted_read_only", "kernel.xfs_shutdown"})
 
@@ -77,6 +81,7 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     errors_s: Annotated[float, Meta(gt=0)] = 3600.0
     missing_s: Annotated[float, Meta(ge=0)] = 30.0
+    silent_s: Annotated[float, Meta(ge=0)] = 60.0
     quiet_s: Annotated[float, Meta(gt=0)] = 3600.0
     clear_hold_s: Annotated[float, Meta(ge=0)] = 30.0
     gone_clear_after_s: Annotated[float, Meta(gt=0)] = 3600.0
@@ -90,6 +95,7 @@ class _Known:
     was_writable: bool = False
     errors_before: int | None = None
     missing_since: Instant | None = None
+    silent_since: Instant | None = None
     told: Severity = Severity.UNKNOWN
     told_errors: int = 0
 
@@ -107,7 +113,8 @@ class StorageReadOnly:
             opens="A filesystem that could be written turned read-only, and it or its disk told of an error "
             "in `errors_s` (critical; a note without one); errors of the filesystem together with failed "
             "requests of its disk (high; a note alone); a disk of `[storage].external` is not mounted for "
-            "`missing_s`, or the device below a mount is gone (high).",
+            "`missing_s`, or the device below a mount is gone (high); a filesystem of `[storage]` answers no "
+            "question for `silent_s` (high).",
             quiet="What was mounted read-only; images and lower layers; old errors that ext4 still counts; a "
             "disk that nobody declared and that was unmounted.",
             clears="It can be written, or is mounted, again, and nothing failed for `quiet_s` where errors "
@@ -154,6 +161,10 @@ class StorageReadOnly:
                 return ()
             case StorageErrors():
                 return self._failed(observation)
+            case Suspended(at=at):
+                for state in self._known.values():  # nobody could answer while the host slept
+                    state.silent_since = state.silent_since and at
+                return ()
             case LogLine(pattern=pattern, at=at) if pattern in _PATTERNS:
                 self._logged_at = at
                 return ()
@@ -209,12 +220,12 @@ class StorageReadOnly:
 
     def _judged(self, look: Filesystems, at: Instant) -> Iterator[Finding]:
         for filesystem in look.filesystems:
-            state = self._state(filesystem)
+            state = self._state(filesystem, look.at)
             found = self._judge(filesystem, state, look.at, at)
             if found is not None:
                 yield found
 
-    def _state(self, filesystem: Filesystem) -> _Known:
+    def _state(self, filesystem: Filesystem, looked: Instant) -> _Known:
         state = self._known.get(filesystem.mount)
         if state is None:
             state = self._known[filesystem.mount] = _Known(filesystem.device)
@@ -227,6 +238,8 @@ class StorageReadOnly:
                 state.errors_before = filesystem.error_count
             if not filesystem.read_only:
                 state.was_writable = True
+            silent = filesystem.sight is Sight.NOT_ANSWERING
+            state.silent_since = (state.silent_since or looked) if silent else None
         return state
 
     def _judge(self, filesystem: Filesystem, state: _Known, looked: Instant, at: Instant) -> Finding | None:
@@ -249,6 +262,11 @@ class StorageReadOnly:
         if filesystem.device_gone:
             gone = Reason(ReasonCode.MOUNT_MISSING)
             return self._present(filesystem, state, at, Severity.HIGH, [gone, *errors], stands=True)
+        silent_s = at.since_s(state.silent_since) if state.silent_since else 0.0
+        if filesystem.role in _DECLARED and state.silent_since and silent_s >= self._config.silent_s:
+            silent = Reason(ReasonCode.MOUNT_SILENT, window_s=round(silent_s, 3))
+            reasons = [silent, Reason(ReasonCode.PLACEMENT_DECLARED), *errors]
+            return self._present(filesystem, state, at, Severity.HIGH, reasons, stands=True)
         alone = [Reason(ReasonCode.SECOND_LAYER_UNKNOWN)]
         if filesystem.read_only and (filesystem.forced or state.was_writable):
             turned = [Reason(ReasonCode.MOUNT_READ_ONLY)]
@@ -291,6 +309,8 @@ class StorageReadOnly:
         state = self._known.get(filesystem.mount)
         if not filesystem.mounted or filesystem.device_gone or filesystem.read_only or state is None:
             return None
+        if state.silent_since is not None:
+            return None  # that nothing is known of it now ends nothing
         own, disk = self._own_errors(filesystem, state, now), self._disk_errors(filesystem, now)
         # What this process did not see, an earlier one may have: the case remembers.
         failed = any(isinstance(each, BlockEvidence) for each in case.evidence)

@@ -189,6 +189,7 @@ class ReasonCode(enum.StrEnum):
     DRILL_ENDED = "drill_ended"
     SHARED_MEMORY_SMALL = "shared_memory_small"
     FIREWALL_NOT_SEEN = "firewall_not_seen"
+    MOUNT_SILENT = "mount_silent"
 
 
 @dataclass(frozen=True, slots=True)

@@ -269,6 +269,7 @@ class ReasonCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_CODE_DRILL_ENDED: _ClassVar[ReasonCode]
     REASON_CODE_SHARED_MEMORY_SMALL: _ClassVar[ReasonCode]
     REASON_CODE_FIREWALL_NOT_SEEN: _ClassVar[ReasonCode]
+    REASON_CODE_MOUNT_SILENT: _ClassVar[ReasonCode]
 
 class Device(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -762,6 +763,7 @@ REASON_CODE_METRICS_AGREE: ReasonCode
 REASON_CODE_DRILL_ENDED: ReasonCode
 REASON_CODE_SHARED_MEMORY_SMALL: ReasonCode
 REASON_CODE_FIREWALL_NOT_SEEN: ReasonCode
+REASON_CODE_MOUNT_SILENT: ReasonCode
 DEVICE_UNSPECIFIED: Device
 DEVICE_CONTROL: Device
 DEVICE_GPU: Device

@@ -230,6 +230,8 @@ def sentence(reason: Reason) -> str:  # noqa: C901, PLR0912, PLR0915 -- one case
             text = "There is room again"
         case ReasonCode.MOUNT_READ_ONLY:
             text = "It was mounted for writing and is read-only now"
+        case ReasonCode.MOUNT_SILENT:
+            text = "It is mounted and answers no question about itself"
         case ReasonCode.MOUNT_MISSING:
             text = "What belongs there is not mounted"
         case ReasonCode.FILESYSTEM_ERRORS:

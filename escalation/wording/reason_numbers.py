@@ -59,6 +59,7 @@ _NUMBERS: Final[Mapping[ReasonCode, _Numbers]] = {
     ReasonCode.SPACE_FALLS: _Numbers(unit="s", window="in"),
     ReasonCode.MOUNT_READ_ONLY: _Numbers(thing=""),
     ReasonCode.MOUNT_MISSING: _Numbers(thing="", window="for"),
+    ReasonCode.MOUNT_SILENT: _Numbers(thing="", window="for"),
     ReasonCode.FILESYSTEM_ERRORS: _Numbers(thing="error"),
     ReasonCode.BLOCK_ERRORS: _Numbers(thing="failed request"),
     ReasonCode.READS_SLOW: _Numbers(thing="read", unit="usual"),

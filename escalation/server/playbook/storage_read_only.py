@@ -43,6 +43,21 @@ def advise(incident: Incident) -> Advice:
             proof=_PROOF,
         )
     path = mount_path(incident)
+    if steps.has_reason(incident, ReasonCode.MOUNT_SILENT):
+        return steps.by_hand(
+            incident,
+            ("findmnt", path) if path is not None else ("lsblk", "--fs"),
+            summary=(
+                "See where it comes from, and whether its server and the network to it answer; of a local "
+                "disk the kernel's log tells. What reads from it waits, and goes on once it answers."
+            ),
+            risk=(
+                "Taking it away by force (umount -f, umount -l) fails every program that has a file of it "
+                "open, and what was not yet written is lost."
+            ),
+            will_not_fix="A server or a network that is away: nothing on this host brings it back.",
+            proof=_PROOF,
+        )
     if gone:
         external = found is not None and found.role is MountRole.EXTERNAL
         return steps.by_hand(

@@ -6,7 +6,7 @@ import pytest
 
 from agent.detectors.storage_read_only import Config, StorageReadOnly
 from agent.finding import Finding, Verdict
-from agent.testing import SURROUNDINGS, at, blind, open_case, origin, present, seeing, tick
+from agent.testing import SURROUNDINGS, at, blind, open_case, origin, present, seeing, slept, tick
 from escalation.model import BlockEvidence, FaultClass, ReasonCode, Severity, StorageEvidence
 from probes.observation import LogLine, SensorName, Sight, StorageFailure, StorageRole
 from tests.agent.detectors.filesystems import ERRORS, LOOKS, THIS, activity, errors, filesystem, look
@@ -155,6 +155,42 @@ def test_a_disk_that_was_pulled_while_mounted_is_high(detector: StorageReadOnly)
     """The mount stands, its device is gone."""
     (found,) = present(detector, look(0), look(15, device_gone=True))
     assert (found.severity, _codes(found)) == (Severity.HIGH, [ReasonCode.MOUNT_MISSING])
+
+
+@pytest.mark.parametrize("role", [StorageRole.EXTERNAL, StorageRole.DECLARED])
+def test_a_declared_mount_that_answers_nothing_is_high_until_it_does(
+    detector: StorageReadOnly, role: StorageRole
+) -> None:
+    """A store whose server is away: it stays in the mount table, and whoever reads from it waits."""
+    silent = {"role": role, "sight": Sight.NOT_ANSWERING, "free_bytes": None, "total_bytes": None}
+    assert present(detector, look(0, role=role), *(look(15 * n, **silent) for n in range(1, 5))) == []
+    (found,) = present(detector, look(75, **silent))
+    assert (found.severity, found.subject) == (Severity.HIGH, THIS)
+    assert _codes(found) == [ReasonCode.MOUNT_SILENT, ReasonCode.PLACEMENT_DECLARED]
+    case = open_case(FAULT, THIS, last_seen=at(75), evidence=found.evidence)
+    assert detector.tick(tick(80, case)) == []
+    assert present(detector, look(90, role=role)) == []
+    assert [over.verdict for over in detector.tick(tick(91, case))] == [Verdict.ABSENT]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [look(15 * n, sight=Sight.NOT_ANSWERING) for n in range(20)],  # nobody declared it
+        [
+            look(15 * n, role=StorageRole.EXTERNAL, sight=Sight.NOT_ANSWERING if n % 4 else Sight.SEEN)
+            for n in range(20)
+        ],
+        [
+            look(0, role=StorageRole.EXTERNAL, sight=Sight.NOT_ANSWERING),
+            slept(8 * 3600, 8 * 3600),
+            look(8 * 3600, role=StorageRole.EXTERNAL, sight=Sight.NOT_ANSWERING),
+        ],
+    ],
+)
+def test_a_mount_that_is_slow_for_moments_stays_quiet(detector: StorageReadOnly, told: list[object]) -> None:
+    """What answers in between, what slept meanwhile, and what matters to nobody."""
+    assert present(detector, *told) == []
 
 
 def test_writable_and_quiet_clears(detector: StorageReadOnly) -> None:

@@ -487,6 +487,17 @@ _CASES: list[tuple[str, Incident, ActionKind, tuple[str, ...]]] = [
         ("mount", "/mnt/models"),
     ),
     (
+        "a network store that does not answer",
+        _incident(
+            _F.STORAGE_READ_ONLY,
+            Subject(SubjectKind.MOUNT, "/mnt/models"),
+            _storage(MountRole.EXTERNAL, mount="/mnt/models"),
+            reasons=(_R.MOUNT_SILENT, _R.PLACEMENT_DECLARED),
+        ),
+        _HUMAN,
+        ("findmnt", "/mnt/models"),
+    ),
+    (
         "one error of a disk with a hostile name",
         _incident(_F.STORAGE_READ_ONLY, _MOUNT, _block("../sda"), reasons=(_R.BLOCK_ERRORS, _SECOND_UNKNOWN)),
         _LOOK,
