@@ -13,9 +13,9 @@ import httpx2
 
 from escalation.cli.connection import Connection, trust
 from escalation.cli.errors import CtlError, ExitCode, from_api
-from escalation.cli.session import AT_ONCE, TIMEOUT_S, listed
+from escalation.cli.session import AT_ONCE, SHORTEST, TIMEOUT_S, listed
 
-_BEGINNING: Final = re.compile(r"[0-9A-Za-z-]{4,64}")
+_BEGINNING: Final = re.compile(rf"[0-9A-Za-z-]{{{SHORTEST},64}}")
 _STREAM_SILENCE_S: Final = 40.0
 """The orchestrator speaks at least each 15 seconds; a stream that is silent for longer is dead."""
 

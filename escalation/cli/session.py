@@ -30,6 +30,9 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 AT_ONCE: Final = 1000
 """How much of a list the orchestrator tells at once."""
 
+SHORTEST: Final = 4
+"""How much of an id's beginning has to be given."""
+
 TIMEOUT_S: Final = 20.0
 """How long the orchestrator may take for one answer, unless --timeout says otherwise."""
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import click
 
-from escalation.cli.session import JSON, Session, listed, print_json, print_list, read, terminal_now
+from escalation.cli.session import JSON, SHORTEST, Session, listed, print_json, print_list, read, terminal_now
 from escalation.cli.spans import FOR, UNTIL, Time, end_of
 from escalation.cli.words import Words
 
@@ -158,11 +158,11 @@ def _list(session: Session, path: str, *, as_json: bool) -> None:
 
 
 def _end(session: Session, path: str, silence_id: str, verb: str, *, as_json: bool) -> None:
-    """End the one whose id begins so; a beginning that several share is refused by the orchestrator."""
+    """End the one whose id begins so; a beginning that is short or shared is refused by the orchestrator."""
     with session.client() as client:
         known = [str(each.get("id")) for each in listed(client.get(path), "silences").rows]
         fitting = [each for each in known if each.startswith(silence_id)]
-        whole = fitting[0] if len(fitting) == 1 and silence_id else silence_id
+        whole = fitting[0] if len(fitting) == 1 and len(silence_id) >= SHORTEST else silence_id
         answered = client.post(f"{path}/{quote(whole, safe='')}/{verb}", {})
     _tell(answered, as_json=as_json)
 

@@ -70,6 +70,7 @@ def test_silence_from_its_preview_to_its_end(ctl: Ctl, entry_id: str) -> None:
     assert "in maintenance" not in ctl("queue", "--state", "silenced").out
     assert entry_id in ctl("queue", "--state", "silenced").out
     assert ctl("silence", "list").out.count("\\x1b") == 1
+    assert ctl("silence", "expire", begun["id"][:3]).code == ExitCode.NOT_FOUND
     ended = ctl("silence", "expire", begun["id"][:8])
     assert ended.code == ExitCode.DONE
     assert "is over; it covered 1 incidents: host=spark-1" in ended.out
