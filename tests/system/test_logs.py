@@ -29,10 +29,10 @@ def _coverage(deployment: Deployment) -> dict[str, Any]:
     return {}
 
 
-def _serve(deployment: Deployment, unit: str) -> None:
+def _serve(deployment: Deployment, unit: str, *, user: int = 0) -> None:
     """Run a service whose program is called `postgres` and logs that it turned a client away."""
     deployment.host.write("/opt/database/postgres", f"#!/bin/sh\necho '{_FULL}'\nsleep 600\n", mode=0o755)
-    deployment.host.run("systemd-run", f"--unit={unit}", "/opt/database/postgres")
+    deployment.host.run("systemd-run", f"--unit={unit}", f"--property=User={user}", "/opt/database/postgres")
 
 
 def test_a_known_line_reaches_the_queue(deployment: Deployment) -> None:
@@ -56,6 +56,22 @@ def test_a_rotated_journal_is_read_on(deployment: Deployment) -> None:
             for entry in deployment.queue(fault_class="database.connections_exhausted")
         ),
     )
+
+
+def test_a_service_of_a_regular_account_is_read(deployment: Deployment) -> None:
+    """Where the journal is on disk, journald keeps what it writes in a file of the account's own."""
+    deployment.host.run("mkdir", "-p", "/var/log/journal")
+    deployment.host.run("journalctl", "--flush")
+    _serve(deployment, "account-database.service", user=1000)
+    deployment.host.wait(
+        "an entry of the account's unit",
+        lambda: any(
+            entry["subject"]["name"] == "account-database.service"
+            for entry in deployment.queue(fault_class="database.connections_exhausted")
+        ),
+    )
+    listed = deployment.host.run("find", "/var/log/journal", "-name", "user-1000.journal")
+    assert listed.output.strip().endswith("/user-1000.journal")
 
 
 def test_a_program_does_not_speak_for_the_kernel(deployment: Deployment) -> None:
