@@ -2,6 +2,8 @@
 
 `FakeDesk` is the real service over a ledger in memory, with a clock that a test moves: what it answers is
 what the product answers.
+
+Longer than other modules because the ledger in memory has a method for each that the databases have.
 """
 
 from __future__ import annotations

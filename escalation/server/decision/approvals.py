@@ -4,6 +4,8 @@ What an approval is bound to is in `binding`.
 
 Time only ever takes away. Every clock check refuses when the deadline has passed *or* when the clock stands
 before the moment that started it, so that neither a jump forward nor one back can revive anything.
+
+Longer than other modules because the table and every move along it are read, and reviewed, as one.
 """
 
 from __future__ import annotations
