@@ -185,6 +185,8 @@ class Race(RuleBasedStateMachine):
         self.runner.run(self._report(self.body, 0))
 
     async def _race(self, moves: list[Move]) -> None:
+        if self.body is not None:  # seen again now: a race before may have moved the clock by an hour
+            await self._report(replace(self.body, phase=CasePhase.UPDATED), 0)
         standing = await self._newest()
         clients = self.arena.clients()
         done = await asyncio.gather(*(self._move(move, standing, clients[move.door]) for move in moves))
