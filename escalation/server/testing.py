@@ -109,6 +109,7 @@ class MemoryLedger:
         self._cases: dict[tuple[AgentId, CaseId], Case] = {}
         self._incidents: dict[IncidentId, Incident] = {}
         self._recommendations: dict[RecommendationId, Recommendation] = {}
+        self._of_incident: dict[IncidentId, tuple[RecommendationId, ...]] = {}
         self._hosts: dict[AgentId, HostState] = {}
         self._audit: list[AuditEntry] = []
         self.notices = MemoryNotices()
@@ -121,6 +122,7 @@ class MemoryLedger:
         twin._cases = dict(self._cases)
         twin._incidents = dict(self._incidents)
         twin._recommendations = dict(self._recommendations)
+        twin._of_incident = dict(self._of_incident)
         twin._hosts = dict(self._hosts)
         twin._audit = list(self._audit)
         twin.notices = self.notices.copy()
@@ -199,7 +201,7 @@ class MemoryLedger:
 
     def recommendations(self, incident_id: IncidentId) -> Sequence[Recommendation]:
         """Return an incident's recommendations, oldest first."""
-        return [each for each in self._recommendations.values() if each.incident_id == incident_id]
+        return [self._recommendations[each] for each in self._of_incident.get(incident_id, ())]
 
     def recommendations_after(self, name: str, *, limit: int) -> Sequence[Recommendation]:
         """Return the first `limit` recommendations whose id follows `name`, in the order of their ids."""
@@ -229,6 +231,9 @@ class MemoryLedger:
         """Keep the recommendation as it now is."""
         if incident.id not in self._incidents:
             raise KeyError(f"incident {incident.id} is not in the ledger")
+        if recommendation.id not in self._recommendations:
+            known = self._of_incident.get(recommendation.incident_id, ())
+            self._of_incident[recommendation.incident_id] = (*known, recommendation.id)
         self._recommendations[recommendation.id] = recommendation
 
     def state_counts(self) -> Mapping[State, int]:
