@@ -19,12 +19,12 @@ async def test_an_entry_is_taken_in_hand_asked_about_put_off_and_given_back(stag
     await page.select_option("#acknowledge-for", "2")
     await page.click("#acknowledge button")
     assert "It is yours now" in await told(page)
-    assert "ada has it in hand until 2026-01-01T02:00:00" in await page.inner_text(".facts")
+    assert "ada has it in hand until 2026-01-01T02:00:00" in await page.inner_text("article.entry")
     await page.click("#ask summary, summary:has-text('Ask about it')")
     await page.fill("#ask-text", "is <b>it</b> used?")
     await page.fill("#ask-to", "bob")
     await page.click("#ask button")
-    assert "asks bob (1): is <b>it</b> used?" in await page.inner_text(".facts")
+    assert "asks bob (1): is <b>it</b> used?" in await page.inner_text("article.entry")
 
     other = await stage.open("/", "bob", script=False)
     assert "1 entry" in await other.inner_text("h1")
@@ -105,7 +105,7 @@ async def test_an_incident_shows_its_moments_in_words_and_on_an_axis(stage: Stag
     await stage.desk.reject(entry.recommendation.id, person="bob", reason="planned")
     page = await stage.open(f"/q/{entry.recommendation.id}", script=False)
     await page.click("text=The incident and its timeline")
-    moments = await page.locator(".timeline li").count()
+    moments = await page.locator("[data-part=timeline] li").count()
     assert moments >= 3
     assert await page.locator("svg.axis .moment").count() == moments
     assert f"{moments} moments from" in str(await page.get_attribute("svg.axis", "aria-label"))

@@ -93,7 +93,7 @@ async def test_an_incident_is_brought_up_to_date_where_it_stands(stage: Stage) -
     seen = {"last_seen_ns": stage.desk.clock.wall_ns(), "count": 9}
     await stage.desk.report(case_report(CasePhase.UPDATED, severity=Severity.CRITICAL, **seen))
     await page.wait_for_selector("#news:has-text('1 more on the timeline')")
-    assert "now critical, was high" in await page.inner_text(".timeline")
+    assert "now critical, was high" in await page.inner_text("[data-part=timeline]")
     assert "9\u00d7 in all" in await page.inner_text("article")
     assert "9 sightings, at most 8 in one step" in await page.inner_text("article")
     assert await page.locator("article.critical svg.strip").count() == 1

@@ -95,7 +95,7 @@
     if (!old || !now) return;
     const seen = [...old.children].find((each) => each.getBoundingClientRect().bottom > 0);
     const before = seen ? seen.getBoundingClientRect().top : 0;
-    const moments = (within) => within.querySelectorAll(".timeline > li").length;
+    const moments = (within) => within.querySelectorAll("[data-part=timeline] li").length;
     const more = moments(now) - moments(old);
     old.className = now.className;
     old.dataset.about = now.dataset.about;
@@ -193,7 +193,7 @@
       live.textContent = "Not live: trying again.";
       if (stream.readyState !== EventSource.CLOSED) return;
       await (kind === "entry" ? look() : refresh());
-      if (over) return;
+      if (over || (document.hidden && kind !== "queue")) { stream = null; return; }
       waits = setTimeout(watch, pause); // refused: too many watch, or the orchestrator is away
       pause = Math.min(2 * pause, 60000);
     };
