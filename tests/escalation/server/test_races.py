@@ -48,6 +48,7 @@ from escalation.model import (
 from escalation.server import audit
 from escalation.server.decision import binding
 from escalation.server.decision.approvals import MOVES, UNFINISHED, Policy
+from escalation.server.decision.track_record import RestartBudget
 from escalation.server.desk import AuditEntry
 from escalation.server.notify.notices import Event
 from escalation.server.storage.store import Delivery, Ledger
@@ -57,7 +58,10 @@ from tests.escalation.server.notifiers.told import Mailbox
 from tests.escalation.server.racing import PAGER, PERSONS, Door, door
 
 _POLICY = Policy(
-    approve_within_s=3600, execute_within_s=3600, two_person=frozenset({ActionKind.RESTART_UNIT})
+    approve_within_s=3600,
+    execute_within_s=3600,
+    two_person=frozenset({ActionKind.RESTART_UNIT}),
+    restart_budget=RestartBudget(approvals=100),  # nobody wins what is advised when it is spent
 )
 _DECISIONS = {
     "recommendation.approved",
