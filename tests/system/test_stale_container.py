@@ -41,7 +41,7 @@ on = "gpu"
 
 [detectors.gpu_placement]
 cores = 0.2
-window_s = 20
+window_s = 10
 lasting_s = 5
 absent_s = 2
 clear_hold_s = 1
