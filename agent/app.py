@@ -22,28 +22,28 @@ from typing import Final
 
 import structlog
 
-from agent import logs, statusfile
 from agent.cases import CaseBook
 from agent.config import AgentSettings, detector_settings, read, sensor_settings
-from agent.delivery import Delivery, Link
-from agent.descriptors import Reception, keep, restore
 from agent.detector import Detector, Surroundings
 from agent.detectors.registry import DETECTORS
-from agent.host_changes import HostChanges
+from agent.gpus.placement import Placements
+from agent.host.host_changes import HostChanges
+from agent.host.witness import Witness
 from agent.judge import Judge, hysteresis_of
 from agent.loop import WorkLoop
-from agent.memory import trimmer
-from agent.metrics import AgentCollector, MetricsPage, Snapshot
 from agent.pipeline import Pipeline
-from agent.placement import Placements
-from agent.privileges import Standing
-from agent.recorder import FOLDER, Recorder
-from agent.route_names import SENSOR as ROUTES
-from agent.route_tally import RouteTally
+from agent.process import logs, statusfile
+from agent.process.descriptors import Reception, keep, restore
+from agent.process.memory import trimmer
+from agent.process.metrics import AgentCollector, MetricsPage, Snapshot
+from agent.process.privileges import Standing
+from agent.process.supervisor import Supervisor
+from agent.recordings.recorder import FOLDER, Recorder
+from agent.routes.names import SENSOR as ROUTES
+from agent.routes.tally import RouteTally
 from agent.sensing import Sensing
-from agent.spooling import Spool, Spooling
-from agent.supervisor import Supervisor
-from agent.witness import Witness
+from agent.uplink.delivery import Delivery, Link
+from agent.uplink.spooling import Spool, Spooling
 from escalation.model import AgentId, BlindReason, FaultClass, Heartbeat, SensorCoverage
 from escalation.settings import SettingsError
 from probes.kernel.handover import Handover

@@ -18,14 +18,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from agent import logs
 from agent.app import Agent, Builders, Ports
 from agent.config import AgentSettings, read
-from agent.link import OrchestratorLink
-from agent.privileges import PrivilegeError, settle, standing
-from agent.recorder import RecordingFailed
-from agent.supervisor import supervisor
-from agent.witness import Witness
+from agent.host.witness import Witness
+from agent.process import logs
+from agent.process.privileges import PrivilegeError, settle, standing
+from agent.process.supervisor import supervisor
+from agent.recordings.recorder import RecordingFailed
+from agent.uplink.link import OrchestratorLink
 from escalation.model import AGENT_ID, AgentId
 from escalation.outbox import Outbox
 from escalation.settings import SettingsError
@@ -141,7 +141,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from agent import doctor  # noqa: PLC0415 -- what a running agent never needs
+    from agent.process import doctor  # noqa: PLC0415 -- what a running agent never needs
 
     settings = read(options.config, sensors=SENSOR_NAMES)
     checks = doctor.examine(settings, sensors=SENSOR_NAMES, now_unix_s=time.time())
@@ -151,13 +151,13 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from agent import recording_commands  # noqa: PLC0415 -- the same
+    from agent.recordings import commands as recording_commands  # noqa: PLC0415 -- the same
 
     return recording_commands.record(options, read(options.config, sensors=SENSOR_NAMES))
 
 
 def _replay(options: argparse.Namespace) -> int:
-    from agent import recording_commands  # noqa: PLC0415 -- the same
+    from agent.recordings import commands as recording_commands  # noqa: PLC0415 -- the same
 
     settings = read(options.config, sensors=SENSOR_NAMES)
     against = read(options.against, sensors=SENSOR_NAMES) if options.against else None

@@ -15,8 +15,8 @@ from msgspec import Meta
 
 from agent.detector import DetectorConfig
 from agent.detectors.registry import DETECTORS
-from agent.exposure import AllowedListener, Mesh
-from agent.placement import RULES_MAX, PlacementRule, check
+from agent.gpus.placement import RULES_MAX, PlacementRule, check
+from agent.host.exposure import AllowedListener, Mesh
 from escalation.model import AGENT_ID
 from escalation.settings import SettingsError, load
 from probes.observation import ServerKind

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import msgspec
 
-from agent.exposure import AllowedListener, Mesh
 from agent.finding import Finding, Hysteresis, OpenCase, Place
-from agent.placement import Placements
+from agent.gpus.placement import Placements
+from agent.host.exposure import AllowedListener, Mesh
 from escalation.model import AgentId, FaultClass, Severity
 from probes.observation import Blind, Gap, Instant, Observation, SensorName
 from probes.scopes import ScopeRule

@@ -17,16 +17,16 @@ from typing import Final
 
 import structlog
 
-from agent.backlog import Backlog
 from agent.case_notes import KEY_PREFIX
 from agent.cases import Changes
-from agent.host_changes import HostChanges
+from agent.host.host_changes import HostChanges
+from agent.host.witness import Witness
 from agent.judge import Judge
 from agent.pipeline import Pipeline
+from agent.process.supervisor import Supervisor
 from agent.sensing import Sensing
-from agent.spooling import Spooling
-from agent.supervisor import Supervisor
-from agent.witness import Witness
+from agent.uplink.backlog import Backlog
+from agent.uplink.spooling import Spooling
 from escalation.model import BootId, CasePhase, CaseReport, Heartbeat, LossKind, Report
 from escalation.outbox import OutboxError, OutboxFull
 from probes.observation import DrillBegan, DrillEnded, Gap, Instant, Observation

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from agent.delivery import LinkStatus
 from agent.detector import Detector, Surroundings, Tick, World
 from agent.finding import Finding, OpenCase, Place, Verdict
-from agent.spooling import Spool, Spooling
+from agent.uplink.delivery import LinkStatus
+from agent.uplink.spooling import Spool, Spooling
 from escalation.model import (
     AgentId,
     Body,

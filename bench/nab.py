@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from agent.baseline import Baseline
+from agent.baselines.baseline import Baseline
 from bench.rig import Unavailable
 
 _PROBATION: Final = 0.15

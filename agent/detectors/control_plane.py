@@ -18,8 +18,8 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.exposure import Reachability, parse
 from agent.finding import Finding, Hysteresis, Verdict
+from agent.host.exposure import Reachability, parse
 from agent.subjects import cut, incarnation_of, place_of, target_of
 from escalation.model import (
     ControlPlane,

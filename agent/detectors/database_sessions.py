@@ -21,7 +21,7 @@ from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick, sight_after
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict
-from agent.log_evidence import log_evidence
+from agent.host.log_evidence import log_evidence
 from agent.subjects import incarnation_of, place_of, service_of, target_of
 from escalation.model import (
     FaultClass,

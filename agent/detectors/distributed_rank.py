@@ -21,9 +21,9 @@ from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase
-from agent.log_evidence import log_evidence
-from agent.route_findings import absent, gone_for_long, out_of_sight, present
-from agent.route_names import MODEL_ROUTES, SENSOR, port_of, route_id_of, subject_of_route
+from agent.host.log_evidence import log_evidence
+from agent.routes.findings import absent, gone_for_long, out_of_sight, present
+from agent.routes.names import MODEL_ROUTES, SENSOR, port_of, route_id_of, subject_of_route
 from escalation.model import FaultClass, FlightEvidence, Reason, ReasonCode, Severity, Subject
 from probes.http.facts import Ending, ExchangeFacts
 from probes.observation import (

@@ -24,8 +24,8 @@ from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict
-from agent.log_evidence import log_evidence
-from agent.route_findings import gone_for_long
+from agent.host.log_evidence import log_evidence
+from agent.routes.findings import gone_for_long
 from agent.subjects import incarnation_of, place_of, subject_of, target_of
 from escalation.model import (
     Evidence,

@@ -27,7 +27,6 @@ from typing import Annotated, ClassVar, Final, Self, TypeVar
 
 from msgspec import Meta
 
-from agent.antecedents import Antecedents
 from agent.detector import (
     DetectorConfig,
     FaultNote,
@@ -38,7 +37,8 @@ from agent.detector import (
     sight_after,
 )
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict
-from agent.gpu_lists import GpuLists
+from agent.gpus.lists import GpuLists
+from agent.host.antecedents import Antecedents
 from agent.subjects import incarnation_of, place_of, process_name, subject_of, target_of
 from escalation.model import (
     Device,

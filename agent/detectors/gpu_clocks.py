@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict
-from agent.server_work import LearntPace, ServerWork
+from agent.host.server_work import LearntPace, ServerWork
 from agent.subjects import cut
 from escalation.model import (
     FaultClass,

@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict
-from agent.gpu_table import GpuTable, is_lost
+from agent.gpus.table import GpuTable, is_lost
 from escalation.model import (
     FaultClass,
     GpuEvidence,

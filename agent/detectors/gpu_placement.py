@@ -26,11 +26,11 @@ from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict
-from agent.gpu_lists import GpuLists
-from agent.placement import Placement
-from agent.route_names import MODEL_ROUTES
-from agent.server_numbers import ServerNumbers
-from agent.server_work import Burn, LearntPace, Pace, ServerWork
+from agent.gpus.lists import GpuLists
+from agent.gpus.placement import Placement
+from agent.host.server_numbers import ServerNumbers
+from agent.host.server_work import Burn, LearntPace, Pace, ServerWork
+from agent.routes.names import MODEL_ROUTES
 from agent.subjects import incarnation_of, place_of, process_name, subject_of, target_of
 from escalation.model import (
     FaultClass,

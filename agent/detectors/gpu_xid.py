@@ -26,9 +26,9 @@ from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick, quiet_for_s, sight_after
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict
-from agent.gpu_table import GPUS_MAX, UNNAMED, GpuTable, KnownGpu, is_lost, is_mute
+from agent.gpus.table import GPUS_MAX, UNNAMED, GpuTable, KnownGpu, is_lost, is_mute
+from agent.gpus.xid_tally import WINDOW_S, Tally, XidTallies
 from agent.subjects import incarnation_of, place_of, service_of, subject_of
-from agent.xid_tally import WINDOW_S, Tally, XidTallies
 from escalation.model import FaultClass, Incarnation, Reason, ReasonCode, Severity, Subject, SubjectKind
 from probes.gpu.facts import Absence, DriverFacts
 from probes.gpu.xids import XidEvent, XidJoin, XidMeaning, XidScope, XidTier, meaning_of

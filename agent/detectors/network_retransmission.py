@@ -19,8 +19,8 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.exposure import parse
 from agent.finding import Finding, Hysteresis, Verdict
+from agent.host.exposure import parse
 from agent.subjects import cut
 from escalation.model import FaultClass, PeerEvidence, Reason, ReasonCode, Severity, Subject, SubjectKind
 from probes.observation import Blind, Gap, Instant, MeshStatus, Observation, PeerTraffic, SensorName

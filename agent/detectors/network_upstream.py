@@ -26,8 +26,8 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.exposure import parse
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict
+from agent.host.exposure import parse
 from agent.subjects import cut, incarnation_of, place_of, process_name, subject_of, target_of
 from escalation.model import FaultClass, PeerEvidence, Reason, ReasonCode, Severity, Subject, SubjectKind
 from probes.observation import (

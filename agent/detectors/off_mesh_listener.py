@@ -21,9 +21,9 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.expected_listeners import ExpectedListeners
-from agent.exposure import Reachability, parse
 from agent.finding import Finding, Hysteresis, Verdict
+from agent.host.expected_listeners import ExpectedListeners
+from agent.host.exposure import Reachability, parse
 from agent.subjects import cut, incarnation_of, place_of, process_name, target_of
 from escalation.model import (
     FaultClass,

@@ -2,8 +2,8 @@
 route.degenerate_output: answers with status 200 that are no answers.
 
 Each whole answer is exactly one of good, empty, budget spent, misrouted, degenerate or not to be judged
-(`agent.route_answer`), so one cause opens one case. A single one is a fact; a share of them is a case
-(`agent.route_rates`). Three signs are weighed:
+(`agent.routes.answer`), so one cause opens one case. A single one is a fact; a share of them is a case
+(`agent.routes.rates`). Three signs are weighed:
 
 * To an editor that asks for the rest of a line, nothing is a fair answer: on routes that complete text, empty
   answers must be the rule (`completion_share_min`).
@@ -23,11 +23,11 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.direct_answers import NOTHING_TO_READ, DirectAnswers, is_of_ui
 from agent.finding import Finding, Hysteresis
-from agent.route_answer import TRIVIAL_BYTES, Answer, answer_of
-from agent.route_names import COMPLETING, SENSOR
-from agent.route_rates import RateConfig, RouteRates, Rule, Sign
+from agent.routes.answer import TRIVIAL_BYTES, Answer, answer_of
+from agent.routes.direct_answers import NOTHING_TO_READ, DirectAnswers, is_of_ui
+from agent.routes.names import COMPLETING, SENSOR
+from agent.routes.rates import RateConfig, RouteRates, Rule, Sign
 from escalation.model import FaultClass, Reason, ReasonCode, Severity
 from probes.http.facts import ErrorKind, ExchangeFacts, FinishReason
 from probes.observation import Exchange, Gap, Observation, Unobserved

@@ -1,7 +1,7 @@
 """route.errors_rising, route.latency_rising: a route that has left what is usual for it.
 
-What is usual is learnt per route and model (`agent.baseline`), so nobody sets a threshold for each model.
-Four measures are followed, in buckets of a minute or more (`agent.baseline_series`): the share of failures,
+What is usual is learnt per route and model (`agent.baselines`), so nobody sets a threshold for each model.
+Four measures are followed, in buckets of a minute or more (`agent.baselines.series`): the share of failures,
 the median time to the first token of streams, and the median pace at which tokens (where the server counts
 them) or chunks then come.
 
@@ -21,12 +21,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import ClassVar, Final, Self
 
-from agent.baseline_series import PACES, Measure, Series, Shift, ShiftConfig
+from agent.baselines.series import PACES, Measure, Series, Shift, ShiftConfig
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase
-from agent.route_findings import absent, gone_for_long, out_of_sight, present
-from agent.route_names import GENERATING, MODEL_ROUTES, SENSOR, route_id_of
-from agent.route_window import CountWindow, RouteTable
+from agent.routes.findings import absent, gone_for_long, out_of_sight, present
+from agent.routes.names import GENERATING, MODEL_ROUTES, SENSOR, route_id_of
+from agent.routes.window import CountWindow, RouteTable
 from agent.subjects import cut
 from escalation.model import FaultClass, Reason, ReasonCode, RouteEvidence, Severity, Subject
 from probes.http.facts import MODEL_BYTES, Ending, ErrorKind, ExchangeFacts, Route, RouteName

@@ -9,7 +9,7 @@ silent before (that is route.engine_stalled), and what ended together with the f
 that dies takes all its streams along; that is one event, judged when `together_s` is over, and laid to the
 largest request among them.
 
-Where failures come with the size of the request (`agent.route_sizes`), that is the case, and large requests
+Where failures come with the size of the request (`agent.routes.sizes`), that is the case, and large requests
 that break off are not counted as broken streams as well. Failures there are also answers with status 500 and
 above, and clients that gave up after a long silence; a refusal as busy, loading or too long is none.
 """
@@ -25,10 +25,10 @@ from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis
-from agent.route_findings import out_of_sight
-from agent.route_names import MODEL_ROUTES, SENSOR
-from agent.route_rates import RouteRates, Sign
-from agent.route_sizes import FAULT as _SIZE, PromptSizes, SizeConfig
+from agent.routes.findings import out_of_sight
+from agent.routes.names import MODEL_ROUTES, SENSOR
+from agent.routes.rates import RouteRates, Sign
+from agent.routes.sizes import FAULT as _SIZE, PromptSizes, SizeConfig
 from escalation.model import FaultClass, ReasonCode, Severity
 from probes.http.facts import Ending, ErrorKind, ExchangeFacts, FinishReason
 from probes.observation import Exchange, Gap, Observation, RequestsInFlight, Unobserved

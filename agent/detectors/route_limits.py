@@ -21,9 +21,9 @@ from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis
-from agent.route_names import GENERATING, MODEL_ROUTES, SENSOR
-from agent.route_rates import RateConfig, RouteRates, Rule, Sign
-from agent.route_window import RouteTable
+from agent.routes.names import GENERATING, MODEL_ROUTES, SENSOR
+from agent.routes.rates import RateConfig, RouteRates, Rule, Sign
+from agent.routes.window import RouteTable
 from escalation.model import FaultClass, ReasonCode, Severity, Subject
 from probes.http.facts import Ending, ErrorKind, ExchangeFacts, Route, RouteName
 from probes.observation import Exchange, Gap, Observation, ServerKind, Unobserved

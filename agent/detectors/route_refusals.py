@@ -19,9 +19,9 @@ from typing import ClassVar, Final, Self
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis
-from agent.route_names import MODEL_ROUTES, SENSOR
-from agent.route_rates import RateConfig, RouteRates, Sign
-from agent.server_numbers import ServerNumbers
+from agent.host.server_numbers import ServerNumbers
+from agent.routes.names import MODEL_ROUTES, SENSOR
+from agent.routes.rates import RateConfig, RouteRates, Sign
 from escalation.model import FaultClass, Reason, ReasonCode, Severity
 from probes.http.facts import Ending, ErrorKind, ExchangeFacts
 from probes.observation import (

@@ -2,7 +2,7 @@
 
 Busy is not dead. Any byte on any request of the port begins its silence anew, and so does every exchange that
 ends there, with a refusal, an error or a closed connection too: a server that is loading or gone is not
-stalled. How long silence may last is learnt and scaled (`agent.route_patience`). Health pages are no sign of
+stalled. How long silence may last is learnt and scaled (`agent.routes.patience`). Health pages are no sign of
 life, because a stalled engine goes on answering them.
 
 One silence is one case, however many routes and models wait on the port: it is laid to the first of them, and
@@ -24,10 +24,10 @@ from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase
-from agent.route_findings import absent, gone_for_long, out_of_sight, present
-from agent.route_names import MODEL_ROUTES, SENSOR, port_of, route_id_of, subject_of_route
-from agent.route_patience import PatienceConfig, PortMemory
-from agent.server_numbers import ServerNumbers
+from agent.host.server_numbers import ServerNumbers
+from agent.routes.findings import absent, gone_for_long, out_of_sight, present
+from agent.routes.names import MODEL_ROUTES, SENSOR, port_of, route_id_of, subject_of_route
+from agent.routes.patience import PatienceConfig, PortMemory
 from escalation.model import (
     FaultClass,
     FlightEvidence,

@@ -23,8 +23,8 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.filesystems import OF_CALLS, RecentFailures, mount_subject, storage_evidence
 from agent.finding import Finding, Hysteresis, Verdict
+from agent.host.filesystems import OF_CALLS, RecentFailures, mount_subject, storage_evidence
 from escalation.model import FaultClass, Incarnation, Reason, ReasonCode, Severity, Subject
 from probes.observation import (
     Blind,

@@ -30,7 +30,8 @@ from agent.detector import (
     quiet_for_s,
     sight_after,
 )
-from agent.filesystems import (
+from agent.finding import Finding, Hysteresis, OpenCase, Verdict
+from agent.host.filesystems import (
     OF_DISK,
     OF_FILESYSTEM,
     RecentFailures,
@@ -38,7 +39,6 @@ from agent.filesystems import (
     mount_subject,
     storage_evidence,
 )
-from agent.finding import Finding, Hysteresis, OpenCase, Verdict
 from escalation.model import (
     SEVERITY_ORDER,
     BlockEvidence,

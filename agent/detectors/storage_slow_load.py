@@ -21,10 +21,10 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.baseline import Baseline
+from agent.baselines.baseline import Baseline
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.filesystems import block_evidence
 from agent.finding import Finding, Hysteresis, Verdict
+from agent.host.filesystems import block_evidence
 from agent.subjects import incarnation_of, place_of, subject_of, target_of
 from escalation.model import (
     Evidence,

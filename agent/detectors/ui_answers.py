@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final, Self
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.direct_answers import NOTHING_TO_READ, DirectAnswers, is_of_ui
 from agent.finding import Finding, Hysteresis
-from agent.route_answer import Answer, answer_of
-from agent.route_names import SENSOR
-from agent.route_rates import RateConfig, RouteRates, Sign
+from agent.routes.answer import Answer, answer_of
+from agent.routes.direct_answers import NOTHING_TO_READ, DirectAnswers, is_of_ui
+from agent.routes.names import SENSOR
+from agent.routes.rates import RateConfig, RouteRates, Sign
 from escalation.model import FaultClass, Reason, ReasonCode, Severity
 from probes.observation import Exchange, Gap, Observation, Unobserved
 

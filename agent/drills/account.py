@@ -6,10 +6,10 @@ import os
 import sys
 from pathlib import Path
 
-from agent import statusfile
 from agent.drills.registry import DRILLS, WITHOUT, drill_of
 from agent.drills.rehearsal import LONGEST_S, Rehearsal, Verdict
 from agent.drills.stage import DrillError, this_host
+from agent.process import statusfile
 from escalation.inert import guarded
 
 

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from agent import statusfile
 from agent.drill_log import LINGER_S
 from agent.drills import marking, remains
 from agent.drills.registry import Belongings, Drill
 from agent.drills.stage import PYTHON, DrillError, Stage, Theatre
-from agent.statusfile import DrillStatus, RaisedStatus, Status
+from agent.process import statusfile
+from agent.process.statusfile import DrillStatus, RaisedStatus, Status
 from escalation.model import FaultClass
 from probes.host import clock
 from probes.host.drills import NAME as SENSOR, DrillMark

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from agent import statusfile
 from agent.app import Agent, Ports
 from agent.config import AgentSettings, read
-from agent.descriptors import keep
 from agent.detectors.registry import DETECTORS
-from agent.recorder import FOLDER, REQUEST
+from agent.host.witness import Witness
+from agent.process import statusfile
+from agent.process.descriptors import keep
+from agent.recordings.recorder import FOLDER, REQUEST
 from agent.testing import (
     HOST,
     KERNEL_BOOT,
@@ -28,7 +29,6 @@ from agent.testing import (
     builders,
     death,
 )
-from agent.witness import Witness
 from escalation.model import CasePhase, CaseReport, FaultClass, Heartbeat
 from escalation.outbox import Outbox
 from escalation.wire.codec import decode

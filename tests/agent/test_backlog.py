@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent.backlog import Backlog
 from agent.testing import case_report
+from agent.uplink.backlog import Backlog
 from escalation.model import CasePhase, Loss, LossKind
 
 

@@ -9,7 +9,14 @@ import struct
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from agent.baseline import LARGEST, SAVED_BYTES, Baseline, BaselineError, NotANumber, UnreadableBaseline
+from agent.baselines.baseline import (
+    LARGEST,
+    SAVED_BYTES,
+    Baseline,
+    BaselineError,
+    NotANumber,
+    UnreadableBaseline,
+)
 
 MINUTE = 60.0
 HOUR = 3600.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.baseline_bucket import Bucket, Filling
+from agent.baselines.bucket import Bucket, Filling
 
 SECOND = 1_000_000_000
 

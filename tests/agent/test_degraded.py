@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import statusfile
+from agent.process import statusfile
 from escalation.model import AgentId, Heartbeat
 from escalation.outbox import Outbox
 from escalation.wire.codec import decode

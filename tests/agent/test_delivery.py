@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from agent.config import Orchestrator
-from agent.delivery import Delivery, LinkStatus
+from agent.uplink.delivery import Delivery, LinkStatus
 
 ONE, TWO = Orchestrator(address="a:1"), Orchestrator(address="b:2")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.descriptors import Reception, keep, restore
+from agent.process.descriptors import Reception, keep, restore
 from agent.testing import KERNEL_BOOT, FakeSupervisor
 from probes.kernel import handover as wire
 from probes.kernel.handover import Handover, HandoverError, Manifest, SensorEntry

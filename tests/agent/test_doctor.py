@@ -14,11 +14,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent import doctor, statusfile
 from agent.command import main
 from agent.config import AgentSettings, Metrics, Sensors
-from agent.doctor import Check, Health, as_json, as_text, examine, healthy
-from agent.placement import Placement, PlacementRule
+from agent.gpus.placement import Placement, PlacementRule
+from agent.process import doctor, statusfile
+from agent.process.doctor import Check, Health, as_json, as_text, examine, healthy
 from agent.remedies import _OF_SENSOR, remedy
 from escalation.failpoints import POINTS, Failpoints
 from escalation.settings import parse

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from agent.expected_listeners import KNOWN_MAX, ExpectedListeners
+from agent.host.expected_listeners import KNOWN_MAX, ExpectedListeners
 from agent.testing import at, origin
 from probes.observation import Origin
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from agent.gpu_lists import FRESH_S, GpuLists
+from agent.gpus.lists import FRESH_S, GpuLists
 from agent.subjects import subject_of
 from agent.testing import at, gpu_absent, gpu_state, origin
 from probes.gpu.facts import Absence, GpuIdentity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from agent.host_changes import AT_ONCE, KNOWN_MAX, HostChanges
+from agent.host.host_changes import AT_ONCE, KNOWN_MAX, HostChanges
 from agent.testing import at, gpu_driver, reloaded, slept
 from escalation.model import HostChange, HostChangeKind, Subject, SubjectKind
 from probes.observation import Observation, Origin, SensorName

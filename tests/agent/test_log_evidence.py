@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.log_evidence import log_evidence
+from agent.host.log_evidence import log_evidence
 from agent.testing import at, origin
 from escalation.model import Capture
 from escalation.wire.fields import fit_word

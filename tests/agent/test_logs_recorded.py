@@ -11,7 +11,7 @@ from pathlib import Path
 from agent.detector import Detector
 from agent.detectors.database_sessions import Config as DatabaseConfig, DatabaseSessions
 from agent.detectors.distributed_worker import Config as WorkerConfig, DistributedWorker
-from agent.replay import Replay, Told
+from agent.recordings.replay import Replay, Told
 from agent.testing import HOST, SURROUNDINGS
 from escalation.model import CasePhase, ReasonCode, Severity, Subject, SubjectKind
 from probes import recording

@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from agent.backlog import CAPACITY
 from agent.cases import CaseBook
 from agent.detectors.registry import DETECTORS
-from agent.host_changes import HostChanges
+from agent.host.host_changes import HostChanges
+from agent.host.witness import Witness
 from agent.judge import Judge, hysteresis_of
 from agent.loop import WorkLoop
 from agent.pipeline import Pipeline
 from agent.sensing import Sensing
-from agent.spooling import Spool, Spooling
 from agent.testing import (
     HOST,
     KERNEL_BOOT,
@@ -34,7 +33,8 @@ from agent.testing import (
     reloaded,
     seeing,
 )
-from agent.witness import Witness
+from agent.uplink.backlog import CAPACITY
+from agent.uplink.spooling import Spool, Spooling
 from escalation.model import (
     CasePhase,
     CaseReport,

@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import ctypes, os
-from agent.memory import trimmer
+from agent.process.memory import trimmer
 give_back = trimmer()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p

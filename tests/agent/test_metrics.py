@@ -10,8 +10,8 @@ from collections import Counter
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from agent.metrics import AgentCollector, MetricsPage, Snapshot
-from agent.route_tally import RouteCounts
+from agent.process.metrics import AgentCollector, MetricsPage, Snapshot
+from agent.routes.tally import RouteCounts
 from tests.monitoring.programs import found
 
 PROMTOOL = found("promtool")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agent.detectors.network_retransmission import Config as RetransmissionConfig, NetworkRetransmission
 from agent.detectors.network_upstream import Config as UpstreamConfig, NetworkUpstream
-from agent.replay import Replay, Told
+from agent.recordings.replay import Replay, Told
 from agent.testing import HOST, SURROUNDINGS
 from escalation.model import CasePhase, FaultClass, PeerEvidence, ReasonCode, Severity, Subject, SubjectKind
 from probes import recording

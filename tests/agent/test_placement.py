@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from agent.config import AgentSettings
-from agent.placement import Placement, Placements, route_of
+from agent.gpus.placement import Placement, Placements, route_of
 from agent.testing import CONTAINER, origin
 from escalation.settings import SettingsError, parse
 from probes.http.facts import Route, RouteName

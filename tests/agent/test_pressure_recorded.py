@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.detectors.not_answering import Config as AnsweringConfig, NotAnswering
 from agent.detectors.process_stuck import Config as StuckConfig, ProcessStuck
-from agent.replay import Replay, Told
+from agent.recordings.replay import Replay, Told
 from agent.testing import HOST, SURROUNDINGS
 from escalation.model import (
     CasePhase,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.privileges import PrivilegeError, Standing, settle, standing
+from agent.process.privileges import PrivilegeError, Standing, settle, standing
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,7 @@ def test_drop_leaves_nothing(reachable: Path) -> None:
         f"""
         import dataclasses, json, os
         from pathlib import Path
-        from agent.privileges import settle, standing
+        from agent.process.privileges import settle, standing
         folder = Path({str(reachable)!r}) / "state"
         settle("nobody", folders={{folder: 0o700}})
         (folder / "mine").write_text("x")
@@ -84,7 +84,7 @@ def test_folder_in_use_by_somebody_else_is_left_alone(tmp_path: Path) -> None:
     in_child(
         f"""
         from pathlib import Path
-        from agent.privileges import settle
+        from agent.process.privileges import settle
         settle("nobody", folders={{Path({str(tmp_path)!r}): 0o700}})
         """
     )

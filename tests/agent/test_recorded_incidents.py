@@ -13,7 +13,7 @@ import pytest
 
 from agent.command import SENSOR_NAMES
 from agent.config import read
-from agent.recording_commands import replay
+from agent.recordings.commands import replay
 from dev.record_incidents import INCIDENTS
 
 FOLDER = Path(__file__).parents[1] / "recorded" / "replayed"

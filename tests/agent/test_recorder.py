@@ -15,10 +15,10 @@ from subprocess import PIPE
 
 import pytest
 
-from agent import statusfile
 from agent.config import AgentSettings
-from agent.recorder import FOLDER, REQUEST, Recorder, RecordingFailed
-from agent.recording_commands import _knock, record
+from agent.process import statusfile
+from agent.recordings.commands import _knock, record
+from agent.recordings.recorder import FOLDER, REQUEST, Recorder, RecordingFailed
 from agent.testing import at, blind, death, seeing
 from escalation.settings import parse
 from probes import recording

@@ -11,8 +11,8 @@ import pytest
 
 from agent.command import SENSOR_NAMES, main
 from agent.config import AgentSettings, read
-from agent.recorder import RecordingFailed
-from agent.recording_commands import replay
+from agent.recordings.commands import replay
+from agent.recordings.recorder import RecordingFailed
 from agent.testing import at, blind, death, oom_kill, origin, seeing
 from probes import recording
 from probes.observation import Observation

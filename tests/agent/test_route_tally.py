@@ -7,8 +7,8 @@ from dataclasses import replace
 from hypothesis import given, strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from agent.metrics import AgentCollector, Snapshot
-from agent.route_tally import OTHERS, SERIES, RouteTally
+from agent.process.metrics import AgentCollector, Snapshot
+from agent.routes.tally import OTHERS, SERIES, RouteTally
 from agent.testing import at
 from probes.http.facts import (
     GAP_BOUNDS_S,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given, strategies as st
 
-from agent.route_names import port_of, route_id_of, subject_of_route
-from agent.route_window import CountWindow, RouteTable, share_at_least, share_at_most
+from agent.routes.names import port_of, route_id_of, subject_of_route
+from agent.routes.window import CountWindow, RouteTable, share_at_least, share_at_most
 from agent.testing import origin
 from escalation.model import RouteKind, ServerKind, Subject, SubjectKind
 from escalation.wire.limits import TEXT_BYTES

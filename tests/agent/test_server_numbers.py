@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.server_numbers import FRESH_S, ServerNumbers
+from agent.host.server_numbers import FRESH_S, ServerNumbers
 from agent.testing import at, server_metrics
 from escalation.model import Gauge
 from probes.observation import AskingFailed, ServerGauge

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from agent.server_work import LEARNT_FROM, ServerWork, pace_of
+from agent.host.server_work import LEARNT_FROM, ServerWork, pace_of
 from agent.testing import at, exchange, usage
 from probes.http.facts import Route
 

@@ -13,7 +13,7 @@ from agent.detector import Detector
 from agent.detectors.control_plane import Config as ControlConfig, OpenControlPlane
 from agent.detectors.off_mesh_listener import Config as ListenerConfig, OffMeshListener
 from agent.detectors.restart_loop import Config as LoopConfig, RestartLoop
-from agent.replay import Replay, Told
+from agent.recordings.replay import Replay, Told
 from agent.testing import HOST, SURROUNDINGS
 from escalation.model import (
     CasePhase,

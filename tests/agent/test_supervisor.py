@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.supervisor import Systemd
+from agent.process.supervisor import Systemd
 
 pytest.importorskip("systemd.daemon", reason="systemd-python is not installed")
 

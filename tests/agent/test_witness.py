@@ -9,7 +9,7 @@ import pytest
 
 from agent.detector import CgroupLook, ProcessKey
 from agent.finding import Place
-from agent.witness import Witness
+from agent.host.witness import Witness
 from probes.observation import CgroupId
 
 

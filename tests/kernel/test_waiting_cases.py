@@ -21,9 +21,9 @@ from agent.cases import CaseBook
 from agent.detector import DetectorConfig
 from agent.detectors import cpu_contention, cpu_quota, memory_thrashing
 from agent.detectors.registry import DETECTORS
+from agent.host.witness import Witness
 from agent.judge import Judge, hysteresis_of
 from agent.testing import HOST, KERNEL_BOOT, SURROUNDINGS
-from agent.witness import Witness
 from escalation.model import (
     CasePhase,
     CaseReport,

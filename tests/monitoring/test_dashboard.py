@@ -11,8 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.metrics import AgentCollector, Snapshot
-from agent.route_tally import RouteCounts
+from agent.process.metrics import AgentCollector, Snapshot
+from agent.routes.tally import RouteCounts
 from dev import dashboard
 from escalation.server.metrics import ServerMetrics
 from tests.monitoring.programs import ROOT

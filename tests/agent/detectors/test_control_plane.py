@@ -6,8 +6,8 @@ import pytest
 
 from agent.detector import Surroundings
 from agent.detectors.control_plane import Config, OpenControlPlane
-from agent.exposure import AllowedListener, Mesh
 from agent.finding import Finding, Verdict
+from agent.host.exposure import AllowedListener, Mesh
 from agent.testing import (
     HOST,
     KERNEL_BOOT,

@@ -11,7 +11,7 @@ import pytest
 from agent.detector import CgroupLook, World
 from agent.detectors.gpu_placement import Config, GpuPlacement
 from agent.finding import Finding, Place, Verdict
-from agent.placement import Placement, PlacementRule, Placements
+from agent.gpus.placement import Placement, PlacementRule, Placements
 from agent.testing import (
     CGROUP_PATH,
     CONTAINER,

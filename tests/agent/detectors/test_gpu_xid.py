@@ -11,7 +11,7 @@ from agent.cases import CaseBook
 from agent.detector import Tick
 from agent.detectors.gpu_xid import Config, GpuXids
 from agent.finding import Finding, Verdict
-from agent.gpu_table import GPUS_MAX
+from agent.gpus.table import GPUS_MAX
 from agent.testing import (
     CONTAINER,
     HOST,

@@ -6,8 +6,8 @@ import pytest
 
 from agent.detector import Surroundings
 from agent.detectors.off_mesh_listener import Config, OffMeshListener
-from agent.exposure import Address, AllowedListener, Mesh, Reachability
 from agent.finding import Verdict
+from agent.host.exposure import Address, AllowedListener, Mesh, Reachability
 from agent.testing import (
     HOST,
     KERNEL_BOOT,

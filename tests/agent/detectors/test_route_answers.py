@@ -12,7 +12,7 @@ from agent.detector import CgroupLook, World
 from agent.detectors.route_answers import Config, RouteAnswers
 from agent.finding import Finding, Place, Verdict
 from agent.judge import Judge, hysteresis_of
-from agent.route_answer import Answer, answer_of
+from agent.routes.answer import Answer, answer_of
 from agent.testing import (
     CGROUP_PATH,
     CONTAINER,

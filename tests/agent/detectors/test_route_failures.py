@@ -9,7 +9,7 @@ import pytest
 from agent.detector import CgroupLook, World
 from agent.detectors.route_failures import Config, RouteFailures
 from agent.finding import Place, Verdict
-from agent.route_sizes import size_class
+from agent.routes.sizes import size_class
 from agent.testing import (
     CGROUP_PATH,
     SURROUNDINGS,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from agent import statusfile
 from agent.app import Agent, Ports
 from agent.config import read
 from agent.drill_log import LINGER_S
@@ -18,8 +17,9 @@ from agent.drills import remains
 from agent.drills.registry import drill_of
 from agent.drills.rehearsal import Rehearsal, Verdict
 from agent.drills.stage import Theatre, this_host
+from agent.host.witness import Witness
+from agent.process import statusfile
 from agent.testing import HOST, KERNEL_BOOT, FakeSupervisor, LoopbackLink
-from agent.witness import Witness
 from escalation.model import CaseReport
 from escalation.outbox import Outbox
 from escalation.wire.codec import decode

@@ -16,7 +16,7 @@ from typing import Final
 import httpx2
 import pytest
 
-from agent.placement import Placement, PlacementRule, Placements
+from agent.gpus.placement import Placement, PlacementRule, Placements
 from agent.testing import HOST, SURROUNDINGS, in_flight, memory, seeing, usage
 from escalation.wire import codec
 from probes.observation import Gap, Origin, Seeing, ServerKind

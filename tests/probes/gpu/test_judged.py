@@ -12,7 +12,7 @@ from agent.detectors.gpu_clocks import Config as ClocksConfig, GpuClocks
 from agent.detectors.gpu_placement import Config as PlacementConfig, GpuPlacement
 from agent.detectors.page_cache import Config as CacheConfig, PageCache
 from agent.finding import Finding, Verdict
-from agent.placement import Placement, PlacementRule, Placements
+from agent.gpus.placement import Placement, PlacementRule, Placements
 from agent.testing import SURROUNDINGS, in_flight, memory, seeing, usage
 from escalation.model import FaultClass, ReasonCode, Severity, Subject, SubjectKind
 from probes.host import clock

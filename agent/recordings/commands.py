@@ -1,7 +1,7 @@
 """`nanobot-agent record` and `nanobot-agent replay`: keep what the sensors say, and judge it again.
 
-`record` asks the running agent (agent/recorder.py) and fetches the file. `replay` needs neither privilege nor
-an agent: it reads the file and a configuration, and tells which cases there would have been. With a second
+`record` asks the running agent (its recorder) and fetches the file. `replay` needs neither privilege nor an
+agent: it reads the file and a configuration, and tells which cases there would have been. With a second
 configuration it tells the difference, which is how a threshold is tuned.
 """
 
@@ -20,11 +20,11 @@ from typing import Final
 
 import msgspec
 
-from agent import statusfile
 from agent.app import detectors_of
 from agent.config import AgentSettings
-from agent.recorder import FOLDER, REQUEST, RecordingFailed, Request, Result
-from agent.replay import BOOT_ID, Replay, Told
+from agent.process import statusfile
+from agent.recordings.recorder import FOLDER, REQUEST, RecordingFailed, Request, Result
+from agent.recordings.replay import BOOT_ID, Replay, Told
 from escalation.inert import guarded, shown
 from escalation.model import AgentId, CasePhase
 from escalation.wording.codes import headline

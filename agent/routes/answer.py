@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from agent.route_names import GENERATING
+from agent.routes.names import GENERATING
 from probes.http.facts import Ending, ExchangeFacts, FinishReason, TextMeasure
 
 PROBE_TOKENS: Final = 8

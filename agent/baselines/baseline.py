@@ -27,7 +27,7 @@ from array import array
 from math import log2
 from typing import Final
 
-from agent.baseline_rarity import SAVED_BYTES as RARITY_BYTES, Rarity
+from agent.baselines.rarity import SAVED_BYTES as RARITY_BYTES, Rarity
 
 HOURS: Final = 48
 """Buckets of the season: the hours of a working day, then of a weekend day; UTC, a zone only shifts them."""

@@ -1,6 +1,6 @@
 """One measure of one route, bucket by bucket: what it is now, what is usual, and whether it has left that.
 
-A bucket (`agent.baseline_bucket`) is *off* where three things agree: it lies beyond the usual by a practical
+A bucket (`agent.baselines.bucket`) is *off* where three things agree: it lies beyond the usual by a practical
 effect, not by a statistical one; the baseline finds it rare; and (for shares) chance does not explain it.
 Several in a row make a case; a bucket that is neither off nor back does not end the row. Shares of few
 exchanges jump, so a row of them must be too unlikely as a whole (`_CERTAIN`), or a route that always fails a
@@ -31,10 +31,10 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from agent.baseline import SAVED_BYTES as BASELINE_BYTES, Baseline, UnreadableBaseline
-from agent.baseline_bucket import Bucket, Filling
+from agent.baselines.baseline import SAVED_BYTES as BASELINE_BYTES, Baseline, UnreadableBaseline
+from agent.baselines.bucket import Bucket, Filling
 from agent.detector import DetectorConfig
-from agent.route_window import share_at_least
+from agent.routes.window import share_at_least
 from probes.observation import Instant
 
 _MEDIANS: Final = 15

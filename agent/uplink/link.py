@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from agent.config import Orchestrator
-from agent.delivery import LinkStatus
-from agent.spooling import Spooling
+from agent.uplink.delivery import LinkStatus
+from agent.uplink.spooling import Spooling
 from escalation.failpoints import reach
 from escalation.model import BootId
 from escalation.outbox import Stored

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from math import sqrt
 from typing import Final, Generic, Protocol, TypeVar
 
-from agent.route_names import subject_of_route
+from agent.routes.names import subject_of_route
 from escalation.model import Subject
 from probes.http.facts import RouteName
 

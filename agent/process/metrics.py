@@ -1,7 +1,7 @@
 """The agent as Prometheus sees it: read at scrape time from one snapshot, with bounded labels.
 
 Labels are names of sensors, detectors, fault classes and kinds of loss, which are all ours. The one exception
-is the model of a route: made inert, and only so many of them (`agent/route_tally.py`). A collector reads a
+is the model of a route: made inert, and only so many of them (`agent/routes/tally.py`). A collector reads a
 snapshot instead of keeping counters, so that the work loop pays nothing for being measured.
 """
 
@@ -23,7 +23,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from agent.route_tally import FIRST_TOKEN_BOUNDS_S, Labels, RouteCounts, Spread
+from agent.routes.tally import FIRST_TOKEN_BOUNDS_S, Labels, RouteCounts, Spread
 from probes.http.facts import GAP_BOUNDS_S
 
 _ROUTE = ("port", "route", "model")

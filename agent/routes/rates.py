@@ -26,9 +26,9 @@ from msgspec import Meta
 
 from agent.detector import DetectorConfig, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase
-from agent.route_findings import absent, gone_for_long, out_of_sight, present
-from agent.route_names import route_id_of
-from agent.route_window import CountWindow, RouteTable, share_at_least
+from agent.routes.findings import absent, gone_for_long, out_of_sight, present
+from agent.routes.names import route_id_of
+from agent.routes.window import CountWindow, RouteTable, share_at_least
 from escalation.model import FaultClass, Reason, ReasonCode, RouteEvidence, Severity, Subject
 from probes.http.facts import RouteName
 from probes.observation import Blind, Exchange, Gap, Unobserved

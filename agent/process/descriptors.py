@@ -20,7 +20,7 @@ from typing import Final, Self
 
 import structlog
 
-from agent.supervisor import Supervisor
+from agent.process.supervisor import Supervisor
 from probes.kernel import handover as wire
 from probes.kernel.handover import Handover, HandoverError, Manifest
 

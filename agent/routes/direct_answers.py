@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from agent.route_answer import Answer, answer_of
-from agent.route_names import GENERATING
-from agent.route_window import CountWindow
+from agent.routes.answer import Answer, answer_of
+from agent.routes.names import GENERATING
+from agent.routes.window import CountWindow
 from probes.http.facts import RouteName
 from probes.observation import Exchange, ServerKind
 

@@ -17,11 +17,11 @@ from typing import Any
 
 from agent.config import AgentSettings
 from agent.detectors.blind_sensor import NOT_MISSED
-from agent.placement import Placements
-from agent.privileges import standing
+from agent.gpus.placement import Placements
+from agent.process.privileges import standing
+from agent.process.statusfile import NAME, Status, read
+from agent.process.supervisor import speaks_systemd
 from agent.remedies import remedy
-from agent.statusfile import NAME, Status, read
-from agent.supervisor import speaks_systemd
 from escalation.inert import guarded
 from probes.host import model_servers
 from probes.host.model_servers import ModelServer

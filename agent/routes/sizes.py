@@ -6,7 +6,7 @@ good part while small ones certainly fail less, and small successes *between* th
 outage during which only large requests happened to come is not a matter of size.
 
 It is over when as many requests at least as large as the split succeeded in a row as end any other fault of
-that share (`agent.route_rates`).
+that share (`agent.routes.rates`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from msgspec import Meta
 
 from agent.detector import Surroundings, Tick
 from agent.finding import Finding, OpenCase
-from agent.route_findings import absent, gone_for_long, present
-from agent.route_names import route_id_of
-from agent.route_rates import RateConfig, good_needed
-from agent.route_window import CountWindow, RouteTable, share_at_least, share_at_most
+from agent.routes.findings import absent, gone_for_long, present
+from agent.routes.names import route_id_of
+from agent.routes.rates import RateConfig, good_needed
+from agent.routes.window import CountWindow, RouteTable, share_at_least, share_at_most
 from escalation.model import FaultClass, PromptSizeEvidence, Reason, ReasonCode, Severity, Subject
 from probes.http.facts import RouteName
 from probes.observation import Blind, Exchange, Gap

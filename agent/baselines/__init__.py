@@ -1,0 +1,1 @@
+"""What is usual for a series of numbers, learnt as they come."""

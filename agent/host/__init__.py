@@ -1,0 +1,1 @@
+"""What detectors share about the host: its servers, addresses, filesystems, changes."""

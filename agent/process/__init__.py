@@ -1,0 +1,1 @@
+"""The agent as a process: privileges, handed descriptors, the service manager, metrics, logs, doctor."""

@@ -1,0 +1,1 @@
+"""What detectors share about model routes: names, windows, rates, answers."""

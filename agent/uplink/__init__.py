@@ -1,0 +1,1 @@
+"""From a judged case to the orchestrator: backlog, outbox, connection."""
