@@ -35,6 +35,7 @@ from escalation.model import (
     Incarnation,
     Reason,
     ReasonCode,
+    Severity,
     Subject,
 )
 from probes.observation import Instant
@@ -43,6 +44,11 @@ Fingerprint = tuple[FaultClass, Subject]
 
 MAX_OPEN: Final = 1000
 """Open cases; beyond them a host is beyond judging one by one, and what is turned away is counted."""
+
+KEPT_FOR_GRAVE: Final = 100
+"""Of these, the last places, which only a grave case may open in: a flood of small ones cannot fill them."""
+
+_GRAVE: Final = frozenset({Severity.HIGH, Severity.CRITICAL})
 
 MAX_CANDIDATES: Final = 4096
 """Subjects that were seen, but not often enough to open; the oldest is forgotten first."""
@@ -219,7 +225,7 @@ class CaseBook:
             while len(self._candidates) > MAX_CANDIDATES:
                 del self._candidates[next(iter(self._candidates))]
             return ()
-        if len(self._open) >= MAX_OPEN:
+        if len(self._open) >= _places(finding.severity):
             self.turned_away += 1
             return ()
         note = self._opened(finding, candidate.first, total, drill)
@@ -318,6 +324,11 @@ class CaseBook:
             standing = case is not None and case.note.case_id == body.case_id
             notes[KEY_PREFIX + body.case_id] = encode(case.note) if case and standing else None
         return notes
+
+
+def _places(severity: Severity) -> int:
+    """Return how many places there are for a case that would open with `severity`."""
+    return MAX_OPEN if severity in _GRAVE else MAX_OPEN - KEPT_FOR_GRAVE
 
 
 def _merged(note: CaseNote, finding: Finding) -> CaseNote:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from agent.case_notes import decode, encode
-from agent.cases import MAX_OPEN, CaseBook, Changes, Fingerprint
+from agent.cases import KEPT_FOR_GRAVE, MAX_OPEN, CaseBook, Changes, Fingerprint
 from agent.finding import Finding, Hysteresis, Place, Verdict
 from agent.testing import HOST, KERNEL_BOOT, at
 from escalation.model import (
@@ -229,6 +229,87 @@ def test_too_many_cases_are_turned_away_and_counted() -> None:
     findings = [seen(0, subject=Subject(SubjectKind.PROCESS, f"p{n}")) for n in range(MAX_OPEN + 7)]
     assert len(cases.judge(findings, at(0)).bodies) == MAX_OPEN
     assert cases.turned_away == 7
+
+
+SMALL = MAX_OPEN - KEPT_FOR_GRAVE
+
+
+def crowd(size: int, severity: Severity, *, name: str = "p") -> list[Finding]:
+    return [
+        seen(0, severity=severity, subject=Subject(SubjectKind.PROCESS, f"{name}{n}")) for n in range(size)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flood", "late", "opened"),
+    [
+        (Severity.UNKNOWN, Severity.CRITICAL, KEPT_FOR_GRAVE),
+        (Severity.NOTE, Severity.HIGH, KEPT_FOR_GRAVE),
+        (Severity.MEDIUM, Severity.CRITICAL, KEPT_FOR_GRAVE),
+        (Severity.MEDIUM, Severity.NOTE, 0),
+        (Severity.HIGH, Severity.CRITICAL, 0),
+        (Severity.CRITICAL, Severity.HIGH, 0),
+    ],
+)
+def test_a_flood_of_small_cases_leaves_the_last_places_to_grave_ones(
+    flood: Severity, late: Severity, opened: int
+) -> None:
+    """What finds no place is counted, the small ones as well as the grave ones that came too many."""
+    cases = book()
+    room = MAX_OPEN - opened if late in {Severity.HIGH, Severity.CRITICAL} else SMALL
+    assert len(cases.judge(crowd(MAX_OPEN + 7, flood), at(0)).bodies) == room
+    assert cases.turned_away == MAX_OPEN + 7 - room
+    changes = cases.judge(crowd(KEPT_FOR_GRAVE + 3, late, name="late"), at(0))
+    assert [(body.phase, body.severity) for body in changes.bodies] == [(CasePhase.OPENED, late)] * opened
+    assert cases.turned_away == MAX_OPEN + 7 - room + KEPT_FOR_GRAVE + 3 - opened
+
+
+def test_a_case_that_gets_worse_keeps_its_place_and_takes_none_of_the_kept() -> None:
+    """It is told as worse in a full book; the last places still open for grave ones, and for no small one."""
+    cases = book()
+    cases.judge(crowd(SMALL, Severity.NOTE), at(0))
+    (worse,) = cases.judge(crowd(1, Severity.CRITICAL), at(0)).bodies
+    assert (worse.phase, worse.severity) == (CasePhase.UPDATED, Severity.CRITICAL)
+    assert cases.judge(crowd(1, Severity.NOTE, name="late"), at(0)).bodies == ()
+    grave = crowd(KEPT_FOR_GRAVE, Severity.HIGH, name="grave")
+    assert len(cases.judge(grave, at(0)).bodies) == KEPT_FOR_GRAVE
+    (worse,) = cases.judge(crowd(2, Severity.HIGH)[1:], at(0)).bodies
+    assert (worse.phase, worse.severity) == (CasePhase.UPDATED, Severity.HIGH)
+    assert cases.turned_away == 1
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([Verdict.PRESENT, Verdict.PRESENT, Verdict.ABSENT]),
+            st.sampled_from(Severity),
+            st.integers(min_value=0, max_value=9),
+        ),
+        max_size=60,
+    )
+)
+def test_no_walk_gives_a_kept_place_to_a_small_case_or_takes_one_from_a_standing(
+    rows: list[tuple[Verdict, Severity, int]],
+) -> None:
+    """In a book of six places, two kept: each sighting opens, belongs to an open case, or is counted away."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agent.cases.MAX_OPEN", 6)
+        patch.setattr("agent.cases.KEPT_FOR_GRAVE", 2)
+        cases = book(hold_s=0)
+        for second, (verdict, severity, number) in enumerate(rows):
+            subject = Subject(SubjectKind.PROCESS, str(number))
+            before = {case.subject for case in cases.open_cases([FAULT])}
+            away = cases.turned_away
+            finding = replace(seen(second, severity=severity, subject=subject), verdict=verdict)
+            cases.judge([finding], at(second))
+            after = {case.subject for case in cases.open_cases([FAULT])}
+            if verdict is Verdict.ABSENT:
+                assert (after, cases.turned_away) == (before - {subject}, away)
+                continue
+            grave = severity in {Severity.HIGH, Severity.CRITICAL}
+            fits = subject in before or len(before) < (6 if grave else 4)
+            assert after == (before | {subject} if fits else before)
+            assert cases.turned_away == away + (not fits)
 
 
 def test_case_of_an_earlier_boot_that_hung_on_a_process_is_over() -> None:
