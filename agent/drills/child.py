@@ -21,12 +21,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from agent.drills import limits
+
 LIFE_S: Final = 600
 STAYS_S: Final = 2.0
 ASKED_IN_VAIN: Final = 50
 REFUSED_S: Final = 5.0
 UNMADE: Final = 3
 """The exit status of a part that found no way to make its fault."""
+UNLIMITED: Final = 4
+"""The exit status of a part whose memory is not limited: it has filled none."""
 _PR_SET_NAME, _PR_SET_DUMPABLE = 15, 4  # prctl(2)
 _NEW_MOUNTS: Final = 0x20000  # unshare(2): CLONE_NEWNS
 _PRIVATE_BELOW: Final = 0x4000 | 0x40000  # mount(2): MS_REC | MS_PRIVATE
@@ -71,8 +75,11 @@ def _dies(number: int) -> None:
     _ends_by(lambda: _die(number), signal.SIGSEGV)
 
 
-def _eats(most_bytes: int) -> None:
-    _ends_by(lambda: _eat(most_bytes), signal.SIGKILL)
+def _eats(limit_bytes: int) -> None:
+    """Fill a group that is limited to `limit_bytes`; take nothing where that limit is not in force."""
+    if not limits.holds(limit_bytes):
+        sys.exit(UNLIMITED)
+    _ends_by(lambda: _eat(2 * limit_bytes), signal.SIGKILL)
 
 
 def _die(number: int) -> None:
@@ -87,7 +94,7 @@ def _die(number: int) -> None:
 
 
 def _eat(most_bytes: int) -> None:
-    """Touch memory until the group's limit ends it; stop by itself at `most_bytes`, should there be none."""
+    """Touch memory until the group's limit ends it; stop by itself at `most_bytes`, should swap take it."""
     held = []
     step = 1 << 20
     for _ in range(most_bytes // step):

@@ -78,7 +78,7 @@ def _access_revoked(stage: Stage, _: Belongings) -> None:
 
 
 def _oom_kill(stage: Stage, _: Belongings) -> None:
-    stage.play("eat", str(2 * _MEMORY_BYTES), memory_bytes=_MEMORY_BYTES)
+    stage.play("eat", str(_MEMORY_BYTES), memory_bytes=_MEMORY_BYTES)
 
 
 def _killed_by_signal(stage: Stage, _: Belongings) -> None:

@@ -31,6 +31,8 @@ LONGEST_S: Final = 300
 SEEN_WITHIN_S: Final = 30.0
 _CLEARS_WITHIN_S: Final = LINGER_S + 30.0
 _LOOK_EVERY_S: Final = 0.2
+_MADE_EVERY_S: Final = 1.0
+"""How often it is asked whether the fault could be made: with systemd that takes a process."""
 _ENDS_WITHIN_S: Final = 60.0
 _STALE_AFTER: Final = 3
 
@@ -97,9 +99,7 @@ class Rehearsal:
             self.say(f"Making the fault: {drill.about}.")
             began = clock.now().boot_ns
             drill.make(stage, own)
-            raised = self._wait(lambda: self._raised(stage.id, drill.fault_class), seconds)
-            if raised is None and stage.unmade():
-                raise DrillError("the fault could not be made here, so this says nothing about the alarm")
+            raised = self._until_raised(drill, stage, seconds)
             shown = self._drill(stage.id)
             others = tuple(
                 f"{case.fault_class} on {case.subject}"
@@ -161,6 +161,19 @@ class Rehearsal:
                 raise DrillError(f"the agent has no sensor {sensor}: it is older than this command")
             if known[sensor] is not None:
                 raise DrillError(f"the agent cannot see it: {sensor} is blind ({known[sensor]})")
+
+    def _until_raised(self, drill: Drill, stage: Stage, seconds: int) -> RaisedStatus | None:
+        """Wait for the alarm, but not for one of a fault that could not be made."""
+        until = time.monotonic() + seconds
+        while True:
+            left_s = max(0.0, until - time.monotonic())
+            look_s = min(left_s, _MADE_EVERY_S)
+            if raised := self._wait(lambda: self._raised(stage.id, drill.fault_class), look_s):
+                return raised
+            if why := stage.unmade():
+                raise DrillError(f"{why}; this says nothing about the alarm")
+            if look_s == left_s:
+                return None
 
     def _until_cleared(self, name: str, raised: RaisedStatus | None) -> RaisedStatus | None:
         if raised is None:

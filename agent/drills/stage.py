@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from agent.drills.child import UNMADE
+from agent.drills.child import UNLIMITED, UNMADE
 from probes.host.cgroups import find_mounts
 from probes.host.drills import MARK
 
@@ -25,6 +25,16 @@ MOUNTS: Final = Path("/var/lib/nanobot-drill")
 """Not below /run, where no disk is watched."""
 _LIMITS: Final = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max")
 """Of version 1, the second only where it counts swap, and of version 2; written in this order."""
+_WHY: Final[Mapping[int, str]] = {
+    UNMADE: "the fault could not be made here",
+    UNLIMITED: (
+        "the limit of the drill's memory is not in force, so none was filled: this host has no memory "
+        "controller for its services (control groups are read-only, as in a container, or switched off by "
+        "cgroup_disable=memory)"
+    ),
+}
+_EXITED: Final = "1"
+"""CLD_EXITED of sigaction(2), as systemd shows it."""
 
 
 class DrillError(Exception):
@@ -72,6 +82,7 @@ class Stage:
     seconds: int
     theatre: Theatre
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    played: bool = False
 
     @property
     def unit(self) -> str:
@@ -93,6 +104,7 @@ class Stage:
 
     def play(self, *arguments: str, memory_bytes: int | None = None, properties: Sequence[str] = ()) -> None:
         """Start `agent.drills.child` with `arguments` in the drill's own place."""
+        self.played = True
         child = (*PYTHON, "agent.drills.child", *arguments)
         if self.theatre.systemd:
             limits = (
@@ -140,18 +152,26 @@ class Stage:
         if done.returncode != 0:
             raise DrillError(f"systemd-run failed: {done.stderr.strip()}")
 
-    def unmade(self) -> bool:
-        """Return whether a part has ended because its fault cannot be made here."""
-        if self.theatre.systemd:
-            shown = subprocess.run(
-                ["systemctl", "show", "--property=ExecMainStatus", "--value", self.unit],  # noqa: S607
-                check=False,
-                capture_output=True,
-                text=True,
-                timeout=COMMAND_S,
-            )
-            return shown.stdout.strip() == str(UNMADE)
-        return any(child.poll() == UNMADE for child in self.started)
+    def unmade(self) -> str | None:
+        """Return why the part that was played has not made its fault, None as far as it has or still may."""
+        status = self._status_of_part()
+        return _WHY.get(status, f"the drill's own process failed with status {status}") if status else None
+
+    def _status_of_part(self) -> int:
+        """Return the exit status of a part that has ended by itself, 0 of any other."""
+        if not self.played:
+            return 0
+        if not self.theatre.systemd:
+            return max((0, *(child.poll() or 0 for child in self.started)))
+        shown = subprocess.run(
+            ["systemctl", "show", "--property=ExecMainCode,ExecMainStatus", self.unit],  # noqa: S607
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S,
+        )
+        told = dict(line.partition("=")[::2] for line in shown.stdout.splitlines())
+        return int(told.get("ExecMainStatus", 0)) if told.get("ExecMainCode") == _EXITED else 0
 
     def reap(self) -> None:
         """Take note of the children's ends, so that none stays as a zombie."""

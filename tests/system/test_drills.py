@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from probes.host.cgroups import find_mounts
 from tests.system.deployment import Deployment
 
 pytestmark = [
@@ -57,6 +58,17 @@ def test_a_restart_loop_is_drilled_and_what_an_earlier_drill_left_is_cleared(dep
     assert "Taking away what nanobot-drill-0000dead left behind." in said
     assert host.run("systemctl", "is-active", "nanobot-drill-0000dead.service", check=False).status != 0
     assert _entry(deployment, "unit.restart_loop")["severity"] == "high"
+
+
+@pytest.mark.skipif(find_mounts().controller("memory") is None, reason="a booted host can limit memory here")
+def test_a_drill_that_this_host_cannot_hold_in_bounds_ends_at_once(deployment: Deployment) -> None:
+    """The service manager has no memory controller in here: that is named, nothing waits, nothing is left."""
+    host = deployment.host
+    done = host.run(_COMMAND, "drill", "memory.cgroup_oom_kill", check=False, timeout_s=60)
+    assert done.status == 1
+    assert "no memory controller for its services" in done.errors
+    assert host.shell("ls /run/nanobot-drill").split() == ["lock"]
+    assert not deployment.queue(fault_class="memory.cgroup_oom_kill")
 
 
 def _entry(deployment: Deployment, fault: str) -> dict[str, Any]:

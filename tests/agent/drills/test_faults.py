@@ -128,15 +128,29 @@ def _quick(name: str) -> Callable[[], Sensor]:
     return build
 
 
-@pytest.mark.parametrize("part", ["die", "eat"])
-def test_a_part_that_is_played_ends_by_itself(theatre: Theatre, part: str) -> None:
-    """A death without a core; a hunger that stops at its own bound, and says that nothing has limited it."""
+def test_a_part_that_dies_ends_by_itself(theatre: Theatre) -> None:
+    """A death without a core."""
     stage = Stage(id=an_id(), seconds=30, theatre=theatre)
     try:
-        stage.play(part, str(8 << 20))
+        stage.play("die", "1")
         stage.reap()
-        assert stage.unmade() is (part == "eat")
+        assert stage.unmade() is None
         assert not list(Path.cwd().glob("core*"))
+    finally:
+        remains.clear(stage.id, theatre)
+
+
+def test_no_memory_is_filled_where_its_limit_is_not_in_force(theatre: Theatre) -> None:
+    """The part reads the limit of its own group, leaves at once, and the drill can name what is lacking."""
+    stage = Stage(id=an_id(), seconds=30, theatre=theatre)
+    limit_bytes = 64 << 20
+    try:
+        stage.play("eat", str(limit_bytes))
+        stage.reap()
+        assert "memory controller" in (stage.unmade() or "")
+        groups = [tree / stage.id for tree in theatre.trees()]
+        peaks = [group / name for group in groups for name in ("memory.max_usage_in_bytes", "memory.peak")]
+        assert all(int(peak.read_text()) < limit_bytes for peak in peaks if peak.exists())
     finally:
         remains.clear(stage.id, theatre)
 

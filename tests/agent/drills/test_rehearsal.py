@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import os
 import signal
 import socket
@@ -16,7 +18,7 @@ import pytest
 from agent.command import main
 from agent.drills import account, marking, remains
 from agent.drills.registry import DRILLS, WITHOUT, drill_of
-from agent.drills.rehearsal import Verdict
+from agent.drills.rehearsal import LONGEST_S, Verdict
 from agent.drills.stage import PYTHON, DrillError, Stage, Theatre
 from escalation.model import CasePhase, FaultClass
 from probes.host.cgroups import CgroupPaths, find_mounts
@@ -67,6 +69,20 @@ async def test_an_alarm_that_does_not_come_is_told(tmp_path: Path) -> None:
         assert verdict == Verdict(fault_class=LISTENER, raised_s=None)
         assert drilled.reports() == []
     assert account.told(verdict, 1) == f"NOT raised: no {LISTENER.value} within 1 s."
+
+
+@root
+async def test_an_alarm_of_a_fault_that_cannot_be_made_is_not_waited_for(tmp_path: Path) -> None:
+    """It ends with what is lacking, long before its time is up, and leaves nothing."""
+    unlimited = dataclasses.replace(
+        drill_of(FaultClass.MEMORY_CGROUP_OOM_KILL.value),
+        sensors=(),
+        make=lambda stage, _: stage.play("eat", str(64 << 20)),
+    )
+    async with Drilled(tmp_path, {}) as drilled:
+        with pytest.raises(DrillError, match=r"memory controller.*says nothing about the alarm"):
+            await asyncio.wait_for(asyncio.to_thread(drilled.rehearsal().run, unlimited, LONGEST_S), 30)
+        assert [entry.name for entry in drilled.theatre.folder.iterdir()] == ["lock"]
 
 
 @root
