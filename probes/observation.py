@@ -62,6 +62,7 @@ from probes.observed.services import (
     PublishedPorts as PublishedPorts,
     UnitEnded as UnitEnded,
     UnitResult as UnitResult,
+    UnitStopped as UnitStopped,
     UnitUp as UnitUp,
 )
 from probes.observed.storage import (
@@ -434,6 +435,7 @@ Observation = (
     | MeshStatus
     | UnitEnded
     | UnitUp
+    | UnitStopped
     | CgroupChanged
     | PublishedPorts
     | ControlListeners

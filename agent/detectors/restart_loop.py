@@ -12,7 +12,8 @@ once a run and is restarted by nobody. A run that ends well is no failure. Anoth
 is another one. What the manager gave up (`start-limit-hit`) is down and stays down: a case at once.
 
 A case clears when the service has run for ten minutes (the sensor asks), or the container's cgroup of its
-last start still holds processes after `stays_s`. A container that is not started any more for
+last start still holds processes after `stays_s`. A service that is inactive and stays so was stopped, reset
+or removed: it is over as well, and no cure of anything. A container that is not started any more for
 `gone_clear_after_s` was taken away or made anew under another id: an engine that restarts one waits a minute
 at most.
 """
@@ -51,6 +52,7 @@ from probes.observation import (
     SensorName,
     UnitEnded,
     UnitResult,
+    UnitStopped,
     UnitUp,
 )
 
@@ -109,7 +111,8 @@ class RestartLoop:
             "that came and went as often (note; high with such a log).",
             quiet="Two restarts of a deployment, restarts by hand, a reload of the units (the count begins "
             "anew), jobs of timers, runs that end well, new containers.",
-            clears="The service has run for ten minutes; the container's last start holds after `stays_s`, "
+            clears="The service has run for ten minutes, or has been inactive for a minute (stopped, reset "
+            "or removed: nothing was cured); the container's last start holds after `stays_s`, "
             "or it has not been started again for `gone_clear_after_s`.",
         ),
     )
@@ -141,6 +144,8 @@ class RestartLoop:
                 return self._changed(observation)
             case UnitUp():
                 return (self._well(_unit(observation.origin), observation.at, observation.up_s),)
+            case UnitStopped():
+                return (self._stopped(observation),)
             case ManagerReloaded():
                 for thing in self._things.values():
                     thing.lives.clear()
@@ -322,6 +327,14 @@ class RestartLoop:
         if thing is not None:
             thing.forget()
         return self._over(subject, at, Reason(ReasonCode.UNIT_STAYS_UP, count=1, window_s=round(up_s, 3)))
+
+    def _stopped(self, stopped: UnitStopped) -> Finding:
+        subject = _unit(stopped.origin)
+        thing = self._things.get(subject)
+        if thing is not None:
+            thing.forget()
+        reason = Reason(ReasonCode.CGROUP_GONE, count=1, window_s=round(stopped.stopped_s, 3))
+        return self._over(subject, stopped.at, reason)
 
     def _over(self, subject: Subject, at: Instant, reason: Reason) -> Finding:
         return Finding(verdict=Verdict.ABSENT, fault_class=_FAULT, subject=subject, at=at, reasons=(reason,))

@@ -177,7 +177,7 @@ def state_sentence(state: State, *, approvers: int = 0) -> str:
         case State.SHADOW:
             return "in shadow: the rule that found it is on trial, and nothing is proposed or told"
         case State.NOT_CURED:
-            return "not cured: the fault is still there, or came back"
+            return "not cured: the fault is still there, came back, or ended with what had it"
         case _:
             assert_never(state)
 

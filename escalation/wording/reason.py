@@ -25,7 +25,7 @@ def sentence(reason: Reason) -> str:  # noqa: C901, PLR0912, PLR0915 -- one case
         case ReasonCode.OPEN_SUCCEEDS_AGAIN:
             text = "Opening the GPU works again"
         case ReasonCode.CGROUP_GONE:
-            text = "The container or unit is gone; nothing is left to recover"
+            text = "The container or unit is stopped or gone; nothing is left to recover"
         case ReasonCode.KERNEL_CHOSE_VICTIM:
             text = "The kernel chose the process and killed it; no person did"
         case ReasonCode.CGROUP_COUNTED_KILL:

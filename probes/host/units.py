@@ -6,9 +6,10 @@ the manager restarted it. An idle host sends nothing. Only signals of the manage
 anybody may send a signal to anybody. A reload that the manager has finished is told too, a second witness of
 `host.manager`.
 
-Services of a person's own manager are not seen, nor are services without a main process. Two things no signal
-tells, so they are asked: whether a service that failed after restarts was given up at its start limit (its
-result goes on saying how its last run failed), and whether what must have run long by now does.
+Services of a person's own manager are not seen, nor are services without a main process. Three things no
+signal tells, so they are asked: whether a service that failed after restarts was given up at its start limit
+(its result goes on saying how its last run failed), whether one that was restarted is inactive and stays so
+(somebody stopped, reset or removed it), and whether what must have run long by now does.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ from probes.observation import (
     Seeing,
     SensorName,
 )
-from probes.observed.services import UnitEnded, UnitResult, UnitUp
+from probes.observed.services import UnitEnded, UnitResult, UnitStopped, UnitUp
 from probes.sensor import SensorBlind
 
 NAME: Final = SensorName("host.units")
 LONG_S: Final = 600.0
 """What has run for so long is up."""
+STOPPED_S: Final = 60.0
+"""What has been inactive for so long is stopped; a restart is inactive for a moment, too."""
 UNITS_MAX: Final = 512
 _MANAGER: Final = "org.freedesktop.systemd1"
 _PATH: Final = "/org/freedesktop/systemd1"
@@ -107,6 +110,7 @@ class UnitsSensor:
         self._owner = ""
         self._units: OrderedDict[str, _Unit] = OrderedDict()
         self._doubtful: dict[str, None] = {}
+        self._restarted: OrderedDict[str, float | None] = OrderedDict()  # since when it is inactive
         self._lost = 0
 
     def __repr__(self) -> str:
@@ -126,6 +130,11 @@ class UnitsSensor:
                 bus.match(rule)
             self._subscribe()
             self._look_around()
+            self._doubtful |= {
+                unit: None
+                for unit in self._restarted
+                if unit not in self._units or not is_running(self._units[unit].run)
+            }
         except BusError as error:
             bus.close()
             self._bus = None
@@ -225,6 +234,8 @@ class UnitsSensor:
         before = known.run if known is not None else None
         self._remember(unit, run)
         ended = bool(run.ended_us) and (before is None or run.ended_us != before.ended_us)
+        if ended and unit in self._restarted:
+            self._restarted[unit] = None
         self._doubt(unit, run)
         given_up = run.result is UnitResult.START_LIMIT_HIT
         given_up = given_up and (before is None or before.result is not UnitResult.START_LIMIT_HIT)
@@ -244,19 +255,29 @@ class UnitsSensor:
         ]
 
     def _doubt(self, unit: str, run: Run) -> None:
-        """Have the manager asked whether it gave up a service that failed after restarts."""
-        if run.restarts and run.result is not UnitResult.SUCCESS and not is_running(run):
+        """Have the manager asked what became of a service that it had restarted and that does not run."""
+        if run.restarts or run.result is UnitResult.START_LIMIT_HIT:
+            self._restarted.setdefault(unit, None)
+            self._restarted.move_to_end(unit)
+            while len(self._restarted) > UNITS_MAX:
+                self._restarted.popitem(last=False)
+        if unit in self._restarted and not is_running(run):
             self._doubtful[unit] = None
 
     def _given_up(self, now: Instant) -> list[Observation]:
-        """Ask about services that failed after restarts; tell those that their start limit keeps down."""
+        """Ask about services that were restarted; tell those that a limit or somebody keeps down."""
         found: list[Observation] = []
         for unit in list(self._doubtful)[:_ASKED_A_READ]:
             path = UNITS_PATH + escaped(unit)
             try:
                 state = value_of(self._property(path, _UNIT_FACE, "ActiveState"))
+                if state != "inactive" and unit in self._restarted:
+                    self._restarted[unit] = None
                 if state == "activating":
                     self._doubtful[unit] = self._doubtful.pop(unit)  # behind those that wait
+                    continue
+                if state == "inactive" and unit in self._restarted:
+                    found += self._stopped(unit, now)
                     continue
                 burst = value_of(self._property(path, _UNIT_FACE, "StartLimitBurst"))
             except BusRefused:
@@ -266,7 +287,8 @@ class UnitsSensor:
             if state != "failed" or not isinstance(burst, int) or known is None:
                 continue
             run = known.run
-            if 0 < burst <= run.restarts and run.result is not UnitResult.START_LIMIT_HIT:
+            failed = run.result not in {UnitResult.SUCCESS, UnitResult.START_LIMIT_HIT}
+            if failed and 0 < burst <= run.restarts:
                 found.append(
                     UnitEnded(
                         sensor=NAME,
@@ -281,6 +303,20 @@ class UnitsSensor:
         while len(self._doubtful) > UNITS_MAX:
             del self._doubtful[next(iter(self._doubtful))]
         return found
+
+    def _stopped(self, unit: str, now: Instant) -> list[Observation]:
+        """Tell a service that has been inactive for `STOPPED_S`; ask again about one that has not."""
+        del self._doubtful[unit]
+        now_s = self._monotonic()
+        since_s = self._restarted[unit]
+        since_s = now_s if since_s is None else since_s
+        if now_s - since_s < STOPPED_S:
+            self._restarted[unit] = since_s
+            self._doubtful[unit] = None  # behind those that wait
+            return []
+        del self._restarted[unit]
+        stopped_s = round(now_s - since_s, 3)
+        return [UnitStopped(sensor=NAME, at=now, origin=Origin(unit=unit), stopped_s=stopped_s)]
 
     def _long_lived(self, now: Instant) -> list[Observation]:
         """Ask about services whose main process must have run for `LONG_S` by now; tell those that did."""
@@ -300,6 +336,8 @@ class UnitsSensor:
                     known.up_told = True
                 continue
             known.up_told = True
+            if not run.restarts:
+                self._restarted.pop(unit, None)
             up_s = round((now_us - run.began_us) / 1e6, 3)
             found.append(UnitUp(sensor=NAME, at=now, origin=Origin(unit=unit), up_s=up_s))
         return found

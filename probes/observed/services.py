@@ -53,6 +53,19 @@ class UnitUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnitStopped:
+    """A service that its manager had restarted has been inactive for `stopped_s`: stopped, reset or removed.
+
+    Between two lives a service is activating, and one that was given up is failed: neither is told as this.
+    """
+
+    sensor: SensorName
+    at: Instant
+    origin: Origin
+    stopped_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CgroupChanged:
     """The cgroup of a service or container was made, or removed with its last process."""
 

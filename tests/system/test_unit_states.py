@@ -14,8 +14,8 @@ from agent.detectors.restart_loop import Config, RestartLoop
 from agent.testing import SURROUNDINGS, present, seeing
 from probes.host.bus import SystemBus
 from probes.host.clock import now
-from probes.host.units import UnitsSensor
-from probes.observation import ManagerReloaded, Observation, UnitEnded, UnitResult
+from probes.host.units import STOPPED_S, UnitsSensor
+from probes.observation import ManagerReloaded, Observation, UnitEnded, UnitResult, UnitStopped
 from probes.sensor import SensorBlind
 from tests.system import booted_host
 from tests.system.booted_host import BootedHost
@@ -36,12 +36,14 @@ def host() -> Iterator[BootedHost]:
 
 
 @contextlib.contextmanager
-def watching(host: BootedHost) -> Iterator[UnitsSensor]:
+def watching(host: BootedHost, *, monotonic: Callable[[], float] = time.monotonic) -> Iterator[UnitsSensor]:
     """Open the sensor on the host's bus as a user without any privilege."""
     # An ordinary user may not look through the host's first process, so the way there is gone before.
     with contextlib.chdir(host.path("/run")):
         sensor = UnitsSensor(
-            bus=lambda: SystemBus(path="dbus/system_bus_socket"), booted=Path("systemd/system")
+            bus=lambda: SystemBus(path="dbus/system_bus_socket"),
+            booted=Path("systemd/system"),
+            monotonic=monotonic,
         )
         os.seteuid(_NOBODY)
         try:
@@ -67,6 +69,11 @@ def until(
 def ends(told: list[Observation], unit: str) -> list[UnitEnded]:
     """Return how `unit` ended."""
     return [one for one in told if isinstance(one, UnitEnded) and one.origin.unit == unit]
+
+
+def stops(told: list[Observation]) -> list[str]:
+    """Return the units that were stopped, reset or removed."""
+    return sorted(one.origin.unit or "" for one in told if isinstance(one, UnitStopped))
 
 
 def judged(told: list[Observation]) -> list[str]:
@@ -103,6 +110,37 @@ def test_a_service_that_cannot_start_loops_to_its_start_limit(host: BootedHost) 
             UnitResult.START_LIMIT_HIT
         ]
     host.run("systemctl", "reset-failed")
+
+
+def test_services_in_a_loop_that_are_stopped_reset_or_removed_are_told(host: BootedHost) -> None:
+    """Each of them is inactive and stays so, whatever its last result says; one that goes on is not told."""
+    names = ("stopped.service", "reset.service", "removed.service", "goes-on.service")
+    ahead = [0.0]
+    with watching(host, monotonic=lambda: time.monotonic() + ahead[0]) as sensor:
+        for name in names:
+            given_up = name in {"reset.service", "removed.service"}
+            limit = "StartLimitBurst=3\nStartLimitIntervalSec=60" if given_up else "StartLimitIntervalSec=0"
+            pause = "100ms" if given_up else "1s"
+            host.write(
+                f"/etc/systemd/system/{name}",
+                f"[Unit]\n{limit}\n[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec={pause}\n",
+            )
+        host.run("systemctl", "daemon-reload")
+        host.run("systemctl", "start", "--no-block", *names)
+        told = until(sensor, lambda told: all(len(ends(told, name)) > 2 for name in names))
+        host.run("systemctl", "stop", "stopped.service")
+        host.run("systemctl", "reset-failed", "reset.service")
+        host.path("/etc/systemd/system/removed.service").unlink()
+        host.run("systemctl", "daemon-reload")
+        host.run("systemctl", "reset-failed", "removed.service")
+        assert stops(until(sensor, lambda told: bool(ends(told, "goes-on.service")))) == []
+        told = []
+        while len(stops(told)) < 3 and ahead[0] < 100 * STOPPED_S:
+            told += sensor.read(now())
+            ahead[0] += STOPPED_S / 10
+            time.sleep(0.05)
+    host.run("systemctl", "stop", "goes-on.service")
+    assert stops(told) == ["removed.service", "reset.service", "stopped.service"]
 
 
 def test_a_deployment_a_timers_job_and_a_crash_are_no_loop(host: BootedHost) -> None:

@@ -24,8 +24,10 @@ from escalation.model import (
     Advice,
     Approval,
     Condition,
+    FaultClass,
     Incident,
     Override,
+    ReasonCode,
     Recommendation,
     RecommendationId,
     State,
@@ -70,6 +72,9 @@ MAY_OVERRIDE: Final = frozenset(Condition) - {Condition.SAME_LIFE, Condition.BUD
 _BUDGET: Final = RestartBudget()
 
 _RECOMMENDATIONS: Final = uuid.UUID("6b0b5c1e-6f0a-5d0c-9c83-2f5a1f0f7a10")
+
+_CURED_ALIVE: Final = frozenset({FaultClass.UNIT_RESTART_LOOP})
+"""Faults of what cannot stay up: only staying up is their cure."""
 
 _CLOCK_SLACK_NS: Final = 60_000_000_000
 """How far a clock may be set back (time synchronisation) before what it started counts as expired."""
@@ -407,7 +412,7 @@ def _case_cleared(recommendation: Recommendation, incident: Incident, now_ns: in
     if recommendation.state in {State.PROPOSED, State.SHADOW}:
         return _finish(recommendation, State.WITHDRAWN, now_ns)
     if recommendation.state is State.APPROVED:
-        if _execution_is_late(recommendation, now_ns):
+        if _execution_is_late(recommendation, now_ns) or _ended_uncured(incident):
             return _finish(recommendation, State.LAPSED, now_ns)
         return replace(recommendation, state=_move(recommendation, State.DONE), done_ns=now_ns)
     return recommendation
@@ -460,12 +465,20 @@ def _verify(
         since_ns = recommendation.done_ns or now_ns
         late = event.trusted_ns >= since_ns + int(proof.within_s * 1e9)
         return _finish(recommendation, State.NOT_CURED, now_ns) if late else recommendation
+    if _ended_uncured(incident):
+        return _finish(recommendation, State.NOT_CURED, now_ns)
     quiet_from_ns = max(incident.cleared_ns or now_ns, recommendation.done_ns or 0)
     quiet_s = min(proof.quiet_s, policy.quiet_at_most_s)
     quiet = event.trusted_ns >= quiet_from_ns + int(quiet_s * 1e9)
     if quiet and event.would_be_seen:
         return _finish(recommendation, State.VERIFIED, now_ns)
     return recommendation
+
+
+def _ended_uncured(incident: Incident) -> bool:
+    """Return whether it cleared because what should stay up is stopped or gone: no proof of a cure."""
+    gone = any(reason.code is ReasonCode.CGROUP_GONE for reason in incident.reasons)
+    return incident.fault_class in _CURED_ALIVE and not incident.open and gone
 
 
 def _finish(recommendation: Recommendation, state: State, now_ns: int) -> Recommendation:

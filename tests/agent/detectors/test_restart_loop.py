@@ -32,7 +32,16 @@ from escalation.model import (
     UnitResult as WireResult,
 )
 from probes import recording
-from probes.observation import CgroupChanged, LogLine, Origin, SensorName, UnitEnded, UnitResult, UnitUp
+from probes.observation import (
+    CgroupChanged,
+    LogLine,
+    Origin,
+    SensorName,
+    UnitEnded,
+    UnitResult,
+    UnitStopped,
+    UnitUp,
+)
 
 FAULT = FaultClass.UNIT_RESTART_LOOP
 UNIT = Subject(SubjectKind.UNIT, "vllm.service")
@@ -229,6 +238,17 @@ def test_clears_when_the_service_has_run_long_enough(detector: RestartLoop) -> N
     assert (found.verdict, found.subject) == (Verdict.ABSENT, UNIT)
     assert codes(found) == [ReasonCode.UNIT_STAYS_UP]
     assert present(detector, *[ended(710 + n, restarts=n) for n in range(2)]) == []
+
+
+def test_clears_when_the_service_is_stopped_and_says_that_it_is_gone(detector: RestartLoop) -> None:
+    """Not that it stays up: nothing was cured. What loops afterwards is counted anew."""
+    present(detector, *loop(3))
+    stopped = UnitStopped(
+        sensor=SensorName("host.units"), at=at(100), origin=Origin(unit="vllm.service"), stopped_s=60.0
+    )
+    (over,) = detector.observe(stopped)
+    assert (over.verdict, over.subject, codes(over)) == (Verdict.ABSENT, UNIT, [ReasonCode.CGROUP_GONE])
+    assert present(detector, ended(110, restarts=3)) == []
 
 
 @pytest.mark.parametrize(

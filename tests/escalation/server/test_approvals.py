@@ -14,8 +14,11 @@ from escalation.model import (
     CaseId,
     Device,
     DeviceOpenEvidence,
+    FaultClass,
     Incarnation,
     Incident,
+    Reason,
+    ReasonCode,
     Recommendation,
     Report,
     State,
@@ -257,6 +260,31 @@ def test_is_not_cured_when_the_case_stays_open_too_long() -> None:
     for trusted_ns, state in ((within_ns - 1, State.DONE), (within_ns, State.NOT_CURED)):
         event = TimePassed(trusted_ns, would_be_seen=True)
         assert approvals.step(done, incident, event, policy=_POLICY, now_ns=within_ns).state is state
+
+
+@pytest.mark.parametrize(
+    ("over", "marked", "unmarked"),
+    [
+        (ReasonCode.CGROUP_GONE, State.NOT_CURED, State.LAPSED),
+        (ReasonCode.UNIT_STAYS_UP, State.VERIFIED, State.DONE),
+    ],
+)
+def test_a_loop_that_ended_because_its_unit_was_stopped_is_no_cure(
+    over: ReasonCode, marked: State, unmarked: State
+) -> None:
+    """Only staying up cures what could not; that a stopped unit restarts no more is nobody's success."""
+    incident = replace(_incident(), fault_class=FaultClass.UNIT_RESTART_LOOP)
+    approved = _approve(_proposed(incident), incident)
+    closed = replace(incident, open=False, cleared_ns=START_NS + 10, reasons=(Reason(over, count=1),))
+    cleared = approvals.CaseCleared()
+    left = approvals.step(approved, closed, cleared, policy=_POLICY, now_ns=START_NS + 10)
+    assert left.state is unmarked
+
+    done = approvals.step(approved, incident, MarkDone("ada"), policy=_POLICY, now_ns=START_NS + 2)
+    done = approvals.step(done, closed, cleared, policy=_POLICY, now_ns=START_NS + 10)
+    quiet = TimePassed(START_NS + 24 * _HOUR, would_be_seen=True)
+    judged = approvals.step(done, closed, quiet, policy=_POLICY, now_ns=START_NS + 24 * _HOUR)
+    assert judged.state is marked
 
 
 _EVENTS = st.sampled_from(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 
 from probes.host.bus import BusGone, BusRefused, LibraryMissing, Signal, Target
 from probes.host.unit_runs import escaped, run_of, unit_of
-from probes.host.units import NAME, UNITS_MAX, UnitsSensor
+from probes.host.units import NAME, STOPPED_S, UNITS_MAX, UnitsSensor
 from probes.observation import (
     BlindReason,
     Gap,
@@ -22,6 +22,7 @@ from probes.observation import (
     Seeing,
     UnitEnded,
     UnitResult,
+    UnitStopped,
     UnitUp,
 )
 from probes.sensor import SensorBlind
@@ -124,9 +125,11 @@ def bus() -> FakeBus:
     return FakeBus()
 
 
-def opened(bus: FakeBus, *, seconds: float = 1000) -> UnitsSensor:
-    """Return an open sensor, `seconds` after the boot."""
-    sensor = UnitsSensor(bus=lambda: bus, booted=Path("/"), monotonic=lambda: seconds)
+def opened(
+    bus: FakeBus, *, seconds: float = 1000, monotonic: Callable[[], float] | None = None
+) -> UnitsSensor:
+    """Return an open sensor, `seconds` after the boot, or by a clock."""
+    sensor = UnitsSensor(bus=lambda: bus, booted=Path("/"), monotonic=monotonic or (lambda: seconds))
     sensor.open()
     return sensor
 
@@ -182,6 +185,56 @@ def test_a_service_that_failed_otherwise_was_not_given_up(bus: FakeBus, state: s
     bus.services["vllm.service"] = {"ActiveState": ("s", state), "StartLimitBurst": ("u", burst)}
     bus.waiting.append(changed(properties(100, 101, restarts=5, result="exit-code")))
     assert [one.result for one in sensor.read(NOW) if isinstance(one, UnitEnded)] == [UnitResult.EXIT_CODE]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        properties(100, 101, restarts=5, result="exit-code", status=1),
+        properties(100, 101),
+        properties(150, 151, restarts=5),
+    ],
+    ids=["stopped between two lives", "reset", "stopped while it ran"],
+)
+def test_a_restarted_service_that_stays_inactive_was_stopped(bus: FakeBus, after: dict[str, Any]) -> None:
+    """Told once, after a minute in which it was always inactive; what was given up is not that."""
+    clock = [1000.0]
+    sensor = opened(bus, monotonic=lambda: clock[0])
+    state = bus.services["vllm.service"] = {"ActiveState": ("s", "failed"), "StartLimitBurst": ("u", 5)}
+
+    def stopped() -> list[UnitStopped]:
+        return [one for one in sensor.read(NOW) if isinstance(one, UnitStopped)]
+
+    bus.waiting.append(changed(properties(100, 101, restarts=5, result="exit-code", status=1)))
+    assert stopped() == []
+    clock[0] += 10 * STOPPED_S
+    state["ActiveState"] = ("s", "inactive")
+    bus.waiting.append(changed(after))
+    assert stopped() == []
+    clock[0] += STOPPED_S - 1
+    assert stopped() == []
+    clock[0] += 1
+    assert stopped() == [
+        UnitStopped(sensor=NAME, at=NOW, origin=Origin(unit="vllm.service"), stopped_s=STOPPED_S)
+    ]
+    clock[0] += STOPPED_S
+    assert stopped() == []
+
+
+def test_a_moment_between_two_lives_is_no_stop(bus: FakeBus) -> None:
+    """Inactive, then on its way again: the minute begins anew. Nor is a job that nobody restarts told."""
+    clock = [1000.0]
+    sensor = opened(bus, monotonic=lambda: clock[0])
+    for unit in ("vllm.service", "job.service"):
+        bus.services[unit] = {"ActiveState": ("s", "inactive"), "StartLimitBurst": ("u", 5)}
+    failed = properties(100, 101, restarts=3, result="exit-code")
+    told: list[object] = []
+    bus.waiting.extend([changed(failed), changed(properties(100, 101), unit="job.service")])
+    for state in ("inactive", "activating", "inactive"):
+        bus.services["vllm.service"]["ActiveState"] = ("s", state)
+        told += sensor.read(NOW)
+        clock[0] += STOPPED_S - 1
+    assert [type(one) for one in told] == [UnitEnded, UnitEnded]
 
 
 def test_what_runs_for_long_is_told_once_a_life(bus: FakeBus) -> None:
@@ -271,6 +324,7 @@ def test_a_storm_of_services_leaves_bounded_memory(bus: FakeBus) -> None:
     sensor.read(NOW)
     assert len(sensor._units) == UNITS_MAX
     assert len(sensor._doubtful) <= UNITS_MAX
+    assert len(sensor._restarted) <= UNITS_MAX
 
 
 @pytest.mark.parametrize(
@@ -324,4 +378,4 @@ def test_whatever_the_bus_carries_is_a_run_or_nothing(
         )
     bus.waiting.append(changed(values))
     for told in sensor.read(NOW):
-        assert isinstance(told, UnitEnded | ManagerReloaded | UnitUp)
+        assert isinstance(told, UnitEnded | ManagerReloaded | UnitUp | UnitStopped)
