@@ -1,7 +1,8 @@
 """F23 memory.unified_exhaustion: the host runs out of memory, which on unified memory ends in a freeze.
 
 Two layers: the level (available memory, the kernel's own estimate, below a floor) and the pressure (time in
-which all tasks stall, processes that have to make room for themselves, pages that come back from swap). Both
+which all tasks stall, processes that have to make room for themselves, pages that come back from swap faster
+than a page now and then: on a full host somebody always touches what was swapped out long ago). Both
 together are critical. The level alone is a note while it stays where it is, because a host that is filled to
 the brim on purpose is like that; while it falls towards nothing within `empty_in_s` it is high and says that
 its second layer is missing: on a host that freezes the pressure comes seconds before the end, too late to act
@@ -47,7 +48,11 @@ _GIB: Final = 1 << 30
 
 
 class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How little is too little. The floor is the smaller of `floor_bytes` and `floor_share` of all memory."""
+    """How little is too little. The floor is the smaller of `floor_bytes` and `floor_share` of all memory.
+
+    One fault brings up to eight pages back from swap (vm.page-cluster, the kernel's sysctl/vm.rst), so
+    `swapped_in_per_s` is at least six faults a second.
+    """
 
     floor_bytes: Annotated[int, Meta(ge=0)] = 8 * _GIB
     floor_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
@@ -56,6 +61,7 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     slope_s: Annotated[float, Meta(gt=0)] = 30.0
     empty_in_s: Annotated[float, Meta(gt=0)] = 120.0
     stalled_percent: Annotated[float, Meta(ge=0, le=100)] = 5.0
+    swapped_in_per_s: Annotated[float, Meta(gt=0)] = 50.0
     clear_above: Annotated[float, Meta(ge=1)] = 1.25
     clear_hold_s: Annotated[float, Meta(ge=0)] = 60.0
     restart_budget: Annotated[int, Meta(ge=0)] = 2
@@ -97,10 +103,11 @@ class MemoryExhaustion:
             severity=(Severity.NOTE, Severity.HIGH, Severity.CRITICAL),
             sensors=(SENSOR, SERVERS),
             opens="Available memory has been below the floor for `lasting_s` while tasks stall for memory, "
-            "allocations wait or pages come back from swap (critical); or while it falls towards nothing "
-            "within `empty_in_s` (high); or for `steady_s` without either (note).",
+            "allocations wait or `swapped_in_per_s` pages come back from swap a second (critical); or while "
+            "it falls towards nothing within `empty_in_s` (high); or for `steady_s` without either (note).",
             quiet="Page cache that fills free memory; a dip that is over in `lasting_s`; swap in use without "
-            "pressure; stalls while enough memory is available (a control group at its own limit).",
+            "pressure; a page now and then that comes back from it; stalls while enough memory is available "
+            "(a control group at its own limit).",
             clears="`clear_above` times the floor is available and nothing stalls, for `clear_hold_s`.",
         ),
     )
@@ -195,7 +202,12 @@ class MemoryExhaustion:
         return _Stage.LOW if low_s >= self._config.steady_s else _Stage.WELL
 
     def _pressed(self, state: MemoryState) -> bool:
-        return self._stalled(state) or state.allocation_stalls > 0 or state.swapped_in_pages > 0
+        return self._stalled(state) or state.allocation_stalls > 0 or self._swaps_in(state)
+
+    def _swaps_in(self, state: MemoryState) -> bool:
+        """Return whether pages come back from swap at a rate that holds work up."""
+        least = self._config.swapped_in_per_s * state.window_s
+        return state.swapped_in_pages > 0 and state.swapped_in_pages >= least
 
     def _stalled(self, state: MemoryState) -> bool:
         return state.full_avg10 is not None and state.full_avg10 >= self._config.stalled_percent
@@ -228,7 +240,7 @@ class MemoryExhaustion:
             reasons.append(Reason(ReasonCode.MEMORY_FALLS, threshold=self._config.empty_in_s))
         if self._stalled(state):
             reasons.append(Reason(ReasonCode.TASKS_STALL_FOR_MEMORY, threshold=self._config.stalled_percent))
-        if state.allocation_stalls or state.swapped_in_pages:
+        if state.allocation_stalls or self._swaps_in(state):
             reasons.append(Reason(ReasonCode.ALLOCATIONS_STALL, count=state.allocation_stalls))
         if stage is not _Stage.PRESSED:
             reasons.append(Reason(ReasonCode.SECOND_LAYER_UNKNOWN))

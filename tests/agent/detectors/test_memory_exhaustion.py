@@ -114,6 +114,15 @@ def test_swap_in_use_without_pressure_stays_quiet(detector: MemoryExhaustion) ->
     assert present(detector, *(memory(s, 40, swapped_in=5) for s in range(0, 60, 2))) == []
 
 
+def test_a_page_now_and_then_from_swap_is_no_pressure(detector: MemoryExhaustion) -> None:
+    """On a host that is filled on purpose somebody touches what was swapped out: a note, as without."""
+    found = present(detector, *(memory(s, 5, swapped_in=99) for s in range(0, 70, 2)))
+    assert {one.severity for one in found} == {Severity.NOTE}
+    assert ReasonCode.ALLOCATIONS_STALL not in {reason.code for one in found for reason in one.reasons}
+    (worse,) = present(detector, memory(70, 5, swapped_in=100))
+    assert worse.severity is Severity.CRITICAL
+
+
 def test_a_control_group_at_its_own_limit_stays_quiet(detector: MemoryExhaustion) -> None:
     """Its tasks stall the whole time, and the host has memory: another fault, another detector."""
     assert present(detector, *(memory(s, 90, full=80.0, stalls=50) for s in range(0, 60, 2))) == []
