@@ -220,7 +220,7 @@ async def test_a_hostile_server_costs_the_text_and_nothing_else(kind: str) -> No
     """Whatever the server does, the entry stays as it is, it is counted, and later it is asked again."""
     answers, outcome = HOSTILE[kind]
     desk = FakeDesk()
-    before = entry_view(await desk.opened())
+    before = entry_view(await desk.entry((await desk.opened()).recommendation.id))
     async with (
         listening(answers) as server,
         writing(desk, server.port, timeout_s=0.3 if outcome == "slow" else 20.0) as (writer, metrics),

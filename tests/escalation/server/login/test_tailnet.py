@@ -118,11 +118,13 @@ async def test_tags_name_machines_and_logins_people(tmp_path: Path, said: dict[s
 
 
 async def test_whoever_fits_two_persons_is_neither(tmp_path: Path) -> None:
-    """What is not clear lets nobody in."""
-    twin = person("bob", tailscale=("ada@works.example",))
+    """A machine with the tags of two persons is not clear, which lets nobody in."""
+    said = json.dumps(whois("tagged-devices", ["tag:console", "tag:desk"])).encode()
     async with (
-        tailscaled(tmp_path) as (_, settings),
-        built(ADA, twin, settings=LoginSettings(tailscale=settings)) as house,
+        tailscaled(tmp_path, body=said) as (_, settings),
+        built(
+            BOT, person("ada", tailscale=("tag:desk",)), settings=LoginSettings(tailscale=settings)
+        ) as house,
     ):
         assert (await tries(house)).status_code == 422
 
