@@ -31,10 +31,11 @@ check: setup  ## format, lint, types, layers, generated code and docs tables
 bench: setup  ## measure in pairs and print the figures (make bench ARGS="storms --pairs 9")
 	@$(PY) -m bench $(ARGS)
 
-fuzz: setup  ## fuzz the route observer for some minutes (make fuzz ARGS="-max_total_time=3600")
+fuzz: setup  ## fuzz the route observer, then all property tests with new examples, for some minutes (make fuzz ARGS="-max_total_time=3600")
 	@$(PY) -m pip install -q --disable-pip-version-check -c dev/constraints.txt -e ".[fuzz]"
 	@$(PY) -m fuzz.observer $(ARGS)
-	@NANOBOT_EXAMPLES=1000 $(PY) -m pytest -q --timeout 0 tests/probes/http/test_invariants.py
+	@NANOBOT_EXAMPLES=1000 $(PY) -m pytest -q --timeout 0 --hypothesis-profile=searching tests/probes/http/test_invariants.py
+	@$(PY) -m pytest -q -n 2 --dist loadfile -m "not machine" --hypothesis-profile=searching
 
 format: setup  ## format the code and mend what the linter can
 	$(VENV)/bin/ruff format .

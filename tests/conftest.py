@@ -1,4 +1,8 @@
-"""Markers that need more than an interpreter skip loudly, and a run ends with a count of skips per reason."""
+"""Markers that need more than an interpreter skip loudly, and a run ends with a count of skips per reason.
+
+Property tests ask for the same examples in every run, so that a run tells of the change and not of its luck,
+and none has a deadline. `make fuzz` asks for new ones (`--hypothesis-profile=searching`).
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from dev import postgres
+
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("searching", deadline=None)
+settings.load_profile("repeatable")
 
 
 @cache

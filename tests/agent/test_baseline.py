@@ -207,7 +207,7 @@ def test_foreign_bytes_are_refused() -> None:
         Baseline.from_bytes(raw[:-1] + b"\xff")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(min_size=SAVED_BYTES - 1, max_size=SAVED_BYTES - 1))
 def test_hostile_bytes_are_refused_or_harmless(body: bytes) -> None:
     """Whatever was put where a baseline was kept: it is refused, or what it makes can be used."""
@@ -218,7 +218,7 @@ def test_hostile_bytes_are_refused_or_harmless(body: bytes) -> None:
     assert math.isfinite(baseline.observe(MONDAY, 1.0))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, SAVED_BYTES - 1), st.integers(1, 255))
 def test_a_flipped_byte_is_refused_or_harmless(place: int, flip: int) -> None:
     """A baseline that was damaged on disk never brings the agent down."""
@@ -232,7 +232,7 @@ def test_a_flipped_byte_is_refused_or_harmless(place: int, flip: int) -> None:
         assert math.isfinite(baseline.observe(MONDAY + minute * MINUTE, 100.0))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(

@@ -10,7 +10,7 @@ from escalation.wire.strategies import values
 
 
 @given(report=values(CaseReport), moment=st.integers(0, 2**62))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_every_kind_of_evidence_comes_back_equal(report: CaseReport, moment: int) -> None:
     """JSON cannot tell dataclasses apart; the note can."""
     note = CaseNote(

@@ -66,7 +66,7 @@ OBSERVATIONS: st.SearchStrategy[Observation] = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(OBSERVATIONS, max_size=12))
 def test_every_report_can_be_sent_and_every_note_kept(story: list[Observation]) -> None:
     """Nothing raises; what is reported comes back from the wire as it was, and so do the notes."""

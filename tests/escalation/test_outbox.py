@@ -197,7 +197,7 @@ def _superseded(old: Body, new: Body) -> bool:
 
 
 Replay.TestCase.settings = settings(
-    deadline=None, max_examples=30, stateful_step_count=25, suppress_health_check=list(HealthCheck)
+    max_examples=30, stateful_step_count=25, suppress_health_check=list(HealthCheck)
 )
 TestReplay = Replay.TestCase
 

@@ -193,7 +193,7 @@ def _watched() -> Iterator[list[str]]:
 @security_property(
     "A6", "Whatever a compromised orchestrator answers, an agent runs, loads and removes nothing."
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.binary(max_size=60), max_size=4), st.integers(0, 2**64 - 1), st.text(max_size=40))
 def test_a_compromised_orchestrator_executes_nothing(garbage: list[bytes], sequence: int, boot: str) -> None:
     """An acknowledgement is a boot id and a number: garbage, a command as text, any number start nothing."""

@@ -218,7 +218,7 @@ _GOOD = codec.join([wired(heartbeat(), 1), wired(case_report(), 2), wired(case_r
 @security_property(
     "I20", "Any bytes are read as a batch or refused by name; no other error leaves the reader."
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_no_bytes_crash_a_reader(data: st.DataObject) -> None:
     """Random bytes, and a good batch with bytes changed, cut or put in, on both ends of the wire."""

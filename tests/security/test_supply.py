@@ -34,7 +34,7 @@ def chain(house: House) -> list[AuditEntry]:
 @security_property(
     "S34", "Each entry carries who, what and the digest of all before it: no change goes unseen."
 )
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_change_of_the_audit_log_is_found(chain: list[AuditEntry], data: st.DataObject) -> None:
     """An entry changed in any field, removed, doubled, moved or written anew: the first break is named."""

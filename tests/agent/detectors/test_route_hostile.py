@@ -111,7 +111,7 @@ def observed(facts: ExchangeFacts | FlightFacts | UnobservedFacts) -> Observatio
             return Unobserved(SENSOR, moment, Origin(), facts)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(EXCHANGES | FLIGHTS | LOST, st.integers(1, 6)), min_size=1, max_size=12))
 def test_every_report_about_routes_can_be_sent_and_every_note_kept(
     said: list[tuple[ExchangeFacts | FlightFacts | UnobservedFacts, int]],

@@ -119,7 +119,7 @@ def test_an_empty_file_is_no_whole_log(ctl: Ctl, tmp_path: Path) -> None:
     assert "is empty" in refused.err
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_damage_to_an_export_goes_unseen(lines: list[str], data: st.DataObject) -> None:
     """A line that is gone, doubled, changed or cut makes it fail by name, and never crash."""

@@ -227,7 +227,7 @@ def reader(answer: bytes, status: int = 200) -> Reader:
     return Reader(Connection("http://127.0.0.1:9737", "token"), transport=transport)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(TOOLS),
     st.dictionaries(

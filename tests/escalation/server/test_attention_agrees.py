@@ -214,7 +214,6 @@ def _notices(ledger: Ledger) -> list[tuple[Any, ...]]:
 @given(steps=st.lists(st.tuples(_steps, st.integers(0, 1)), min_size=3, max_size=25))
 @settings(
     max_examples=_EXAMPLES,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 async def test_attention_is_the_same_on_every_store(

@@ -148,7 +148,7 @@ async def test_silence_that_cannot_be_meant_is_refused(house: House, body: dict[
         st.one_of(st.none(), st.text(max_size=20), st.floats(), st.lists(st.text(max_size=20), max_size=3)),
     )
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_body_is_answered_in_words(body: dict[str, object]) -> None:
     """No body makes the orchestrator fail."""
     async with built() as house:

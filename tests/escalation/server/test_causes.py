@@ -395,7 +395,7 @@ _STEP = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(_STEP, min_size=1, max_size=25))
 def test_whatever_happens_every_open_incident_is_decided_somewhere(
     steps: list[tuple[tuple[str, FaultClass, RouteId], str]],

@@ -380,7 +380,7 @@ def _name(incident: Incident) -> tuple[str, str, str]:
     return host, incident.fault_class, incident.subject.name
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(_ALL_AT_ONCE.flatmap(lambda told: st.tuples(st.permutations(told), st.permutations(told))))
 def test_any_order_of_reports_ends_in_the_same_causes(orders: tuple[list[At], list[At]]) -> None:
     """What explains what depends on what is open, not on what was told first."""
@@ -397,7 +397,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(_STEPS)
 def test_whatever_happens_causes_are_open_roots_and_what_would_be_found_anew(
     steps: list[tuple[At, str]],

@@ -291,7 +291,7 @@ async def test_every_answer_has_the_headers(house: House) -> None:
         assert re.fullmatch(r"[0-9a-f]{32}", response.headers["x-request-id"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(sorted(TABLE)),
     st.text(min_size=1, max_size=40),

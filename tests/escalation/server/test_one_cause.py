@@ -376,7 +376,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(_STEPS)
 def test_whatever_happens_each_open_incident_is_told_by_what_explains_it_now(
     steps: list[tuple[Told, str, str]],

@@ -129,7 +129,6 @@ def _comparable(entry: Entry) -> Entry:
 @given(steps=st.lists(st.tuples(_steps, st.integers(0, 1)), min_size=3, max_size=25))
 @settings(
     max_examples=_EXAMPLES,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 async def test_every_store_tells_the_same(

@@ -165,7 +165,7 @@ def test_nothing_is_asked_of_a_whole_map() -> None:
     assert incident_desk.suggested(site.ledger, now_ns=site.now_ns) == ()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(min_size=1, max_size=60), st.text(min_size=1, max_size=60))
 def test_hostile_names_are_inert_in_every_view_and_in_suggested_lines(model: str, unit: str) -> None:
     """Whatever a host calls its model or server, what is shown is printable and what is suggested is TOML."""
@@ -183,7 +183,7 @@ def test_hostile_names_are_inert_in_every_view_and_in_suggested_lines(model: str
     json.dumps([each.name for each in topology.nodes])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.one_of(
         st.text(max_size=64),

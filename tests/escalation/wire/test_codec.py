@@ -89,9 +89,7 @@ def _message(**fields: Any) -> pb.Report:
 
 
 @given(reports())
-@settings(
-    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_every_report_comes_back_equal(report: Report) -> None:
     """What is written is read as the same value, and its identity can be read without its body."""
     payload = encode(report)
@@ -100,9 +98,7 @@ def test_every_report_comes_back_equal(report: Report) -> None:
 
 
 @given(outsized_reports())
-@settings(
-    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_what_fits_no_field_is_fitted_and_readable(report: Report) -> None:
     """A value outside every limit is still written, within the size of a report, and can be read."""
     payload = encode(report)
@@ -373,7 +369,7 @@ def test_an_enum_without_its_counterpart_is_an_error_when_loaded() -> None:
 @given(st.binary(max_size=400))
 @example(b"")
 @example(b"\x0a\xff\xff\xff\xff\x0f")
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 def test_random_bytes_are_refused_or_read(data: bytes) -> None:
     """Nothing but WireError comes out of any bytes."""
     for read in (decode, peek, split, decode_ack):
@@ -384,9 +380,7 @@ def test_random_bytes_are_refused_or_read(data: bytes) -> None:
 
 
 @given(reports(), st.randoms(use_true_random=False))
-@settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_mutated_reports_are_refused_or_read(report: Report, dice: random.Random) -> None:
     """A flipped bit, a cut or a repeated piece gives a value that can be written again, or WireError."""
     payload = bytearray(encode(report))

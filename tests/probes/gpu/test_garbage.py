@@ -92,7 +92,7 @@ def _check(sample: GpuSample) -> None:
     assert recording.from_line(recording.to_line(_state(sample))) == _state(sample)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(gpus=st.lists(_gpus(), max_size=3), count=st.just(0) | st.integers(0, 2**32 - 1))
 def test_garbage_is_bounded_and_never_a_number_that_makes_no_sense(
     fake: FakeNvml, gpus: list[FakeGpu], count: int

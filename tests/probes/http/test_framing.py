@@ -117,7 +117,7 @@ def cut(data: bytes, sizes: Sequence[int]) -> list[bytes]:
 
 
 @given(st.lists(messages(), min_size=1, max_size=5), st.lists(st.integers(1, 60), min_size=1, max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_frames_as_llhttp_does(sent: list[bytes], sizes: list[int]) -> None:
     """The same bodies and ends, in any segments."""
     pieces = cut(b"".join(sent), sizes)

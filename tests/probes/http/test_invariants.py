@@ -16,12 +16,9 @@ from tests.probes.http.conversations import conversations
 from tests.probes.http.wire import S, Seen, Wire, cut_anew, observe, seen, stream_head
 
 _SIZES = st.lists(st.one_of(st.integers(1, 40), st.integers(1, 1500)), min_size=1, max_size=12)
-# The same examples in every run; `make fuzz` asks for many new ones.
 _EXAMPLES = os.environ.get("NANOBOT_EXAMPLES")
 _RELAXED = settings(
     max_examples=int(_EXAMPLES or 150),
-    derandomize=_EXAMPLES is None,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

@@ -53,7 +53,7 @@ def is_json(text: str) -> bool:
 
 
 @given(_VALUES, st.booleans(), _DAMAGE, _SIZES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_check_agrees_with_the_parser(
     value: Any, ascii_only: bool, damage: list[tuple[int, str]], sizes: list[int]
 ) -> None:
@@ -117,7 +117,7 @@ def pruned(value: Any, watch: Watch) -> Any:
 
 
 @given(_VALUES, st.booleans(), _SIZES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_walk_gives_the_parsed_value_pruned(value: Any, ascii_only: bool, sizes: list[int]) -> None:
     """In any pieces, any encoding, at any depth."""
     whole = {"x": value, "b": value, "a": 1, "c": value}
@@ -132,7 +132,7 @@ def test_the_walk_gives_the_parsed_value_pruned(value: Any, ascii_only: bool, si
 
 
 @given(st.text(max_size=80), st.booleans(), _SIZES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_strings_that_are_passed_on_arrive_as_they_were(
     text: str, ascii_only: bool, sizes: list[int]
 ) -> None:
@@ -147,7 +147,7 @@ def test_strings_that_are_passed_on_arrive_as_they_were(
 
 
 @given(st.dictionaries(_KEYS, _VALUES, min_size=1, max_size=5), st.integers(0, 10_000))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_members_at_the_end_are_members_of_the_object(value: dict[str, Any], at: int) -> None:
     """Wherever the tail begins, what is found is there at the top, with that value."""
     data = json.dumps(value).encode()

@@ -23,7 +23,7 @@ def meter(*pieces: str) -> TextMeter:
     st.text(max_size=300).flatmap(lambda text: st.integers(1, 12).map(lambda times: text * times)),
     st.lists(st.integers(1, 700), min_size=1, max_size=6),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_does_not_depend_on_the_pieces(text: str, sizes: list[int]) -> None:
     """A text is its characters, however they came."""
     pieces, at, turn = [], 0, 0
@@ -37,7 +37,7 @@ def test_does_not_depend_on_the_pieces(text: str, sizes: list[int]) -> None:
 
 
 @given(st.text(min_size=1, max_size=900))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_counts_what_can_be_counted_exactly(text: str) -> None:
     """Characters, runs, blanks and entropy."""
     measure = meter(text).measure()

@@ -192,7 +192,7 @@ def test_a_flood_is_skipped_and_told(log: Path, followed: FollowedFile) -> None:
     assert sum(told.count for told in harvest.lines) == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(parts=st.lists(st.one_of(st.binary(max_size=300), st.just(LINE.encode())), max_size=12))
 def test_any_bytes_in_any_pieces(tmp_path_factory: pytest.TempPathFactory, parts: list[bytes]) -> None:
     """However bytes arrive, the same lines are found as in the whole."""

@@ -375,7 +375,7 @@ def test_a_provider_needs_a_place_to_come_back_to() -> None:
         )
 
 
-@bounds(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@bounds(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.sampled_from(["sub", "groups", "auth_time", "email", "email_verified", "x"]),

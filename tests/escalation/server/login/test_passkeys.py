@@ -236,7 +236,7 @@ def test_passkeys_are_of_a_name(origin: str, yes: bool) -> None:
     assert has_passkeys(origin) is yes
 
 
-@bounds(max_examples=300, deadline=None)
+@bounds(max_examples=300)
 @given(
     st.binary(min_size=1, max_size=200),
     st.binary(min_size=1, max_size=300),
@@ -259,7 +259,7 @@ def test_bytes_that_are_no_passkey_are_refused_by_name(client: bytes, data: byte
     assert key_id == text_of(key.id)
 
 
-@bounds(max_examples=200, deadline=None)
+@bounds(max_examples=200)
 @given(st.integers(0, 10_000), st.integers(1, 255))
 def test_one_changed_byte_of_an_answer_is_refused(place: int, change: int) -> None:
     """Each byte of what was signed counts."""

@@ -317,7 +317,7 @@ async def test_a_person_has_so_many_sessions_and_no_more(house: House) -> None:
     assert (await first.get("/account")).status_code == 303
 
 
-@bounds(max_examples=40, deadline=None)
+@bounds(max_examples=40)
 @given(
     st.binary(max_size=120), st.sampled_from(["/login", "/login/again", "/logout", "/account/sessions/end"])
 )

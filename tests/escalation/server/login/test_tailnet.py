@@ -235,7 +235,7 @@ def test_the_listener_is_on_the_tailnet(listen: str, fits: bool) -> None:
             read()
 
 
-@bounds(max_examples=100, deadline=None)
+@bounds(max_examples=100)
 @given(st.binary(max_size=300) | st.sampled_from([b"{}", b'{"Node": {"Tags": [7]}}']))
 def test_no_answer_makes_the_login_fail(body: bytes) -> None:
     """Whatever is answered, it is a person or a refusal."""
