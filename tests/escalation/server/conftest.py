@@ -1,4 +1,4 @@
-"""A real orchestrator in this process, and databases of both kinds."""
+"""A real orchestrator in this process, its HTTP application over a fake desk, and databases of both kinds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from escalation.server import app, config
 from escalation.server.clock import SystemClock
 from tests.escalation.server.databases import Database
 from tests.escalation.server.site import TOKEN, Authority, Ready, Site, free_port
+from tests.escalation.server.web_house import House, built
 
 _NUMBERS = itertools.count(1)
 
@@ -102,3 +103,10 @@ async def orchestrator(site: Site) -> AsyncIterator[Site]:
     """A running orchestrator."""
     async with running(site):
         yield site
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    """The HTTP application over a fake desk."""
+    async with built() as found:
+        yield found

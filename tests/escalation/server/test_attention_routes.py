@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from escalation.model import Severity
-from tests.escalation.server.test_http import HOSTILE, House, built
+from tests.escalation.server.web_house import HOSTILE, House, built
 
 QUEUE = "/api/v1/queue"
-
-
-@pytest.fixture
-async def house() -> AsyncIterator[House]:
-    async with built() as found:
-        yield found
 
 
 async def _entry(house: House) -> str:

@@ -20,7 +20,7 @@ from tests.escalation.server.site import TOKEN, Site, escalate, wired
 
 PROGRAM = Path(__file__).parents[3] / ".venv/schemathesis/bin/st"
 READER, ADMIN = "token-that-reads", "token-of-an-admin"
-# Every boundary of each schema in turn; requests at random are test_http's.
+# Every boundary of each schema in turn; requests at random are test_http_access's.
 # Either a length or an end and not both, and matchers with names of ours: 400 says what no schema can.
 SETTINGS = """
 [phases.coverage]
@@ -83,7 +83,7 @@ async def judged(site: Site, document: dict[str, Any], token: str, *options: str
         *("run", str(path), "--url", site.url, "--header", f"Authorization: Bearer {token}", *options),
         *("--exclude-path", ENDLESS, "--phases", "examples,coverage"),
         *("--seed", "1", "--no-shrink", "--continue-on-failure", "--no-color"),
-        # Wrong credentials are answered 429 after ten tries; test_http has each route refuse them.
+        # Wrong credentials are answered 429 after ten tries; test_http_access has each route refuse them.
         *("--exclude-checks", "ignored_auth"),
         cwd=site.folder,
         stdout=asyncio.subprocess.PIPE,

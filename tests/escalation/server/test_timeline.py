@@ -13,7 +13,7 @@ from escalation.server.storage import rows
 from escalation.server.testing import FakeDesk, MemoryLedger, case_report, heartbeat
 from escalation.wording.codes import action_headline
 from tests.escalation.server.databases import Database
-from tests.escalation.server.test_http import built
+from tests.escalation.server.web_house import built
 
 K = MomentKind
 _INCIDENT = IncidentId("incident-1")
