@@ -15,7 +15,7 @@ from probes.gpu.sensor import NvmlSensor
 from probes.host import clock
 from probes.host.cgroups import CgroupPaths
 from probes.host.identity import Identifier
-from probes.observation import Observation
+from probes.observation import GpuState, Observation
 from tests.fake_nvml.fake import FakeNvml, build
 from tests.fake_nvml.profiles import Machine
 
@@ -85,3 +85,16 @@ def driven(tmp_path: Path) -> Iterator[Callable[..., Driven]]:
     yield make
     for sensor in opened:
         sensor.close()
+
+
+Drive = Callable[..., Driven]
+
+
+def states(seen: list[Observation]) -> list[GpuState]:
+    """Return what was said of GPUs that can be read."""
+    return [each for each in seen if isinstance(each, GpuState)]
+
+
+def is_state(seen: Observation) -> bool:
+    """Say whether this is of a GPU that can be read."""
+    return isinstance(seen, GpuState)
