@@ -366,7 +366,8 @@ def _signed(
 
 def _canonical(client: Client, entry: EntryView) -> list[str]:
     """Return the documents of an entry that were signed, or else what one would hold."""
-    if documents := [each.document for each in entry.approvals if each.document is not None]:
+    standing = (each.document for each in entry.approvals if each.void_at is None)
+    if documents := [each for each in standing if each is not None]:
         return documents
     from escalation.cli import signing  # noqa: PLC0415
     from escalation.signing import approval  # noqa: PLC0415

@@ -100,11 +100,13 @@ def insist(entry: EntryView, *, asked: str, path: Path, revoked: Path | None, le
     if not is_asked(entry, asked):
         raise _unsigned(f"the orchestrator answers with another entry ({entry.id})")
     signed: dict[str, str] = {}
+    rules: set[str] = set()
     try:
         for each in entry.approvals:
-            if each.document is None or each.signature is None:
+            if each.document is None or each.signature is None or each.void_at is not None:
                 continue
             document = approval.parse(each.document)
+            rules.add(document.policy)
             if different := shown_otherwise(document, entry):
                 raise _unsigned(f"what {each.person} signed is not what is shown ({', '.join(different)})")
             _check_time(document)
@@ -118,6 +120,8 @@ def insist(entry: EntryView, *, asked: str, path: Path, revoked: Path | None, le
         raise _unsigned(str(error)) from error
     except KeygenError as error:
         raise CtlError(f"signatures cannot be checked: {error}") from error
+    if len(rules) > 1:
+        raise _unsigned("they signed under different rules for approving")
     if len(signed) < least:
         raise _unsigned(f"{len(signed)} of {least} persons signed it")
     return tuple(

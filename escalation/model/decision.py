@@ -120,7 +120,9 @@ class Incident:
 class Approval:
     """One person's approval; `signed` is the document and the signature, when the person signed it.
 
-    `key` names the key that made the signature, as `SHA256:...` or a passkey's credential id.
+    `key` names the key that made the signature, as `SHA256:...` or a passkey's credential id. `policy` is the
+    digest of the rules under which it was given, empty where that was not kept. Since `void_ns` other rules
+    stand, and it counts no more.
     """
 
     person: str
@@ -128,6 +130,8 @@ class Approval:
     reason: str
     key: str | None = None
     signed: Signed | None = None
+    policy: str = ""
+    void_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +139,7 @@ class Recommendation:
     """An advice bound to an incident, its evidence and its target's incarnation by `digest`.
 
     `approvers` may name one person while the state is still PROPOSED: then policy wants a second. `approvals`
-    says of each how; a recommendation from before they were kept has none.
+    says of each how, and of those before them that are void; one from before they were kept has none.
     """
 
     id: RecommendationId

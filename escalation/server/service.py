@@ -104,7 +104,9 @@ class Service:
         return f"Service(ticks={self.ticks}, failed={self.failed_ticks}, {self._watch!r}, {self._feed!r})"
 
     async def prepare(self) -> None:
-        """Read which hosts are known, and expect all of them anew."""
+        """Judge by the present rules, read which hosts are known, and expect all of them anew."""
+        work = partial(triage.adopt, policy=self._policy, now_ns=self._time.now_ns())
+        self.touch(await self._store.write(self._telling(work)))
         hosts = await self._read(lambda ledger: ledger.hosts())
         self._watch = Watch(
             factor=self._silence_factor,

@@ -366,10 +366,11 @@ class FakeDesk:
         signatures: SignatureCheck | None = None,
         windows: Sequence[Window] = (),
         settings: AttentionSettings | None = None,
+        store: MemoryStore | None = None,
     ) -> None:
-        """Start with no host heard, at START_NS."""
+        """Start at START_NS on `store`, or with no host heard."""
         self.clock = ManualClock()
-        self.store = MemoryStore()
+        self.store = store or MemoryStore()
         self.service = Service(
             store=self.store,
             clock=self.clock,

@@ -192,6 +192,15 @@ def declare(ledger: Ledger, declared: Declared, *, policy: approvals.Policy, now
     return frozenset(work.changed)
 
 
+def adopt(ledger: Ledger, *, policy: approvals.Policy, now_ns: int) -> Changed:
+    """Decide by these rules from now on: what one of two approved under others is void."""
+    work = _Work(ledger, actor=ORCHESTRATOR, policy=policy, now_ns=now_ns)
+    for each in ledger.in_states(frozenset({State.PROPOSED}), limit=None):
+        if each.approvers:
+            work.void(each, _incident_of(ledger, each))
+    return frozenset(work.changed)
+
+
 def approve(
     ledger: Ledger,
     entry_id: str,
@@ -209,6 +218,8 @@ def approve(
         _use_up(ledger, approval.parse(event.checked.signed.document).nonce, now_ns)
     standing = entry(ledger, entry_id)
     recommendation, incident = standing.recommendation, standing.incident
+    work = _Work(ledger, actor=ORCHESTRATOR, policy=policy, now_ns=now_ns)
+    recommendation = work.void(recommendation, incident)
     remarks = ledger.records.of(attention.REMARKS, owner=incident.id).values()
     event = replace(event, requesters=frozenset(each.person for each in remarks if each.is_question))
     checks = Weigher(ledger, policy=policy, now_ns=now_ns).checks(recommendation, incident)
@@ -639,6 +650,7 @@ class _Work:
         if newest is not None and newest.state is State.SHADOW:
             newest = self.step(newest, incident, approvals.ShadowFell())
         if newest is not None and newest.state is State.PROPOSED:
+            newest = self.void(newest, incident)
             restated = approvals.restate(newest, incident, self._within_budget(advice, incident))
             self._keep(newest, restated, incident)
             self.changed.add(newest.id)
@@ -703,6 +715,12 @@ class _Work:
         self._keep(recommendation, moved, incident)
         return moved
 
+    def void(self, recommendation: Recommendation, incident: Incident) -> Recommendation:
+        """Void what was approved under other rules than these, and return what is left of it."""
+        standing = approvals.under(recommendation, policy=self._policy, now_ns=self._now_ns)
+        self._keep(recommendation, standing, incident)
+        return standing
+
     def _keep(self, before: Recommendation | None, after: Recommendation, incident: Incident) -> None:
         if before is after:
             return
@@ -716,6 +734,8 @@ class _Work:
             given = after.approvals[-1] if verb in _APPROVALS and after.approvals else None
             signed = self._note_signature(after.id, given) if given is not None else ""
             reason = f" reason={after.decision_reason}" if verb in _DECISIONS else ""
+            if verb == _VOID and before is not None:
+                reason = f" of={','.join(before.approvers)} policy={self._policy.digest}"
             self.note(verb, after.id, f"digest={after.digest}{signed}{reason}")
         moment = moments.of_recommendation(before, after, actor=self._actor, now_ns=self._now_ns)
         if moment is not None:
@@ -732,6 +752,8 @@ class _Work:
 
 _APPROVALS: Final = frozenset({"recommendation.approved", "recommendation.approved_by_first"})
 _DECISIONS: Final = frozenset({*_APPROVALS, "recommendation.rejected"})
+
+_VOID: Final = "recommendation.approval_void"
 
 _NONCES: Final = Kind("approval.nonce", int)
 """Numbers of signed documents that were used, with when (Unix ns)."""
@@ -752,7 +774,7 @@ def _verb(before: Recommendation | None, after: Recommendation) -> str | None:
         return "recommendation.marked_done"
     if after.digest != before.digest:
         return "recommendation.restated"
-    return None
+    return _VOID if after.approvers != before.approvers else None
 
 
 def _same_ground(before: Incident, after: Incident) -> bool:

@@ -27,6 +27,7 @@ KeyOf = Callable[[Signed, str, datetime], str]
 _APPROVED: Final = "recommendation.approved"
 _BY_FIRST: Final = "recommendation.approved_by_first"
 _RESTATED: Final = "recommendation.restated"
+_VOID: Final = "recommendation.approval_void"
 _SET_ASIDE: Final = "recommendation.condition_set_aside"
 _OVER: Final = frozenset(
     f"recommendation.{state}"
@@ -94,7 +95,7 @@ class _Reading:
             return None
         if entry.verb == _SET_ASIDE:
             return self._set_aside(entry)
-        if entry.verb == _RESTATED:
+        if entry.verb in {_RESTATED, _VOID}:
             self.given.pop(entry.object_id, None)  # what was given before is void, and is given anew
         decided = None
         if entry.verb in {_APPROVED, _BY_FIRST}:

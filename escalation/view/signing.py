@@ -12,7 +12,11 @@ from escalation.wording.moments import moment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalView:
-    """One person's approval; `kind` is how it was signed and `key` with which key, None when it was not."""
+    """One person's approval; `kind` is how it was signed and `key` with which key, None when it was not.
+
+    `policy` is the digest of the rules under which it was given, None where that was not kept. Since
+    `void_at` other rules stand, and it counts no more.
+    """
 
     person: str
     at: str
@@ -22,6 +26,8 @@ class ApprovalView:
     document: str | None
     signature: Signature | None
     words: str
+    policy: str | None = None
+    void_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +74,8 @@ def approval_view(given: Approval) -> ApprovalView:
         case None:
             pass
     key = None if given.key is None else shown(given.key)
+    words = "not signed" if kind is None else f"signed by key {key} ({kind})"
+    void_at = None if given.void_ns is None else moment(given.void_ns)
     return ApprovalView(
         person=shown(given.person),
         at=moment(given.at_ns),
@@ -76,5 +84,7 @@ def approval_view(given: Approval) -> ApprovalView:
         key=key,
         document=None if given.signed is None else given.signed.document,
         signature=None if given.signed is None else given.signed.signature,
-        words="not signed" if kind is None else f"signed by key {key} ({kind})",
+        words=words if void_at is None else f"{words}; void since {void_at}, the rules for approving changed",
+        policy=given.policy or None,
+        void_at=void_at,
     )

@@ -240,6 +240,27 @@ def restate(recommendation: Recommendation, incident: Incident, advice: Advice) 
     )
 
 
+def under(recommendation: Recommendation, *, policy: Policy, now_ns: int) -> Recommendation:
+    """Return a proposal without what was approved under other rules; it stays on record as void."""
+    if recommendation.state is not State.PROPOSED or not recommendation.approvers:
+        return recommendation
+    standing = [each for each in recommendation.approvals if each.void_ns is None]
+    rules = policy.digest
+    if len(standing) == len(recommendation.approvers) and all(each.policy == rules for each in standing):
+        return recommendation
+    return replace(
+        recommendation,
+        approvers=(),
+        approvals=tuple(
+            each if each.void_ns is not None else replace(each, void_ns=now_ns)
+            for each in recommendation.approvals
+        ),
+        decided_by=None,
+        decided_ns=None,
+        decision_reason=None,
+    )
+
+
 def terms_of(recommendation: Recommendation, incident: Incident, policy: Policy) -> Terms:
     """Return what there is to approve; raise Refused when it cannot be shown whole."""
     try:
@@ -292,6 +313,7 @@ def step(
 def _approve(
     recommendation: Recommendation, incident: Incident, event: Approve, policy: Policy, now_ns: int
 ) -> Recommendation:
+    recommendation = under(recommendation, policy=policy, now_ns=now_ns)
     action = recommendation.advice.action
     person, reason = _named(event.person), _stated(event.reason)
     _require(recommendation, State.PROPOSED, "be approved")
@@ -335,6 +357,7 @@ def _approve(
         reason=reason,
         key=None if event.checked is None else event.checked.key,
         signed=None if event.checked is None else event.checked.signed,
+        policy=policy.digest,
     )
     approved = replace(
         recommendation,
@@ -368,7 +391,7 @@ def _require_same(recommendation: Recommendation, event: Approve, checked: Check
         raise Superseded(
             f"recommendation {recommendation.id} is not what was signed ({names}); look at it again"
         )
-    if any(each.key == checked.key for each in recommendation.approvals):
+    if any(each.key == checked.key and each.void_ns is None for each in recommendation.approvals):
         raise Refused(f"policy: the key {checked.key} has approved this already, for somebody else")
 
 

@@ -25,6 +25,7 @@ _WORDS: Final = {
     MomentKind.PROPOSED: "proposed: {action}",
     MomentKind.RESTATED: "the proposal was restated: {action}",
     MomentKind.APPROVED_BY_FIRST: "approved by the first of two: {action}",
+    MomentKind.APPROVAL_VOID: "the first approval of two is void, the rules for approving changed: {action}",
     MomentKind.APPROVED: "approved: {action}",
     MomentKind.REJECTED: "rejected: {action}",
     MomentKind.EXPIRED: "nobody decided in time: {action}",
@@ -113,7 +114,9 @@ def _kind(before: Recommendation | None, after: Recommendation) -> MomentKind | 
         return MomentKind.APPROVED_BY_FIRST
     if after.done_by != before.done_by:
         return MomentKind.DONE
-    return MomentKind.RESTATED if after.digest != before.digest else None
+    if after.digest != before.digest:
+        return MomentKind.RESTATED
+    return MomentKind.APPROVAL_VOID if after.approvers != before.approvers else None
 
 
 def _kinds(incident: Incident) -> set[str]:

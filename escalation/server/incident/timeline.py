@@ -41,6 +41,7 @@ class MomentKind(enum.StrEnum):
     PROPOSED = "proposed"
     RESTATED = "restated"
     APPROVED_BY_FIRST = "approved_by_first"
+    APPROVAL_VOID = "approval_void"
     APPROVED = "approved"
     REJECTED = "rejected"
     EXPIRED = "expired"

@@ -218,6 +218,24 @@ def test_a_changed_proposal_forgets_the_first_of_two() -> None:
     assert (restated.approvers, restated.decided_by) == ((), None)
 
 
+def test_a_first_approval_under_other_rules_counts_no_more() -> None:
+    """The second person is the first under stricter rules; that the other's is void stays on record."""
+    two = Policy(two_person=frozenset({ActionKind.RESTART_CONTAINER}))
+    stricter = replace(two, approvers={ActionKind.RESTART_CONTAINER: frozenset({"grace", "edsger"})})
+    incident = _incident()
+    once = _approve(_proposed(incident, two), incident, policy=two)
+    assert approvals.under(once, policy=two, now_ns=START_NS + 2) is once
+    again = _approve(once, incident, person="grace", policy=stricter, now_ns=START_NS + 2)
+    assert (again.state, again.approvers) == (State.PROPOSED, ("grace",))
+    assert [(each.person, each.void_ns) for each in again.approvals] == [
+        ("ada", START_NS + 2),
+        ("grace", None),
+    ]
+    assert _approve(again, incident, person="edsger", policy=stricter).approvers == ("grace", "edsger")
+    older = replace(once, approvals=())  # from before it was kept how somebody approved
+    assert approvals.under(older, policy=two, now_ns=START_NS + 2).approvers == ()
+
+
 def test_only_those_whom_the_policy_names_may_approve() -> None:
     """A name that is not on the list for this kind of action is refused."""
     policy = Policy(approvers={ActionKind.RESTART_CONTAINER: frozenset({"grace"})})

@@ -28,7 +28,7 @@ from escalation.server.decision.signatures import Signatures
 from escalation.server.desk import Entry, Refused, Superseded, Unavailable
 from escalation.server.storage import rows
 from escalation.server.storage.store import Ledger
-from escalation.server.testing import CONTAINER, FakeDesk, case_report
+from escalation.server.testing import CONTAINER, FakeDesk, MemoryStore, case_report
 from escalation.signing import approval, approvers, proof
 from escalation.signing.approvers import Approvers
 from escalation.signing.keys import key_of
@@ -49,7 +49,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SshKey]:
 class Signing:
     """A desk that knows Ada's two SSH keys and passkey, and Grace's key."""
 
-    def __init__(self, keys: dict[str, SshKey], policy: Policy) -> None:
+    def __init__(self, keys: dict[str, SshKey], policy: Policy, *, store: MemoryStore | None = None) -> None:
         self.passkey = Authenticator()
         self.known = approvers.parse(
             keys["ada"].line("ada")
@@ -59,7 +59,7 @@ class Signing:
             name="approvers",
         )
         signatures = Signatures(read=lambda: self.known, keygen=KEYGEN)
-        self.desk = FakeDesk(policy=policy, signatures=signatures)
+        self.desk = FakeDesk(policy=policy, signatures=signatures, store=store)
         self.papers = StoredApprovals(store=self.desk.store, policy=policy)
 
     async def document(self, entry: Entry, person: str = "ada", reason: str = "why") -> str:
@@ -267,6 +267,24 @@ async def test_what_is_signed_anew_after_it_was_void_is_in_order(keys: dict[str,
     await signing.approve(now, keys["grace"].sign, person="grace")
     log = await signing.desk.audit(after=0, limit=100)
     judge = partial(key_of, approvers=signing.known, keygen=KEYGEN)
+    found = proof.decisions(log, key_of=judge, signed_from=1)
+    assert [(each.person, each.problems) for each in found] == [("ada", ()), ("ada", ()), ("grace", ())]
+
+
+async def test_what_is_signed_anew_under_other_rules_is_in_order(keys: dict[str, SshKey]) -> None:
+    """A first signature under other rules is void: the log shows it, and the same person may sign again."""
+    signing = Signing(keys, _TWO)
+    entry = await signing.desk.opened()
+    await signing.approve(entry, keys["ada"].sign)
+    stricter = Signing(keys, replace(_TWO, approve_within_s=3600), store=signing.desk.store)
+    await stricter.desk.service.prepare()
+    now = await stricter.desk.entry(entry.recommendation.id)
+    assert now.recommendation.approvers == ()
+    await stricter.approve(now, keys["ada"].sign)
+    approved = await stricter.approve(now, keys["grace"].sign, person="grace")
+    assert approved.recommendation.state is State.APPROVED
+    log = await stricter.desk.audit(after=0, limit=100)
+    judge = partial(key_of, approvers=stricter.known, keygen=KEYGEN)
     found = proof.decisions(log, key_of=judge, signed_from=1)
     assert [(each.person, each.problems) for each in found] == [("ada", ()), ("ada", ()), ("grace", ())]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
-from escalation.model import AgentId, BootId, CasePhase, Report, State, Subject, SubjectKind
+from escalation.model import ActionKind, AgentId, BootId, CasePhase, Report, State, Subject, SubjectKind
 from escalation.server import audit
 from escalation.server.decision.approvals import Policy
 from escalation.server.desk import Expired, Holdings, NotFound, Refused
@@ -17,6 +18,7 @@ from escalation.server.service import Service
 from escalation.server.storage.store import Added, Delivery, Ledger, StoreError, StoreUnavailable
 from escalation.server.storage.stores import OpenStore
 from escalation.server.testing import START_NS, ManualClock, case_report, heartbeat
+from escalation.view.signing import approval_view
 from tests.escalation.server.databases import Database
 
 _BOOT = BootId("boot-1")
@@ -206,6 +208,30 @@ async def test_a_decision_that_is_refused_leaves_no_trace(store: OpenStore) -> N
         )
     assert await service.audit(after=0, limit=100) == before
     assert (await service.entry(entry.recommendation.id)).recommendation.state is State.PROPOSED
+
+
+async def test_a_start_under_other_rules_voids_the_first_of_two(store: OpenStore) -> None:
+    """The entry and the audit log say so before anybody decides, and the next start changes nothing."""
+    two = Policy(two_person=frozenset({ActionKind.RESTART_CONTAINER}))
+    before = Service(store=store, clock=ManualClock(), policy=two)
+    report = Report(agent_id=_HOST, boot_id=_BOOT, sequence=1, created_ns=START_NS, body=case_report())
+    await before.receive(Delivery(_HOST, _BOOT, ((1, START_NS, b""),), (report,)))
+    (shown,) = await before.queue(None)
+    entry_id, digest = shown.recommendation.id, shown.recommendation.digest
+    await before.approve(entry_id, person="ada", reason="why", digest=digest)
+    await Service(store=store, clock=ManualClock(), policy=two).prepare()
+    assert (await before.entry(entry_id)).recommendation.approvers == ("ada",)
+
+    stricter = replace(two, require_signature=frozenset({ActionKind.RESTART_CONTAINER}))
+    for _ in range(2):
+        after = Service(store=store, clock=ManualClock(), policy=stricter)
+        await after.prepare()
+    void = (await after.entry(entry_id)).recommendation
+    assert (void.approvers, void.decided_by, void.approvals[0].policy) == ((), None, two.digest)
+    assert approval_view(void.approvals[0]).words.startswith("not signed; void since ")
+    log = await after.audit(after=0, limit=100)
+    told = [(each.actor, each.detail) for each in log if each.verb == "recommendation.approval_void"]
+    assert told == [("orchestrator", f"digest={digest} of=ada policy={stricter.digest}")]
 
 
 async def test_what_no_text_can_hold_is_not_found(store: OpenStore) -> None:
