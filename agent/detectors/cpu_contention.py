@@ -2,8 +2,9 @@
 
 Two layers: the host's own account says that tasks have waited for a processor for a minute, and the kernel's
 histogram says that it is this server's threads that wait, longer than is usual for them. Usual is the median
-of what its windows were while nobody waited. Who has the processors is the control group that has grown most;
-when none stands out, the server's own threads may be waiting for each other, and it is a note.
+of what its windows were while nobody waited; it survives a restart. Who has the processors is the control
+group that has grown most; when none stands out, the server's own threads may be waiting for each other, and
+it is a note.
 
 Look-alikes stay quiet: a busy host whose servers do not wait, a burst that is over within the minute, a
 server that always waits a little.
@@ -17,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final, Self
 
+import msgspec
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
@@ -50,6 +52,8 @@ _FAULT: Final = FaultClass.CPU_CONTENTION
 _SERVERS_MAX: Final = 64
 _WINDOWS: Final = 32
 _STALE_S: Final = 30.0
+
+_Waits = tuple[Annotated[float, Meta(ge=0, le=86400)], ...]
 
 
 class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -152,6 +156,26 @@ class CpuContention:
     def watching(self) -> Sequence[ProcessKey]:
         """Ask for nothing."""
         return ()
+
+    def memory(self) -> dict[str, bytes]:
+        """Return what is usual for each server, to be kept across a restart."""
+        return {
+            f"{subject.kind.value}/{subject.name}": msgspec.json.encode(tuple(server.usual))
+            for subject, server in self._servers.items()
+            if server.usual
+        }
+
+    def recall(self, memory: Mapping[str, bytes]) -> int:
+        """Take up what `memory` returned before; return how many entries could not be read."""
+        unreadable = 0
+        for key, raw in memory.items():
+            kind, _, name = key.partition("/")
+            try:
+                waits = msgspec.json.decode(raw, type=_Waits)
+                self._server(Subject(SubjectKind(kind), name)).usual.extend(waits)
+            except ValueError:
+                unreadable += 1
+        return unreadable
 
     def _judged(self, delay: RunDelay) -> Sequence[Finding]:
         subject = subject_of(delay.origin)

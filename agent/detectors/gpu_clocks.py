@@ -162,12 +162,12 @@ class GpuClocks:
 
     def memory(self) -> Mapping[str, bytes]:
         """Return what is usual of each GPU and of the answers beside it, to be kept across a restart."""
-        learnt = {
+        learnt = self._recalled | {
             _key(identity): _Learnt(clock=gpu.clock, power=gpu.power)
             for identity, gpu in self._gpus.items()
             if gpu.clock.count
         }
-        kept = {f"gpu/{name}": msgspec.json.encode(each) for name, each in learnt.items()}
+        kept = {f"gpu/{name}": msgspec.json.encode(each) for name, each in [*learnt.items()][-_GPUS_MAX:]}
         return kept | {_PACES: msgspec.json.encode(self._work.learnt())}
 
     def recall(self, memory: Mapping[str, bytes]) -> int:

@@ -7,8 +7,8 @@ reads go on). Never more than a note: it answers once it is loaded, and a restar
 Look-alikes stay quiet: the first start after the host's own, when nothing is cached, has a patience of its
 own; a server that starts slowly without reading (it compiles, it downloads); a busy disk under servers that
 listen; a server whose port is not known, as long as it answers requests. What is usual for a disk is learnt
-from the time of its reads while nobody loads, on a logarithmic scale. Ollama and llama.cpp listen before they
-load, so their loads are not seen here.
+from the time of its reads while it is seen that nobody loads and tasks do not wait, on a logarithmic scale,
+and survives a restart. Ollama and llama.cpp listen before they load, so their loads are not seen here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.baselines.baseline import Baseline
+from agent.baselines.baseline import Baseline, UnreadableBaseline
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict
 from agent.host.filesystems import block_evidence
@@ -58,6 +58,9 @@ _FRESH_S: Final = 120.0
 _WINDOW_S: Final = 60.0
 _LONGEST_S: Final = 43200.0
 """A server that does not listen for half a day never will where we look: its port is another."""
+
+_LOG2_MOST: Final = 64.0
+"""No read takes 2 to the power of this, or of its negative, in seconds."""
 
 
 class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -170,6 +173,20 @@ class StorageSlowLoad:
         """Ask whether the servers that load still live."""
         return [key for server in self._loading.values() if (key := _key(server)) is not None]
 
+    def memory(self) -> dict[str, bytes]:
+        """Return what is usual for each disk, to be kept across a restart."""
+        return {name: disk.usual.to_bytes() for name, disk in self._disks.items() if disk.usual.count}
+
+    def recall(self, memory: Mapping[str, bytes]) -> int:
+        """Take up what `memory` returned before; return how many entries could not be read."""
+        unreadable = 0
+        for name, raw in memory.items():
+            try:
+                self._disk(name).usual = _usual(raw)
+            except UnreadableBaseline:
+                unreadable += 1
+        return unreadable
+
     def _gone(self, tick: Tick, subject: Subject) -> ReasonCode | None:
         server = self._loading.get(subject)
         key = None if server is None else _key(server)
@@ -177,15 +194,21 @@ class StorageSlowLoad:
         return ReasonCode.PROCESS_GONE if lives is False else None
 
     def _worked(self, activity: BlockActivity) -> None:
-        disk = self._disks.setdefault(activity.device, _Disk())
-        self._disks.move_to_end(activity.device)
-        while len(self._disks) > _DISKS_MAX:
-            self._disks.popitem(last=False)
+        disk = self._disk(activity.device)
         disk.last = activity
         mean_s = activity.read_mean_s
-        # What is read while somebody loads is what is judged: it is not learnt as usual.
-        if mean_s and activity.reads >= self._config.reads_min and not self._loading:
+        # What is read while somebody loads is what is judged: it is not learnt as usual. Nor is what nobody
+        # can tell (who loads is not seen), or what all tasks wait for.
+        calm = self._sees and not self._loading and self._stalled(activity.at) is None
+        if mean_s and activity.reads >= self._config.reads_min and calm:
             disk.usual.observe(activity.at.unix_ns / 1e9, log2(mean_s))
+
+    def _disk(self, name: str) -> _Disk:
+        disk = self._disks.setdefault(name, _Disk())
+        self._disks.move_to_end(name)
+        while len(self._disks) > _DISKS_MAX:
+            self._disks.popitem(last=False)
+        return disk
 
     def _judged(self, server: ServerReadiness) -> Sequence[Finding]:
         subject = subject_of(server.origin)
@@ -312,6 +335,14 @@ class StorageSlowLoad:
 
     def _unknown(self, at: Instant) -> Finding:
         return Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=None, at=at)
+
+
+def _usual(raw: bytes) -> Baseline:
+    """Return the baseline in `raw`; raise UnreadableBaseline where it is none of the times of reads."""
+    usual = Baseline.from_bytes(raw)
+    if abs(usual.level) > _LOG2_MOST:
+        raise UnreadableBaseline("no read takes so long, or so short")
+    return usual
 
 
 def _key(server: ServerReadiness) -> ProcessKey | None:

@@ -166,3 +166,36 @@ def test_what_it_keeps_in_mind_is_bounded(detector: CpuContention) -> None:
     for number in range(500):
         detector.observe(delay(1, 0.02, where=origin(container=f"{number:064x}")))
     assert len(detector._servers) <= 64
+
+
+def test_what_is_usual_is_known_after_a_restart(detector: CpuContention) -> None:
+    """A server that always waits like this stays quiet from the first minute on; nonsense counts."""
+    for each in [delay(s, 0.008192, waited_s=0.5, host=0.5) for s in range(0, 500, 5)]:
+        detector.observe(each)
+    second_life = CpuContention.build(Config(), SURROUNDINGS)
+    nonsense = {"unit/x": b"[-1.0]", "unit/y": b"[1e999]", "strange/z": b"[]", "unit": b"\xff"}
+    assert second_life.recall(detector.memory() | nonsense) == len(nonsense)
+    assert second_life.memory() == detector.memory()
+    assert present(second_life, *waiting(520, 580, 0.016384)) == []
+    assert present(CpuContention.build(Config(), SURROUNDINGS), *waiting(520, 580, 0.016384)) != []
+
+
+def test_a_restart_on_a_host_that_waits_already_teaches_nothing(detector: CpuContention) -> None:
+    """What is usual stays what it was before, and the waits of the next life are judged against it."""
+    present(detector, *CALM)
+    second_life = CpuContention.build(Config(), SURROUNDINGS)
+    second_life.recall(detector.memory())
+    found = present(second_life, *waiting(20, 50))
+    evidence = found[-1].evidence[0]
+    assert isinstance(evidence, RunDelayEvidence)
+    assert evidence.baseline_s == 0.000064
+    assert second_life.memory() == detector.memory()
+
+
+def test_what_it_recalls_is_bounded(detector: CpuContention) -> None:
+    """A memory that somebody else wrote may be of any size."""
+    waits = b"[" + b",".join([b"0.001"] * 500) + b"]"
+    assert detector.recall({f"unit/{number}": waits for number in range(500)}) == 0
+    kept = detector.memory()
+    assert len(kept) == 64
+    assert {raw.count(b",") for raw in kept.values()} == {31}

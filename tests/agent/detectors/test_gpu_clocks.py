@@ -230,3 +230,14 @@ def test_what_is_usual_is_known_after_a_restart(detector: GpuClocks) -> None:
     fresh = GpuClocks.build(Config(), SURROUNDINGS)
     fresh.observe(seeing(200, "gpu.nvml"))
     assert {each.severity for each in present(fresh, *run(201, 270, 700, power_w=30.0))} == {Severity.NOTE}
+
+
+def test_what_is_usual_outlives_a_life_in_which_the_gpu_was_not_seen(detector: GpuClocks) -> None:
+    """An agent that started while the driver was away keeps what an earlier one learnt."""
+    present(detector, *run(0, 120, power_w=150.0))
+    saw_nothing = GpuClocks.build(Config(), SURROUNDINGS)
+    assert saw_nothing.recall(detector.memory()) == 0
+    assert saw_nothing.memory() == detector.memory()
+    raw = next(raw for key, raw in detector.memory().items() if key.startswith("gpu/"))
+    saw_nothing.recall({f"gpu/{number}": raw for number in range(200)})
+    assert len(saw_nothing.memory()) == 65

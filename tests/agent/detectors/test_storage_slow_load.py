@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from agent.baselines.baseline import Baseline
 from agent.detector import CgroupLook, ProcessKey, World
 from agent.detectors.storage_slow_load import Config, StorageSlowLoad
 from agent.finding import Finding, Verdict
@@ -179,3 +180,39 @@ def test_keeps_open_when_the_source_goes_blind(detector: StorageSlowLoad) -> Non
     assert found.verdict is Verdict.UNKNOWN
     case = open_case(FAULT, THIS, last_seen=at(START))
     assert [each.verdict for each in detector.tick(tick(START + 9999, case))] == [Verdict.UNKNOWN]
+
+
+def test_what_is_usual_is_known_after_a_restart(detector: StorageSlowLoad) -> None:
+    """A load from a disk that is slow already is judged by what was usual before; nonsense counts."""
+    second_life = StorageSlowLoad.build(Config(), SURROUNDINGS)
+    strange = Baseline()
+    strange.observe(0.0, 1e6)
+    nonsense = {"sdb": b"", "sdc": detector.memory()["sda"][:-1], "sdd": strange.to_bytes()}
+    assert second_life.recall(detector.memory() | nonsense) == len(nonsense)
+    assert second_life.memory() == detector.memory()
+    second_life.observe(seeing(START, READINESS))
+    slow = [_loading(15), activity(START + 700, read_mean_s=0.05), _loading(701)]
+    (found,) = present(second_life, *slow)
+    assert _codes(found) == [ReasonCode.LOADING_FOR_LONG, ReasonCode.READS_SLOW]
+    fresh = StorageSlowLoad.build(Config(), SURROUNDINGS)
+    fresh.observe(seeing(START, READINESS))
+    assert present(fresh, *slow) == []
+
+
+@pytest.mark.parametrize(
+    "before",
+    [[], [seeing(0, READINESS), blind(1, READINESS)], [seeing(0, READINESS), look(2, io=60.0)]],
+    ids=["nobody has looked yet", "who loads is not seen", "all tasks wait for disks"],
+)
+def test_what_may_be_a_load_or_a_slow_disk_is_not_learnt(before: Sequence[object]) -> None:
+    """An agent that starts on a host that is slow already does not take that for usual."""
+    detector = StorageSlowLoad.build(Config(), SURROUNDINGS)
+    present(detector, *before, *(activity(3 + second, read_mean_s=0.05) for second in range(100)))
+    assert detector.memory() == {}
+
+
+def test_what_it_recalls_is_bounded(detector: StorageSlowLoad) -> None:
+    """A memory that somebody else wrote may be of any size."""
+    raw = detector.memory()["sda"]
+    assert detector.recall({f"disk{number}": raw for number in range(100)}) == 0
+    assert len(detector.memory()) == 16
