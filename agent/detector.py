@@ -18,7 +18,7 @@ from agent.finding import Finding, Hysteresis, OpenCase, Place
 from agent.gpus.placement import Placements
 from agent.host.exposure import AllowedListener, Mesh
 from escalation.model import AgentId, FaultClass, Severity
-from probes.observation import Blind, Gap, Instant, Observation, SensorName
+from probes.observation import Blind, CgroupId, Gap, Instant, Observation, SensorName
 from probes.scopes import ScopeRule
 
 
@@ -27,12 +27,13 @@ class CgroupLook:
     """What stands at a place now: whether the path exists, holds processes, and is still the same cgroup.
 
     `populated` and `same` are None where they could not be told. A restarted unit has its old path but
-    another inode: it exists, and is not the same.
+    another inode: it exists, and is not the same; `cgroup_id` is that inode.
     """
 
     exists: bool
     populated: bool | None = None
     same: bool | None = None
+    cgroup_id: CgroupId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ from probes.observed.services import (
     PublishedPorts as PublishedPorts,
     UnitEnded as UnitEnded,
     UnitResult as UnitResult,
+    UnitsStanding as UnitsStanding,
     UnitStopped as UnitStopped,
     UnitUp as UnitUp,
 )
@@ -436,6 +437,7 @@ Observation = (
     | UnitEnded
     | UnitUp
     | UnitStopped
+    | UnitsStanding
     | CgroupChanged
     | PublishedPorts
     | ControlListeners

@@ -13,7 +13,8 @@ is another one. What the manager gave up (`start-limit-hit`) is down and stays d
 
 A case clears when the service has run for ten minutes (the sensor asks), or the container's cgroup of its
 last start still holds processes after `stays_s`. A service that is inactive and stays so was stopped, reset
-or removed: it is over as well, and no cure of anything. A container that is not started any more for
+or removed, while the agent was there or before it started: it is over as well, and no cure of anything. A
+container that is not started any more for
 `gone_clear_after_s` was taken away or made anew under another id: an engine that restarts one waits a minute
 at most.
 """
@@ -27,8 +28,8 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.detector import CgroupLook, DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.finding import Finding, Hysteresis, OpenCase, Verdict
 from agent.subjects import incarnation_of, place_of, subject_of
 from escalation.model import (
     FaultClass,
@@ -43,6 +44,7 @@ from escalation.model import (
 from probes.observation import (
     Blind,
     CgroupChanged,
+    CgroupId,
     Gap,
     Instant,
     LogLine,
@@ -52,6 +54,7 @@ from probes.observation import (
     SensorName,
     UnitEnded,
     UnitResult,
+    UnitsStanding,
     UnitStopped,
     UnitUp,
 )
@@ -122,6 +125,8 @@ class RestartLoop:
         self._around = surroundings
         self._things: OrderedDict[Subject, _Thing] = OrderedDict()
         self._blind: set[SensorName] = {UNITS, CGROUPS}
+        self._standing: tuple[UnitsStanding, frozenset[Subject]] | None = None
+        self._held: dict[Subject, tuple[CgroupId, Instant]] = {}
 
     @classmethod
     def build(cls, config: Config, surroundings: Surroundings) -> Self:
@@ -145,7 +150,9 @@ class RestartLoop:
             case UnitUp():
                 return (self._well(_unit(observation.origin), observation.at, observation.up_s),)
             case UnitStopped():
-                return (self._stopped(observation),)
+                return (self._stopped(_unit(observation.origin), observation.at, observation.stopped_s),)
+            case UnitsStanding(units=units):
+                self._standing = observation, frozenset(_unit(Origin(unit=unit)) for unit in units)
             case ManagerReloaded():
                 for thing in self._things.values():
                     thing.lives.clear()
@@ -161,6 +168,8 @@ class RestartLoop:
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Clear what stayed up, by the cgroup of its last start; say unknown of what cannot be seen."""
         found: list[Finding] = []
+        standing = {case.subject for case in tick.open_cases}
+        self._held = {subject: seen for subject, seen in self._held.items() if subject in standing}
         for case in tick.open_cases:
             sensor = CGROUPS if case.subject.kind is SubjectKind.CONTAINER else UNITS
             if sensor in self._blind:
@@ -168,7 +177,10 @@ class RestartLoop:
                     Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=case.subject, at=tick.now)
                 )
                 continue
-            if case.place is None or case.subject.kind is not SubjectKind.CONTAINER:
+            if case.subject.kind is not SubjectKind.CONTAINER:
+                found += self._not_standing(case)
+                continue
+            if case.place is None:
                 continue
             look = tick.world.cgroups.get(case.place)
             gone_s = tick.now.since_s(case.last_seen)
@@ -176,10 +188,8 @@ class RestartLoop:
                 reason = Reason(ReasonCode.CGROUP_GONE, count=1, window_s=round(gone_s, 3))
                 found.append(self._over(case.subject, tick.now, reason))
                 continue
-            thing = self._things.get(case.subject)
-            since = thing.up if thing is not None and thing.up is not None else case.last_seen
-            up_s = tick.now.since_s(since)
-            if look is not None and look.same and look.populated and up_s >= self._config.stays_s:
+            up_s = self._held_s(case, look, tick.now)
+            if up_s >= self._config.stays_s:
                 found.append(self._well(case.subject, tick.now, up_s))
         return found
 
@@ -328,13 +338,38 @@ class RestartLoop:
             thing.forget()
         return self._over(subject, at, Reason(ReasonCode.UNIT_STAYS_UP, count=1, window_s=round(up_s, 3)))
 
-    def _stopped(self, stopped: UnitStopped) -> Finding:
-        subject = _unit(stopped.origin)
+    def _held_s(self, case: OpenCase, look: CgroupLook | None, now: Instant) -> float:
+        """Return for how long one cgroup of a container has stood with its processes; 0 where unknown.
+
+        Of a start that nobody told (the agent was not there) only what is seen of it counts.
+        """
+        before = self._held.pop(case.subject, None)
+        if look is None or not look.populated:
+            return 0.0
+        if look.same:
+            thing = self._things.get(case.subject)
+            return now.since_s(thing.up if thing is not None and thing.up is not None else case.last_seen)
+        if look.cgroup_id is None:
+            return 0.0
+        if before is None or before[0] != look.cgroup_id:
+            before = (look.cgroup_id, now)
+        self._held[case.subject] = before
+        return now.since_s(before[1])
+
+    def _not_standing(self, case: OpenCase) -> Sequence[Finding]:
+        """Return that a service was stopped, where a look at all of them since did not find it."""
+        if self._standing is None:
+            return ()
+        look, standing = self._standing
+        if case.subject in standing or look.at.boot_ns <= case.last_seen.boot_ns:
+            return ()
+        return (self._stopped(case.subject, look.at, look.looked_s),)
+
+    def _stopped(self, subject: Subject, at: Instant, stopped_s: float) -> Finding:
         thing = self._things.get(subject)
         if thing is not None:
             thing.forget()
-        reason = Reason(ReasonCode.CGROUP_GONE, count=1, window_s=round(stopped.stopped_s, 3))
-        return self._over(subject, stopped.at, reason)
+        return self._over(subject, at, Reason(ReasonCode.CGROUP_GONE, count=1, window_s=round(stopped_s, 3)))
 
     def _over(self, subject: Subject, at: Instant, reason: Reason) -> Finding:
         return Finding(verdict=Verdict.ABSENT, fault_class=_FAULT, subject=subject, at=at, reasons=(reason,))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from agent.detector import CgroupLook, ProcessKey, World
 from agent.finding import Place
+from probes.observation import CgroupId
 
 
 class Witness:
@@ -41,7 +42,7 @@ class Witness:
         except OSError:
             return None
         same = None if place.cgroup_id is None else inode == place.cgroup_id
-        return CgroupLook(exists=True, populated=_populated(folder), same=same)
+        return CgroupLook(exists=True, populated=_populated(folder), same=same, cgroup_id=CgroupId(inode))
 
     def _alive(self, key: ProcessKey) -> bool | None:
         try:

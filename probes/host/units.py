@@ -1,6 +1,6 @@
 """`host.units`: services that end, are given up or stay up, as the service manager itself tells them.
 
-Nothing is polled: an unprivileged process may subscribe to the manager (org.freedesktop.systemd1(5)), and
+Little is polled: an unprivileged process may subscribe to the manager (org.freedesktop.systemd1(5)), and
 each change of a service comes with all its values, also when its main process began and ended and how often
 the manager restarted it. An idle host sends nothing. Only signals of the manager's own connection count:
 anybody may send a signal to anybody. A reload that the manager has finished is told too, a second witness of
@@ -9,7 +9,9 @@ anybody may send a signal to anybody. A reload that the manager has finished is 
 Services of a person's own manager are not seen, nor are services without a main process. Three things no
 signal tells, so they are asked: whether a service that failed after restarts was given up at its start limit
 (its result goes on saying how its last run failed), whether one that was restarted is inactive and stays so
-(somebody stopped, reset or removed it), and whether what must have run long by now does.
+(somebody stopped, reset or removed it), and whether what must have run long by now does. And no signal tells
+what happened while nobody listened: at each opening, after lost signals and each hour all services are looked
+at twice, and those that stand are told.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from probes.observation import (
     Seeing,
     SensorName,
 )
-from probes.observed.services import UnitEnded, UnitResult, UnitStopped, UnitUp
+from probes.observed.services import UnitEnded, UnitResult, UnitsStanding, UnitStopped, UnitUp
 from probes.sensor import SensorBlind
 
 NAME: Final = SensorName("host.units")
@@ -41,7 +43,11 @@ LONG_S: Final = 600.0
 """What has run for so long is up."""
 STOPPED_S: Final = 60.0
 """What has been inactive for so long is stopped; a restart is inactive for a moment, too."""
+LOOK_S: Final = 3600.0
+"""How often all services are looked at, as a signal may be missed."""
 UNITS_MAX: Final = 512
+STANDING_MAX: Final = 4096
+"""Where more services stand than this, which of them do not is not told."""
 _MANAGER: Final = "org.freedesktop.systemd1"
 _PATH: Final = "/org/freedesktop/systemd1"
 _MANAGER_FACE: Final = _MANAGER + ".Manager"
@@ -55,6 +61,8 @@ _RULES: Final = (
     f"type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='{_MANAGER}'",
 )
 _ASKED_A_READ: Final = 16
+_STAND: Final = ["active", "activating", "deactivating", "failed", "maintenance", "refreshing", "reloading"]
+"""Every state of a unit but inactive, org.freedesktop.systemd1(5)."""
 
 
 class Bus(Protocol):
@@ -111,6 +119,8 @@ class UnitsSensor:
         self._units: OrderedDict[str, _Unit] = OrderedDict()
         self._doubtful: dict[str, None] = {}
         self._restarted: OrderedDict[str, float | None] = OrderedDict()  # since when it is inactive
+        self._standing: set[str] | None = None  # of the look that goes on
+        self._look_due_s = 0.0
         self._lost = 0
 
     def __repr__(self) -> str:
@@ -126,6 +136,7 @@ class UnitsSensor:
             self._bus, self._lost = bus, 0
             self._units.clear()
             self._doubtful.clear()
+            self._look_anew()
             for rule in _RULES:
                 bus.match(rule)
             self._subscribe()
@@ -150,12 +161,14 @@ class UnitsSensor:
                 found += self._told(signal, now)
             found += self._given_up(now)
             found += self._long_lived(now)
+            found += self._looked(now)
         except BusError as error:
             blind = _blind(error)
             raise SensorBlind(blind.blind.reason, blind.blind.detail, last=found) from error
         if self._bus.lost > self._lost:
             found.append(Gap(NAME, now, Seeing(), self._bus.lost - self._lost))
             self._lost = self._bus.lost
+            self._look_anew()
         return found
 
     def waiting(self) -> bool:
@@ -186,19 +199,34 @@ class UnitsSensor:
 
     def _look_around(self) -> None:
         """Learn the services that run or failed, so that what is up at the start is told to be."""
-        assert self._bus is not None
-        (listed,) = self._bus.call(
-            _CALLED,
-            "ListUnitsByPatterns",
-            "asas",
-            (["active", "activating", "failed"], ["*.service"]),
-        )
-        for row in listed[:UNITS_MAX]:
-            unit, path = str(row[0]), str(row[6])
+        for unit, path in self._listed(["active", "activating", "failed"])[:UNITS_MAX]:
             run = self._ask(path)
             if run is not None:
                 self._remember(unit, run)
                 self._doubt(unit, run)
+
+    def _listed(self, states: list[str]) -> list[tuple[str, str]]:
+        """Return name and path of the services in one of `states`."""
+        assert self._bus is not None
+        (listed,) = self._bus.call(_CALLED, "ListUnitsByPatterns", "asas", (states, ["*.service"]))
+        return [(str(row[0]), str(row[6])) for row in listed]
+
+    def _look_anew(self) -> None:
+        self._standing, self._look_due_s = None, self._monotonic()
+
+    def _looked(self, now: Instant) -> list[Observation]:
+        """Look at all services twice, `STOPPED_S` apart; tell those that stood then, or moved meanwhile."""
+        now_s = self._monotonic()
+        if now_s < self._look_due_s:
+            return []
+        standing = {unit for unit, _ in self._listed(_STAND)} | (self._standing or set())
+        if self._standing is None:
+            self._standing, self._look_due_s = standing, now_s + STOPPED_S
+            return []
+        self._standing, self._look_due_s = None, now_s + LOOK_S
+        if len(standing) > STANDING_MAX:
+            return []
+        return [UnitsStanding(sensor=NAME, at=now, units=tuple(sorted(standing)), looked_s=STOPPED_S)]
 
     def _ask(self, path: str) -> Run | None:
         """Return what the manager says of a service now; None for one that it does not know any more."""
@@ -233,6 +261,8 @@ class UnitsSensor:
         known = self._units.get(unit)
         before = known.run if known is not None else None
         self._remember(unit, run)
+        if self._standing is not None and len(self._standing) <= STANDING_MAX:
+            self._standing.add(unit)
         ended = bool(run.ended_us) and (before is None or run.ended_us != before.ended_us)
         if ended and unit in self._restarted:
             self._restarted[unit] = None

@@ -66,6 +66,19 @@ class UnitStopped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnitsStanding:
+    """Every service that was not inactive all through the last `looked_s` seconds, sorted.
+
+    What is not among them was stopped, reset or removed, whoever was there to see it.
+    """
+
+    sensor: SensorName
+    at: Instant
+    units: tuple[str, ...]
+    looked_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CgroupChanged:
     """The cgroup of a service or container was made, or removed with its last process."""
 

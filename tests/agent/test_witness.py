@@ -28,7 +28,7 @@ def test_cgroup_that_stands_is_told_from_its_successor(tmp_path: Path) -> None:
     witness = Witness(cgroups=tmp_path)
     same, other = Place(inode, "/x.service"), Place(CgroupId(1), "/x.service")
     world = witness.look([same, other], [])
-    assert world.cgroups[same] == CgroupLook(exists=True, populated=True, same=True)
+    assert world.cgroups[same] == CgroupLook(exists=True, populated=True, same=True, cgroup_id=inode)
     assert world.cgroups[other].same is False
     (folder / "cgroup.events").write_text("populated 0\nfrozen 0\n")
     assert witness.look([same], []).cgroups[same].populated is False

@@ -15,7 +15,7 @@ from agent.testing import SURROUNDINGS, present, seeing
 from probes.host.bus import SystemBus
 from probes.host.clock import now
 from probes.host.units import STOPPED_S, UnitsSensor
-from probes.observation import ManagerReloaded, Observation, UnitEnded, UnitResult, UnitStopped
+from probes.observation import ManagerReloaded, Observation, UnitEnded, UnitResult, UnitsStanding, UnitStopped
 from probes.sensor import SensorBlind
 from tests.system import booted_host
 from tests.system.booted_host import BootedHost
@@ -139,8 +139,14 @@ def test_services_in_a_loop_that_are_stopped_reset_or_removed_are_told(host: Boo
             told += sensor.read(now())
             ahead[0] += STOPPED_S / 10
             time.sleep(0.05)
+    with watching(host, monotonic=lambda: time.monotonic() + ahead[0]) as newcomer:
+        looked = list(newcomer.read(now()))
+        ahead[0] += STOPPED_S
+        looked += newcomer.read(now())
     host.run("systemctl", "stop", "goes-on.service")
     assert stops(told) == ["removed.service", "reset.service", "stopped.service"]
+    (standing,) = [one.units for one in looked if isinstance(one, UnitsStanding)]
+    assert [name for name in names if name in standing] == ["goes-on.service"]
 
 
 def test_a_deployment_a_timers_job_and_a_crash_are_no_loop(host: BootedHost) -> None:

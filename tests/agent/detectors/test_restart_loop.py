@@ -9,7 +9,7 @@ import pytest
 
 from agent.detector import CgroupLook, World
 from agent.detectors.restart_loop import Config, RestartLoop
-from agent.finding import Finding, Verdict
+from agent.finding import Finding, Place, Verdict
 from agent.testing import (
     CONTAINER,
     SURROUNDINGS,
@@ -34,11 +34,13 @@ from escalation.model import (
 from probes import recording
 from probes.observation import (
     CgroupChanged,
+    CgroupId,
     LogLine,
     Origin,
     SensorName,
     UnitEnded,
     UnitResult,
+    UnitsStanding,
     UnitStopped,
     UnitUp,
 )
@@ -249,6 +251,47 @@ def test_clears_when_the_service_is_stopped_and_says_that_it_is_gone(detector: R
     (over,) = detector.observe(stopped)
     assert (over.verdict, over.subject, codes(over)) == (Verdict.ABSENT, UNIT, [ReasonCode.CGROUP_GONE])
     assert present(detector, ended(110, restarts=3)) == []
+
+
+def stand(seconds: float, *units: str) -> UnitsStanding:
+    """Return a look at all services."""
+    return UnitsStanding(sensor=SensorName("host.units"), at=at(seconds), units=units, looked_s=60.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "units", "clears"),
+    [
+        (100, (), True),
+        (100, ("other.service",), True),
+        (100, ("vllm.service",), False),
+        (40, (), False),
+    ],
+    ids=["nothing stands", "others stand", "it stands", "it was seen to loop after the look"],
+)
+def test_clears_what_was_stopped_while_nobody_listened(
+    detector: RestartLoop, seconds: float, units: tuple[str, ...], clears: bool
+) -> None:
+    """A detector that never saw the loop is shown its case and a look at all services."""
+    detector.observe(stand(seconds, *units))
+    found = detector.tick(tick(101, open_case(FAULT, UNIT, last_seen=at(50))))
+    assert [(one.verdict, one.subject, codes(one)) for one in found] == (
+        [(Verdict.ABSENT, UNIT, [ReasonCode.CGROUP_GONE])] if clears else []
+    )
+
+
+def test_clears_when_a_start_of_the_container_that_nobody_told_holds(detector: RestartLoop) -> None:
+    """It was started once more while the agent was away: the ten minutes count from the first look."""
+    place = Place(CgroupId(1), "/system.slice/docker-1.scope")
+    case = open_case(FAULT, BOX, last_seen=at(0), place=place)
+
+    def verdicts(seconds: float, cgroup_id: int, *, populated: bool = True) -> list[Verdict]:
+        look = CgroupLook(exists=True, populated=populated, same=False, cgroup_id=CgroupId(cgroup_id))
+        return [one.verdict for one in detector.tick(tick(seconds, case, world=World(cgroups={place: look})))]
+
+    assert verdicts(1000, 2) == verdicts(1599, 2) == []
+    assert verdicts(1600, 3) == verdicts(2100, 3, populated=False) == []
+    assert verdicts(2200, 3) == verdicts(2799, 3) == []
+    assert verdicts(2800, 3) == [Verdict.ABSENT]
 
 
 @pytest.mark.parametrize(

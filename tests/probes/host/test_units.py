@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 
 from probes.host.bus import BusGone, BusRefused, LibraryMissing, Signal, Target
 from probes.host.unit_runs import escaped, run_of, unit_of
-from probes.host.units import NAME, STOPPED_S, UNITS_MAX, UnitsSensor
+from probes.host.units import LOOK_S, NAME, STANDING_MAX, STOPPED_S, UNITS_MAX, UnitsSensor
 from probes.observation import (
     BlindReason,
     Gap,
@@ -22,6 +22,7 @@ from probes.observation import (
     Seeing,
     UnitEnded,
     UnitResult,
+    UnitsStanding,
     UnitStopped,
     UnitUp,
 )
@@ -74,7 +75,13 @@ class FakeBus:
         """Answer as the manager does."""
         self.called.append(member)
         if member == "ListUnitsByPatterns":
-            return ([(unit, "", "", "", "", "", path(unit)) for unit in self.services],)
+            states = arguments[0]
+            listed = [
+                unit
+                for unit, values in self.services.items()
+                if values.get("ActiveState", ("s", "active"))[1] in states
+            ]
+            return ([(unit, "", "", "", "", "", path(unit)) for unit in listed],)
         if member == "Get":
             unit = unit_of(target[1])
             values = self.services.get(unit or "")
@@ -234,7 +241,55 @@ def test_a_moment_between_two_lives_is_no_stop(bus: FakeBus) -> None:
         bus.services["vllm.service"]["ActiveState"] = ("s", state)
         told += sensor.read(NOW)
         clock[0] += STOPPED_S - 1
-    assert [type(one) for one in told] == [UnitEnded, UnitEnded]
+    assert [type(one) for one in told if not isinstance(one, UnitsStanding)] == [UnitEnded, UnitEnded]
+
+
+def standing(sensor: UnitsSensor) -> list[UnitsStanding]:
+    """Read, and return the looks at all services that are over."""
+    return [one for one in sensor.read(NOW) if isinstance(one, UnitsStanding)]
+
+
+def test_what_stands_is_told_after_each_opening_after_losses_and_each_hour(bus: FakeBus) -> None:
+    """What stood at one of two looks, or moved between them; what was inactive both times is not in it."""
+    clock = [1000.0]
+    states = {"up": "active", "again": "activating", "down": "failed", "late": "inactive", "off": "inactive"}
+    bus.services = {f"{unit}.service": {"ActiveState": ("s", state)} for unit, state in states.items()}
+    sensor = opened(bus, monotonic=lambda: clock[0])
+
+    def looked() -> list[tuple[str, ...]]:
+        assert standing(sensor) == []
+        bus.services["up.service"]["ActiveState"] = ("s", "inactive")
+        bus.services["late.service"]["ActiveState"] = ("s", "activating")
+        bus.waiting.append(changed(properties(100, 101), unit="moved.service"))
+        clock[0] += STOPPED_S - 1
+        assert standing(sensor) == []
+        clock[0] += 1
+        return [one.units for one in standing(sensor)]
+
+    first = ("again.service", "down.service", "late.service", "moved.service", "up.service")
+    later = tuple(unit for unit in first if unit != "up.service")
+    assert looked() == [first]
+    clock[0] += LOOK_S
+    assert looked() == [later]
+    bus.lost += 1
+    sensor.read(NOW)
+    assert looked() == [later]
+    sensor.close()
+    bus.lost = 0
+    sensor.open()
+    assert looked() == [later]
+
+
+def test_which_of_too_many_services_do_not_stand_is_not_told(bus: FakeBus) -> None:
+    """A list that is cut would say of the rest that they were stopped."""
+    clock = [1000.0]
+    bus.services = {f"u{number}.service": properties() for number in range(STANDING_MAX)}
+    sensor = opened(bus, monotonic=lambda: clock[0])
+    assert standing(sensor) == []
+    for number in range(3):
+        bus.waiting.append(changed(properties(100, 101), unit=f"more{number}.service"))
+    clock[0] += STOPPED_S
+    assert standing(sensor) == []
 
 
 def test_what_runs_for_long_is_told_once_a_life(bus: FakeBus) -> None:
@@ -378,4 +433,4 @@ def test_whatever_the_bus_carries_is_a_run_or_nothing(
         )
     bus.waiting.append(changed(values))
     for told in sensor.read(NOW):
-        assert isinstance(told, UnitEnded | ManagerReloaded | UnitUp | UnitStopped)
+        assert isinstance(told, UnitEnded | ManagerReloaded | UnitUp | UnitStopped | UnitsStanding)
