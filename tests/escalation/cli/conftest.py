@@ -12,6 +12,8 @@ import pytest
 
 from escalation.cli.app import run
 
+HOSTILE = "<b>\x1b[31m[red]\u202e\u200bname\n\\x"
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -26,10 +28,13 @@ class Outcome:
         return json.loads(self.out)
 
 
+Ctl = Callable[..., Outcome]
+
+
 @pytest.fixture
 def ctl(
     served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
+) -> Ctl:
     for role, token in served.tokens.items():
         path = tmp_path / role
         path.write_text(f"{token}\n")

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import http.server
-import json
-import os
-import pty
-import re
-import select
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from escalation.cli import fleet
 from escalation.cli.decisions import STATES
-from escalation.cli.session import Session
-from escalation.cli.tables import print_table, queue_table
-from escalation.cli.text import coloured, entry_text, plain
 from escalation.cli.words import LONGEST
 from escalation.inert import harmless
 from escalation.model import (
@@ -39,73 +26,12 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server.attention.attention_desk import Until
 from escalation.server.attention.shelves import NAMES
 from escalation.server.attention.silences import COMMENT_LIMIT
 from escalation.server.attention.values import TEXT_LIMIT
 from escalation.server.decision.approvals import REASON_LIMIT, Policy
 from escalation.server.testing import heartbeat
-from escalation.server.web.handlers import ascii_json
-from escalation.testing import an_entry
-from escalation.view.attention import AttentionView
-from escalation.view.entry import entry_view
-
-GOLDEN = Path(__file__).parents[2] / "golden"
-HOSTILE = "<b>\x1b[31m[red]\u202e\u200bname\n\\x"
-Ctl = Callable[..., Any]
-
-
-@pytest.mark.parametrize("fault_class", FaultClass)
-def test_the_operator_view_reads_as_reviewed(fault_class: FaultClass) -> None:
-    """The text of `show` for each fault class is the one in the golden file."""
-    path = GOLDEN / f"show-{fault_class.value}.txt"
-    text = entry_text(entry_view(an_entry(fault_class)))
-    if os.environ.get("NANOBOT_WRITE_GOLDEN"):
-        path.write_text(text)
-    assert text == path.read_text()
-
-
-def test_colour_adds_nothing_but_colour() -> None:
-    """The coloured view is the plain one with colour codes in it."""
-    view = entry_view(an_entry())
-    assert re.sub("\x1b\\[[0-9;]*m", "", entry_text(view, paint=coloured)) == entry_text(view, paint=plain)
-
-
-def test_wrapping_cuts_nothing_and_leaves_commands_alone() -> None:
-    """On a narrow terminal prose is wrapped; the command stays on its line, and every word is there."""
-    view = entry_view(an_entry(command=("echo", "word " * 30)))
-    wide, narrow = entry_text(view), entry_text(view, width=60)
-    assert wide.split() == narrow.split()
-    assert f"$ echo '{'word ' * 30}'" in narrow
-    prose = [line for line in narrow.splitlines() if not re.search("word|0000|4f4f", line)]
-    assert max(map(len, prose)) <= 80
-
-
-def test_words_of_a_newer_orchestrator_are_shown_as_they_are() -> None:
-    """A severity, state or kind of action that this version does not know breaks nothing."""
-    view = entry_view(an_entry())
-    newer = replace(view, severity="dire", state="paused", action=replace(view.action, kind="drain"))
-    text = entry_text(newer, paint=coloured)
-    assert "? DIRE" in text
-    assert "drain: container" in text
-    assert queue_table([newer]).rows[0][1:3] == ("? dire", "paused")
-
-
-def test_a_consequence_names_the_incident_that_explains_it() -> None:
-    """What was withdrawn because of another incident says which, so that nobody searches at night."""
-    text = entry_text(replace(entry_view(an_entry(state=State.WITHDRAWN)), explained_by="inc-9"))
-    assert "Cause       another incident explains it; decide on that one: nanobotctl show inc-9\n" in text
-    assert "Cause " not in entry_text(entry_view(an_entry()))
-
-
-def test_ids_are_cut_only_as_far_as_they_differ() -> None:
-    """On a terminal ids keep at least eight characters, and more where two begin alike."""
-    views = [replace(entry_view(an_entry()), id=text) for text in ("aaaaaaaa-1111", "aaaaaaaa-1222")]
-    now = datetime(2026, 11, 18, 12, 9, 40, tzinfo=UTC)
-    assert [row[0] for row in queue_table(views, now=now).rows] == ["aaaaaaaa-11", "aaaaaaaa-12"]
-    assert [row[0] for row in queue_table(views).rows] == ["aaaaaaaa-1111", "aaaaaaaa-1222"]
-    row = queue_table(views[:1], now=now).rows[0]
-    assert (row[0], row[5], row[7]) == ("aaaaaaaa", "container 4f4f4f4f4f4f", "1 h")
+from tests.escalation.cli.conftest import HOSTILE, Ctl
 
 
 def test_knows_every_state() -> None:
@@ -275,66 +201,6 @@ def test_waiting_for_the_verification_can_end_pending(ctl: Ctl, served: Any) -> 
     assert (pending.code, "not verified after 0 seconds" in pending.err) == (7, True)
 
 
-def test_watching_prints_what_is_there_and_what_changes(ctl: Ctl, served: Any) -> None:
-    """`watch` prints the queue first, and ends with 7 at its timeout."""
-    entry = served.call(served.desk.opened())
-    watched = ctl("watch", "--timeout", "0.5", "--json")
-    assert watched.code == 7
-    assert [json.loads(line)["id"] for line in watched.out.splitlines()] == [entry.recommendation.id]
-    assert "watched for 0.5 seconds" in watched.err
-
-
-def test_watching_without_an_orchestrator_fails_at_once(ctl: Ctl) -> None:
-    """A connection that never worked is an error, not something to wait for."""
-    assert ctl("--url", "http://127.0.0.1:9", "watch").code == 1
-
-
-def test_a_change_that_is_no_new_state_is_told_too(served: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """The first of two approvals, an owner and a question are each told once; a repeat is not."""
-    served.desk.service._policy = Policy(two_person=frozenset({ActionKind.RESTART_CONTAINER}))
-    entry = served.call(served.desk.opened())
-    rec = entry.recommendation
-    told: dict[str, list[Any]] = {}
-
-    def line() -> str:
-        body = ascii_json(entry_view(served.call(served.desk.entry(rec.id))))
-        capsys.readouterr()
-        fleet.tell(json.loads(body), told, as_json=False)
-        return capsys.readouterr().out
-
-    assert line().rstrip().endswith(rec.id)
-    assert line() == ""
-    served.call(served.desk.attention.ask(rec.id, person="ada", text="who uses it?", to=("grace",)))
-    assert line().endswith("(asked of grace)\n")
-    served.call(served.desk.attention.acknowledge(rec.id, person="ada", until=Until()))
-    assert "ada until 2026-01-01T00:30:00.000Z; asked of grace" in line()
-    served.call(served.desk.approve(rec.id, person="ada", reason="x", digest=rec.digest))
-    assert "(approved by ada, and a second person has to; " in line()
-    assert line() == ""
-
-
-def test_what_ended_while_nobody_could_watch_is_told_afterwards(
-    served: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What has left the queue since is asked for by its id; what was told as finished is not."""
-    token = tmp_path / "token"
-    token.write_text(served.tokens["operator"])
-    token.chmod(0o600)
-    gone = served.call(served.desk.opened(case_id="gone")).recommendation
-    told: dict[str, list[Any]] = {}
-
-    def states() -> list[str]:
-        capsys.readouterr()
-        with Session(url=served.url, token_file=token).client() as client:
-            fleet.catch_up(client, told, as_json=True)
-        return [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()]
-
-    assert states() == ["proposed"]
-    served.call(served.desk.reject(gone.id, person="ada", reason="x"))
-    assert states() == ["rejected"]
-    assert states() == []
-
-
 class _Stranger(http.server.BaseHTTPRequestHandler):
     """Another service at the address: answers everything with 200 and a page."""
 
@@ -474,88 +340,6 @@ def test_hostile_names_stay_inert_on_the_way_to_a_terminal(ctl: Ctl, served: Any
         out = ctl(*arguments).out
         assert harmless(out.replace("\n", ""))
         assert "\\x1b[31m[red]" in out
-
-
-@pytest.mark.parametrize("columns", [40, 78, 100, 112, 140])
-def test_no_width_of_a_terminal_crops_a_value(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int
-) -> None:
-    """Times, ids and states stand whole, drawn or in plain columns; a cut one would read as another."""
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setenv("COLUMNS", str(columns))
-    views = [
-        replace(
-            entry_view(an_entry(number=number, state=state)),
-            id=f"{number}aaaaaaa-1111",
-            host="a-host-with-a-name",
-            last_seen="2026-11-18T11:24:40.000Z",
-            attention=AttentionView(owner="ada", acknowledged_until="2026-11-18T12:24:40.000Z"),
-        )
-        for number, state in enumerate((State.PROPOSED, State.NOT_CURED))
-    ]
-    print_table(queue_table(views, now=datetime(2026, 11, 18, 12, 9, 40, tzinfo=UTC)))
-    shown = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
-    for whole in ("0aaaaaaa ", "‼ critical ", "not_cured ", "a-host-with-a-name ", "45 min"):
-        assert whole in shown
-    assert columns < 112 or max(map(len, shown.splitlines())) <= columns
-
-
-def _in_terminal(arguments: list[str], environment: dict[str, str], answer: bytes = b"") -> tuple[int, str]:
-    """Run nanobotctl on a pseudo terminal of 100 columns and return its exit code and what it showed."""
-    ours, theirs = pty.openpty()
-    program = [sys.executable, "-m", "escalation.cli", *arguments]
-    process = subprocess.Popen(
-        program,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=os.environ | environment | {"COLUMNS": "100"},
-        start_new_session=True,
-    )
-    os.close(theirs)
-    shown, answered, until = b"", False, time.monotonic() + 30
-    while time.monotonic() < until:
-        if not select.select([ours], [], [], 0.2)[0]:
-            if process.poll() is not None:
-                break
-            continue
-        try:
-            piece = os.read(ours, 65536)
-        except OSError:
-            break
-        if not piece:
-            break
-        shown += piece
-        if answer and not answered and b"[y/N]" in shown:
-            os.write(ours, answer)
-            answered = True
-    os.close(ours)
-    return process.wait(10), shown.decode()
-
-
-def test_a_terminal_gets_a_drawn_table_with_inert_names(ctl: Ctl, served: Any) -> None:
-    """On a terminal the table is coloured, NO_COLOR turns that off, and names cannot style themselves."""
-    served.call(served.desk.opened(subject=Subject(SubjectKind.PROCESS, HOSTILE)))
-    code, shown = _in_terminal(["queue"], {"TERM": "xterm-256color", "NO_COLOR": ""})
-    assert code == 0
-    assert "\x1b[1;31m" in shown
-    assert "\x1b[31m[red]" not in shown
-    assert "\u202e" not in shown
-    code, shown = _in_terminal(["queue"], {"TERM": "xterm-256color", "NO_COLOR": "1"})
-    assert code == 0
-    assert "\x1b[1;31m" not in shown
-
-
-@pytest.mark.parametrize(("answer", "code", "state"), [(b"y\n", 0, "approved"), (b"n\n", 1, "proposed")])
-def test_on_a_terminal_the_person_is_asked(
-    ctl: Ctl, served: Any, answer: bytes, code: int, state: str
-) -> None:
-    """The whole action and its digest are shown before the question; only yes approves."""
-    entry = served.call(served.desk.opened())
-    outcome, shown = _in_terminal(["approve", entry.recommendation.id, "--reason", "ok"], {}, answer)
-    assert outcome == code
-    assert entry.recommendation.digest in shown.partition("[y/N]")[0]
-    assert served.call(served.desk.entry(entry.recommendation.id)).recommendation.state == state
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
