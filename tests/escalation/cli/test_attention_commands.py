@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +13,7 @@ from hypothesis import given, strategies as st
 from escalation.cli.errors import ExitCode
 from escalation.cli.spans import Span, moment_of
 from escalation.inert import harmless
-
-Ctl = Callable[..., Any]
+from tests.escalation.cli.conftest import Ctl
 
 HOSTILE = "\x1b[31m<b>\u202e"
 

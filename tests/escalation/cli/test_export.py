@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from escalation.cli.session import AT_ONCE
 from escalation.server import audit
 from escalation.server.testing import START_NS
 from escalation.wording.moments import moment
+from tests.escalation.cli.conftest import Ctl
 from tests.escalation.server.crowd import crowd
 
-Ctl = Callable[..., Any]
 _HOUR_S = 3600.0
 
 

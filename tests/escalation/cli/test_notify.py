@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-Ctl = Callable[..., Any]
+from tests.escalation.cli.conftest import Ctl
 
 
 def test_a_test_is_queued_and_shown(ctl: Ctl) -> None:

@@ -6,7 +6,7 @@ import json
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -14,8 +14,7 @@ import pytest
 
 from escalation.cli.app import nanobotctl
 from escalation.cli.errors import ExitCode
-
-Ctl = Callable[..., Any]
+from tests.escalation.cli.conftest import Ctl
 
 
 def commands(group: click.Group = nanobotctl, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:

@@ -6,16 +6,13 @@ import io
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
 
 from escalation.cli.app import run
 from escalation.server.web.login.passwords import check_hash
-
-Ctl = Callable[..., Any]
+from tests.escalation.cli.conftest import Ctl
 
 
 def test_an_administrator_invites_and_lists(ctl: Ctl) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,7 @@ import pytest
 
 from escalation.cli.incident_text import account_text, suggestion_lines
 from escalation.cli.text import coloured, plain
-from escalation.model import (
-    CasePhase,
-    FaultClass,
-    HostChange,
-    HostChangeKind,
-    Subject,
-    SubjectKind,
-)
+from escalation.model import CasePhase, FaultClass, HostChange, HostChangeKind, Subject, SubjectKind
 from escalation.server.causality.topology import Declared, Host
 from escalation.server.incident.incident_desk import StoredIncidents
 from escalation.server.testing import START_NS, FakeDesk, case_report
@@ -33,10 +25,10 @@ from escalation.view.incident import (
     TopologyView,
     account_view,
 )
+from tests.escalation.cli.conftest import Ctl
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 MINUTE_NS = 60 * 10**9
-Ctl = Callable[..., Any]
 
 
 async def _site(desk: FakeDesk) -> str:

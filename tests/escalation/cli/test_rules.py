@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,8 +21,7 @@ from escalation.model import (
     SubjectKind,
 )
 from escalation.server.testing import CONTAINER, case_report
-
-Ctl = Callable[..., Any]
+from tests.escalation.cli.conftest import Ctl
 
 _RULE = "gpu.access_revoked:open_refused_after_success"
 

@@ -1,4 +1,4 @@
-"""Signing at the command line: real keys, real ssh-keygen, the real server, and a log checked alone."""
+"""Signing at the command line, and printing only what was signed: real keys, ssh-keygen and server."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,58 +15,13 @@ import pytest
 
 from escalation.cli.errors import ExitCode
 from escalation.model import Signed
-from escalation.server import audit
 from escalation.server.decision.approval_desk import StoredApprovals
 from escalation.server.decision.approvals import Policy
-from escalation.server.desk import AuditEntry, Entry
-from escalation.server.testing import START_NS
-from escalation.signing import approval, approvers, log as signing_log
-from escalation.view.entry import audit_view
-from tests.escalation.signers import Authenticator, SshKey
+from escalation.signing import approval
+from tests.escalation.cli.conftest import Ctl
+from tests.escalation.cli.signing_site import Lie, Site
+from tests.escalation.signers import SshKey
 from tests.security.properties import security_property
-
-Ctl = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SshKey]:
-    folder = tmp_path_factory.mktemp("keys")
-    return {
-        "operator": SshKey.made(folder / "operator"),
-        "second": SshKey.made(folder / "second", "ecdsa"),
-        "admin": SshKey.made(folder / "admin"),
-        "stranger": SshKey.made(folder / "stranger"),
-    }
-
-
-@dataclass(frozen=True)
-class Site:
-    """A desk whose clock is the machine's, an entry that waits, and the approvers' file on this machine."""
-
-    served: Any
-    entry: Entry
-    approvers: Path
-
-    @property
-    def id(self) -> str:
-        return self.entry.recommendation.id
-
-    def trust(self, text: str) -> None:
-        self.approvers.write_text(text)
-        self.served.trusted[0] = approvers.parse(text, name="approvers")
-
-    def log(self) -> list[AuditEntry]:
-        return list(self.served.call(self.served.desk.audit(after=0, limit=1000)))
-
-
-@pytest.fixture
-def site(served: Any, keys: dict[str, SshKey], tmp_path: Path) -> Site:
-    served.desk.clock.jump(time.time() - START_NS / 1e9)
-    found = Site(served, served.call(served.desk.opened()), tmp_path / "approvers")
-    found.trust(
-        keys["operator"].line("operator") + keys["second"].line("operator") + keys["admin"].line("admin")
-    )
-    return found
 
 
 @contextlib.contextmanager
@@ -193,164 +146,6 @@ def test_does_not_sign_what_is_not_what_is_shown(
     assert site.served.call(site.served.desk.entry(site.id)).recommendation.approvals == ()
 
 
-class Compromised:
-    """An orchestrator that writes what it likes into its log, and makes the chain whole again."""
-
-    def __init__(self, log: list[AuditEntry]) -> None:
-        self.log = log
-
-    def decision(self) -> tuple[AuditEntry, AuditEntry]:
-        """Return the newest signature and its decision."""
-        at = max(n for n, each in enumerate(self.log) if each.verb == "recommendation.approved")
-        return self.log[at - 1], self.log[at]
-
-    def written(self, *entries: AuditEntry) -> bytes:
-        """Return an export of these entries, each linked to the one before it."""
-        chain: list[AuditEntry] = []
-        for each in entries:
-            chain.append(
-                audit.follow(
-                    chain[-1] if chain else None,
-                    at_ns=each.at_ns,
-                    actor=each.actor,
-                    verb=each.verb,
-                    object_id=each.object_id,
-                    detail=each.detail,
-                )
-            )
-        assert audit.verify(chain) is None
-        lines = (json.dumps(_plain(each), separators=(",", ":")) for each in chain)
-        return "".join(f"{line}\n" for line in lines).encode()
-
-    def signed_with(self, **changes: str) -> bytes:
-        """Return the log with the newest document changed, and everything that names it made to fit."""
-        signed, decided = self.decision()
-        kept = signing_log.signed_of(signed.detail)
-        text = kept.document
-        for was, now in changes.items():
-            old = getattr(approval.parse(text), was)
-            assert text.count(json.dumps(old)) >= 1
-            text = text.replace(json.dumps(old), json.dumps(now))
-        return self.renamed(signed, decided, Signed(text, kept.signature))
-
-    def renamed(self, signed: AuditEntry, decided: AuditEntry, by: Signed) -> bytes:
-        detail = signing_log.detail_of(by)
-        was, now = signing_log.reference_to(signed.detail), signing_log.reference_to(detail)
-        swapped = {
-            signed.number: replace(signed, detail=detail),
-            decided.number: replace(decided, detail=decided.detail.replace(was, now)),
-        }
-        return self.written(*(swapped.get(each.number, each) for each in self.log))
-
-
-def _plain(entry: AuditEntry) -> dict[str, object]:
-    view = audit_view(entry)
-    return {name: getattr(view, name) for name in view.__slots__}
-
-
-@pytest.fixture
-def signed(ctl: Ctl, site: Site, keys: dict[str, SshKey]) -> Site:
-    assert ctl("approve", site.id, "--reason", "why", "--sign", str(keys["operator"].path)).code == 0
-    return site
-
-
-def test_says_which_decisions_are_signed_and_by_which_key(
-    ctl: Ctl, signed: Site, tmp_path: Path, keys: dict[str, SshKey]
-) -> None:
-    """Offline, with an approvers' file of one's own: the key of each decision, or that it has none."""
-    other = signed.served.call(signed.served.desk.opened(host="spark-2", case_id="case-2"))
-    assert ctl("approve", other.recommendation.id, "--reason", "why").code == 0
-    export = tmp_path / "export"
-    export.write_text(ctl("audit", "export").out)
-    checked = ctl("audit", "verify", "--file", str(export), "--approvers", str(signed.approvers))
-    assert checked.code == 0, checked.err
-    lines = checked.out.splitlines()
-    assert "signed by key SHA256:" in lines[0]
-    assert signed.id in lines[0]
-    assert "NOT SIGNED" in lines[1]
-    told = ctl("audit", "verify", str(export), "--approvers", str(signed.approvers), "--json").json
-    assert [each["kind"] for each in told["decisions"]] == ["ssh", None]
-    live = ctl("audit", "verify", "--approvers", str(signed.approvers))
-    assert live.code == 0, live.err
-    wanted = ctl("audit", "verify", str(export), "--approvers", str(signed.approvers), "--signed-from", "1")
-    assert wanted.code == ExitCode.FAILED
-    assert "is not signed, and has to be" in wanted.err
-
-
-@security_property(
-    "A5",
-    "What a compromised orchestrator makes up, replays or moves to another entry fails offline.",
-)
-def test_a_compromised_orchestrator_cannot_pass_off_an_approval(
-    ctl: Ctl, signed: Site, keys: dict[str, SshKey], tmp_path: Path
-) -> None:
-    """Forged, changed, replayed, re-targeted and late approvals are found, in a chain that is whole."""
-    forger = Compromised(signed.log())
-    paper, decided = forger.decision()
-    kept = signing_log.signed_of(paper.detail)
-    other = "11111111-0000-5000-8000-000000000000"
-    late = approval.moment_of(approval.parse(kept.document).approve_by).timestamp()
-    forged = keys["stranger"].sign(kept.document)
-    passkey = Authenticator().sign(kept.document)
-    again = [replace(paper, object_id=other), replace(decided, object_id=other)]
-    stripped = decided.detail.replace(" " + signing_log.reference_to(paper.detail), "")
-    cases = {
-        "may not sign this": forger.renamed(paper, decided, Signed(kept.document, forged)),
-        "no such passkey": forger.renamed(paper, decided, Signed(kept.document, passkey)),
-        "is not right": forger.signed_with(host="spark-9"),
-        "another person": forger.written(
-            *forger.log[:-2], replace(paper, actor="admin"), replace(decided, actor="admin")
-        ),
-        "another recommendation": forger.written(*forger.log, *again),
-        "counted before": forger.written(*forger.log, *again),
-        "decided already": forger.written(*forger.log, paper, decided),
-        "after its time": forger.written(*forger.log[:-1], replace(decided, at_ns=int((late + 1) * 1e9))),
-        "another reason": forger.written(
-            *forger.log[:-1], replace(decided, detail=decided.detail.replace("reason=why", "reason=so"))
-        ),
-        "another digest": forger.written(
-            *forger.log[:-1],
-            replace(decided, detail=decided.detail.replace(signed.entry.recommendation.digest, "0" * 64)),
-        ),
-        "not in the log": forger.written(*forger.log[:-2], decided),
-        "without its decision": forger.written(*forger.log[:-1]),
-        "not in what was signed": forger.written(
-            *forger.log, replace(decided, verb="recommendation.condition_set_aside", detail="not_busy: so")
-        ),
-        "does not say": forger.written(*forger.log[:-1], replace(decided, detail="digest=yes")),
-        "cannot be read": forger.renamed(paper, decided, Signed("{}", kept.signature)),
-        "what was signed cannot be read": forger.signed_with(approve_by="9999-12-31T23:59:59.999Z"),
-        "no person has such a name": forger.written(
-            *forger.log[:-2], replace(paper, actor="op\0"), replace(decided, actor="op\0")
-        ),
-        "has to be": forger.written(*forger.log[:-2], replace(decided, detail=stripped)),
-    }
-    for words, export in cases.items():
-        file = tmp_path / "export"
-        file.write_bytes(export)
-        caught = ctl("audit", "verify", str(file), "--approvers", str(signed.approvers), "--signed-from", "1")
-        assert (words, caught.code) == (words, ExitCode.FAILED)
-        assert words in caught.out + caught.err
-
-
-def test_an_action_that_is_shown_for_another_is_found(
-    ctl: Ctl, signed: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Against a running orchestrator: what was signed for one host and is shown for another."""
-    from escalation.cli.client import Client  # noqa: PLC0415 - patched where it stands
-
-    honest = Client.get
-
-    def lying(self: Client, path: str, **params: str | int) -> bytes:
-        body = honest(self, path, **params)
-        return body.replace(b'"spark-1"', b'"spark-9"') if "/queue/" in path else body
-
-    monkeypatch.setattr(Client, "get", lying)
-    caught = ctl("audit", "verify", "--approvers", str(signed.approvers))
-    assert caught.code == ExitCode.FAILED
-    assert "shows something else than what was signed (host)" in caught.err
-
-
 def test_a_command_is_printed_only_when_it_is_signed(
     ctl: Ctl, site: Site, keys: dict[str, SshKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,28 +182,6 @@ def test_a_command_is_printed_only_when_it_is_signed(
     assert (changed.code, changed.out) == (ExitCode.REFUSED, "")
     assert "is not what is shown (command)" in changed.err
     assert ctl("command", site.id).out == "docker restart other\n"
-
-
-Lie = Callable[[dict[str, Any]], None]
-
-
-@pytest.fixture
-def lying(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lie], None]:
-    """Let the orchestrator change each entry that it answers with, as `lie` does."""
-    from escalation.cli.client import Client  # noqa: PLC0415 - patched where it stands
-
-    honest = Client._ask
-
-    def begin(lie: Lie) -> None:
-        def asked(self: Client, method: str, path: str, **request: Any) -> bytes:
-            body = json.loads(honest(self, method, path, **request))
-            if "action" in body:
-                lie(body)
-            return json.dumps(body).encode()
-
-        monkeypatch.setattr(Client, "_ask", asked)
-
-    return begin
 
 
 def _another_line(body: dict[str, Any]) -> None:
@@ -548,38 +321,3 @@ def test_by_the_clock_of_who_signs_or_runs_it_may_be_too_late(
     run = ctl("command", old, "--approvers", str(site.approvers))
     assert (run.code, run.out) == (ExitCode.EXPIRED_OR_SUPERSEDED, "")
     assert "the time to carry it out is over" in run.err
-
-
-def test_keys_that_expired_or_were_revoked_are_told_apart_by_time(
-    ctl: Ctl, signed: Site, keys: dict[str, SshKey], tmp_path: Path
-) -> None:
-    """A key counts when it was valid at the time of the approval; a revoked one never does."""
-    export = tmp_path / "export"
-    export.write_text(ctl("audit", "export").out)
-    own = tmp_path / "own"
-    for options, code in (
-        ('valid-before="20990101"', 0),
-        ('valid-before="20200101"', ExitCode.FAILED),
-        ('namespaces="nanobot-approval"', 0),
-        ('namespaces="git"', ExitCode.FAILED),
-    ):
-        own.write_text(keys["operator"].line("operator", options))
-        assert ctl("audit", "verify", str(export), "--approvers", str(own)).code == code
-    revoked = tmp_path / "revoked"
-    revoked.write_text(keys["operator"].public + "\n")
-    checked = ctl(
-        "audit", "verify", str(export), "--approvers", str(signed.approvers), "--revoked", str(revoked)
-    )
-    assert checked.code == ExitCode.FAILED
-    assert "revoked" in checked.err
-
-
-def test_an_approvers_file_that_others_can_change_is_not_used(ctl: Ctl, signed: Site, tmp_path: Path) -> None:
-    """Trust begins with the file: whoever could change it could name their own key."""
-    export = tmp_path / "export"
-    export.write_text(ctl("audit", "export").out)
-    signed.approvers.chmod(0o664)
-    refused = ctl("audit", "verify", str(export), "--approvers", str(signed.approvers))
-    assert refused.code == ExitCode.USAGE
-    assert "others can change it" in refused.err
-    assert ctl("audit", "verify", str(export), "--signed-from", "1").code == ExitCode.USAGE
