@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import psycopg
 import pytest
 
 from dev import postgres
-from escalation.model import AgentId, Body, BootId, CasePhase, Report, State
+from escalation.model import CasePhase, State
 from escalation.server import audit, triage
 from escalation.server.decision.approvals import Policy
 from escalation.server.desk import DeskError, Entry
@@ -23,61 +22,28 @@ from escalation.server.service import Service
 from escalation.server.storage import postgres_migration
 from escalation.server.storage.postgres_settings import PostgresSettings
 from escalation.server.storage.postgres_store import PostgresStore
-from escalation.server.storage.sql_ledger import SqlLedger
-from escalation.server.storage.store import (
-    Delivery,
-    Ledger,
-    StoreCorrupt,
-    StoreTooNew,
-    StoreTooOld,
-    StoreUnavailable,
-)
+from escalation.server.storage.store import Ledger, StoreCorrupt, StoreTooNew, StoreTooOld, StoreUnavailable
 from escalation.server.testing import START_NS, ManualClock, case_report, heartbeat
 from tests.escalation.server.databases import Database
+from tests.escalation.server.postgres_desks import (
+    SETTINGS,
+    delivery_of,
+    desk_of,
+    end_connections,
+    info_of,
+    opened,
+)
 
 pytestmark = pytest.mark.postgres
-
-_SETTINGS = PostgresSettings()
 _IMPATIENT = PostgresSettings(idle_s=0.1)
 """Shorter than a configuration may say: what takes a minute there takes a moment here."""
 
 
-def _info(database: Database) -> str:
-    assert isinstance(database.where, str)
-    return database.where
-
-
-def _delivery(number: int, body: Body | None = None, *, host: str = "spark-1") -> Delivery:
-    report = Report(
-        agent_id=AgentId(host),
-        boot_id=BootId("boot-1"),
-        sequence=number,
-        created_ns=START_NS,
-        body=case_report() if body is None else body,
-    )
-    return Delivery(report.agent_id, report.boot_id, ((number, START_NS, b"x"),), (report,))
-
-
-@asynccontextmanager
-async def _stores(database: Database, count: int = 2) -> AsyncIterator[list[PostgresStore]]:
-    """Open as many stores as processes would."""
-    opened = [PostgresStore(info=_info(database), settings=_SETTINGS) for _ in range(count)]
-    try:
-        yield opened
-    finally:
-        for each in opened:
-            await each.close()
-
-
-def _desk(store: PostgresStore, clock: ManualClock | None = None) -> Service:
-    return Service(store=store, clock=clock or ManualClock(), policy=Policy())
-
-
 async def test_two_processes_make_one_incident_of_one_fault(shared: Database) -> None:
     """The same report to both, at once and again: one incident, one proposal, one whole chain."""
-    async with _stores(shared) as stores:
-        desks = [_desk(each) for each in stores]
-        await asyncio.gather(*(desk.receive(_delivery(1)) for desk in desks for _ in range(5)))
+    async with opened(shared) as stores:
+        desks = [desk_of(each) for each in stores]
+        await asyncio.gather(*(desk.receive(delivery_of(1)) for desk in desks for _ in range(5)))
         incidents = [await desk.incidents() for desk in desks]
         assert incidents[0] == incidents[1]
         assert len(incidents[0]) == 1
@@ -91,11 +57,13 @@ async def test_two_processes_make_one_incident_of_one_fault(shared: Database) ->
 
 async def test_the_chain_is_one_whatever_the_processes_write(shared: Database) -> None:
     """Three processes with many hosts each: every entry follows the one before it."""
-    async with _stores(shared, 3) as stores:
-        desks = [_desk(each) for each in stores]
+    async with opened(shared, 3) as stores:
+        desks = [desk_of(each) for each in stores]
         await asyncio.gather(
             *(
-                desk.receive(_delivery(number, case_report(count=number), host=f"host-{place}-{number % 4}"))
+                desk.receive(
+                    delivery_of(number, case_report(count=number), host=f"host-{place}-{number % 4}")
+                )
                 for number in range(1, 21)
                 for place, desk in enumerate(desks)
             )
@@ -113,9 +81,9 @@ _DECISIONS = ("approve", "reject", "withdraw", "expire")
 async def test_of_two_that_race_exactly_one_decides(shared: Database, first: str, second: str) -> None:
     """Whatever two processes do with one proposal at the same moment, it takes one way, and is told once."""
     clock = ManualClock()
-    async with _stores(shared) as stores:
-        desks = [_desk(each, clock) for each in stores]
-        await desks[0].receive(_delivery(1))
+    async with opened(shared) as stores:
+        desks = [desk_of(each, clock) for each in stores]
+        await desks[0].receive(delivery_of(1))
         (entry,) = await desks[0].queue(None)
 
         async def act(desk: Service, number: int, what: str) -> None:
@@ -130,7 +98,7 @@ async def test_of_two_that_race_exactly_one_decides(shared: Database, first: str
                 case "reject":
                     await desk.reject(entry.recommendation.id, person=f"p{number}", reason="no")
                 case "withdraw":
-                    await desk.receive(_delivery(number + 2, case_report(CasePhase.CLEARED)))
+                    await desk.receive(delivery_of(number + 2, case_report(CasePhase.CLEARED)))
                 case _:
                     await stores[number].write(
                         partial(
@@ -171,25 +139,25 @@ def _state_after(verb: str) -> State:
 
 async def test_tells_what_others_wrote_and_never_what_it_wrote_itself(shared: Database) -> None:
     """The other process learns the changed entry and the host once, the writing one nothing."""
-    async with _stores(shared) as (mine, other):
-        desk = _desk(mine)
+    async with opened(shared) as (mine, other):
+        desk = desk_of(mine)
         assert (await other.elsewhere()).changed == ()
-        await desk.receive(_delivery(1))
+        await desk.receive(delivery_of(1))
         (entry,) = await desk.queue(None)
         told = await other.elsewhere()
         assert told.changed == (entry.recommendation.id,)
         assert [host.agent_id for host in told.heard] == ["spark-1"]
         assert await other.elsewhere() == await mine.elsewhere()
-        await desk.receive(_delivery(2, case_report(CasePhase.UPDATED, count=5)))
+        await desk.receive(delivery_of(2, case_report(CasePhase.UPDATED, count=5)))
         assert (await other.elsewhere()).changed == (entry.recommendation.id,), "its incident was updated"
         assert (await mine.elsewhere()).changed == ()
 
 
 async def test_watchers_see_what_another_process_decided(shared: Database) -> None:
     """Whoever watches one orchestrator sees an approval that was given to the other."""
-    async with _stores(shared) as stores:
-        desks = [_desk(each) for each in stores]
-        await desks[0].receive(_delivery(1))
+    async with opened(shared) as stores:
+        desks = [desk_of(each) for each in stores]
+        await desks[0].receive(delivery_of(1))
         await desks[1].tick()
         (entry,) = await desks[1].queue(None)
         changes = desks[1].changes()
@@ -203,7 +171,7 @@ async def test_watchers_see_what_another_process_decided(shared: Database) -> No
 
 async def test_one_process_leads_and_the_next_takes_over(shared: Database) -> None:
     """What is due is done by one; when it is gone, another does it."""
-    async with _stores(shared) as (first, second):
+    async with opened(shared) as (first, second):
         assert await first.leads()
         assert await first.leads()
         assert not await second.leads()
@@ -224,8 +192,8 @@ async def test_one_that_stands_still_in_its_turn_holds_nobody_up(shared: Databas
     def write(ledger: Ledger) -> None:
         triage.note(ledger, actor="second", verb="x", object_id="y", detail="z", now_ns=1)
 
-    first = PostgresStore(info=_info(shared), settings=_IMPATIENT)
-    second = PostgresStore(info=_info(shared), settings=_SETTINGS)
+    first = PostgresStore(info=info_of(shared), settings=_IMPATIENT)
+    second = PostgresStore(info=info_of(shared), settings=SETTINGS)
     try:
         standing = await first.submit(stand_still)
         await asyncio.to_thread(_until, lambda: bool(runs))
@@ -243,8 +211,8 @@ async def test_one_that_stands_still_in_its_turn_holds_nobody_up(shared: Databas
 
 async def test_a_leader_that_stands_still_is_followed_by_another(shared: Database) -> None:
     """Its connection is ended for being idle; when it wakes, it learns that it does not lead any more."""
-    first = PostgresStore(info=_info(shared), settings=_IMPATIENT)
-    second = PostgresStore(info=_info(shared), settings=_SETTINGS)
+    first = PostgresStore(info=info_of(shared), settings=_IMPATIENT)
+    second = PostgresStore(info=info_of(shared), settings=SETTINGS)
     try:
         assert await first.leads()
         deadline_s = time.monotonic() + 10
@@ -268,12 +236,12 @@ def _until(true: Callable[[], bool]) -> None:
 async def test_a_host_heard_by_another_process_is_not_silent(shared: Database) -> None:
     """The leader hears nothing of it itself; it is silent only when nobody hears it."""
     clock = ManualClock()
-    async with _stores(shared) as stores:
-        leader, other = (_desk(each, clock) for each in stores)
-        await leader.receive(_delivery(1, heartbeat()))
+    async with opened(shared) as stores:
+        leader, other = (desk_of(each, clock) for each in stores)
+        await leader.receive(delivery_of(1, heartbeat()))
         for number in range(2, 12):
             clock.advance(10)
-            await other.receive(_delivery(number, heartbeat()))
+            await other.receive(delivery_of(number, heartbeat()))
             await leader.tick()
             await other.tick()
         assert [host.silent for host in await leader.hosts()] == [False]
@@ -289,9 +257,9 @@ async def test_a_database_that_could_not_be_read_makes_no_host_silent(
 ) -> None:
     """Whom others heard while nothing could be read is unknown: every host is expected anew."""
     clock = ManualClock()
-    async with _stores(shared) as stores:
-        leader, other = (_desk(each, clock) for each in stores)
-        await other.receive(_delivery(1, heartbeat()))
+    async with opened(shared) as stores:
+        leader, other = (desk_of(each, clock) for each in stores)
+        await other.receive(delivery_of(1, heartbeat()))
         await leader.prepare()
         await leader.tick()
         clock.advance(100)
@@ -303,165 +271,13 @@ async def test_a_database_that_could_not_be_read_makes_no_host_silent(
         assert [host.silent for host in await leader.hosts()] == [False]
 
 
-async def test_a_connection_that_breaks_loses_nothing_and_nobody_notices(
-    shared: Database, cluster: postgres.Cluster
-) -> None:
-    """Writer and readers are ended by the server: the next write and read come from new connections."""
-    async with _stores(shared, 1) as (store,):
-        desk = _desk(store)
-        await desk.receive(_delivery(1))
-        await desk.queue(None)
-        _end_connections(cluster, shared)
-        await desk.receive(_delivery(2, case_report(case_id="case-2")))
-        assert len(await desk.queue(None)) == 1
-        assert store.ready()
-        assert store.failures == 0
-
-
-async def test_work_is_run_again_when_the_connection_breaks_in_its_midst(
-    shared: Database, cluster: postgres.Cluster
-) -> None:
-    """What the first run wrote is undone with its connection, and the second run is kept, once."""
-    runs: list[int] = []
-
-    def work(ledger: Ledger) -> None:
-        triage.note(ledger, actor="ada", verb="x", object_id="y", detail="z", now_ns=1)
-        runs.append(1)
-        if len(runs) == 1:
-            _end_connections(cluster, shared)
-
-    async with _stores(shared, 1) as (store,):
-        await store.write(work)
-        chain = await store.read(lambda ledger: ledger.audit(after=0, limit=10))
-        assert len(runs) == 2
-        assert [each.number for each in chain] == [1]
-
-
-@pytest.mark.parametrize("state", ["40P01", "40001"])
-async def test_work_that_was_in_anothers_way_is_run_again(shared: Database, state: str) -> None:
-    """A deadlock or a failed serialization undoes the first run, and the second one is kept, once."""
-    runs: list[int] = []
-
-    def work(ledger: Ledger) -> None:
-        triage.note(ledger, actor="ada", verb="x", object_id="y", detail="z", now_ns=1)
-        runs.append(1)
-        if len(runs) == 1:
-            assert isinstance(ledger, SqlLedger)
-            ledger.database.execute(f"DO $$ BEGIN RAISE EXCEPTION 'way' USING ERRCODE = '{state}'; END $$")
-
-    async with _stores(shared, 1) as (store,):
-        await store.write(work)
-        chain = await store.read(lambda ledger: ledger.audit(after=0, limit=10))
-        assert (len(runs), [each.number for each in chain]) == (2, [1])
-        assert (store.ready(), store.failures) == (True, 0)
-
-
-class _Proxy:
-    """Stands between a store and the server, and can swallow a COMMIT or the answer to it."""
-
-    def __init__(self, folder: Path, server: Path) -> None:
-        self._server = str(server / ".s.PGSQL.5432")
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(folder / ".s.PGSQL.5432"))
-        self._listener.listen()
-        self.swallow: str | None = None
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for each in self._threads:
-            each.join(5)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            thread = threading.Thread(target=self._serve, args=(client,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, socket.socket(socket.AF_UNIX) as server:
-            server.connect(self._server)
-            answers = threading.Thread(target=self._pump, args=(server, client), daemon=True)
-            answers.start()
-            while data := _receive(client):
-                if b"COMMIT\0" in data and self.swallow is not None:
-                    swallow, self.swallow = self.swallow, None
-                    if swallow == "answer":
-                        client.shutdown(socket.SHUT_RDWR)
-                        server.sendall(data)
-                        server.shutdown(socket.SHUT_WR)
-                    break
-                server.sendall(data)
-            client.close()
-            if _alive(server):
-                server.shutdown(socket.SHUT_WR)
-            answers.join(5)
-
-    @staticmethod
-    def _pump(source: socket.socket, to: socket.socket) -> None:
-        while data := _receive(source):
-            try:
-                to.sendall(data)
-            except OSError:
-                continue
-
-
-def _receive(source: socket.socket) -> bytes:
-    try:
-        return source.recv(65536)
-    except OSError:
-        return b""
-
-
-def _alive(link: socket.socket) -> bool:
-    try:
-        link.getpeername()
-    except OSError:
-        return False
-    return True
-
-
-@pytest.mark.parametrize("swallowed", ["answer", "commit"])
-async def test_a_commit_without_an_answer_is_found_out(
-    shared: Database, cluster: postgres.Cluster, tmp_path: Path, swallowed: str
-) -> None:
-    """Whether it was kept or not, the decision is there once, and whoever took it is told so."""
-    proxy = _Proxy(tmp_path, cluster.folder)
-    info = _info(shared).replace(str(cluster.folder), str(tmp_path))
-    store = PostgresStore(info=info, settings=_SETTINGS)
-    runs: list[int] = []
-
-    def work(ledger: Ledger) -> str:
-        runs.append(1)
-        triage.note(ledger, actor="ada", verb="x", object_id="y", detail="z", now_ns=1)
-        return "kept"
-
-    try:
-        proxy.swallow = swallowed
-        assert await store.write(work) == "kept"
-        assert proxy.swallow is None
-        chain = await store.read(lambda ledger: ledger.audit(after=0, limit=10))
-        assert [each.number for each in chain] == [1]
-        assert len(runs) == (1 if swallowed == "answer" else 2)
-        assert (await store.elsewhere()).changed == ()
-    finally:
-        await store.close()
-        proxy.close()
-
-
 async def test_the_audit_log_cannot_be_changed_through_the_database(shared: Database) -> None:
     """Updates, deletions and truncation are refused by the schema itself."""
-    async with _stores(shared, 1) as (store,):
+    async with opened(shared, 1) as (store,):
         await store.write(
             lambda ledger: triage.note(ledger, actor="ada", verb="x", object_id="y", detail="z", now_ns=1)
         )
-        with psycopg.connect(_info(shared), autocommit=True) as connection:
+        with psycopg.connect(info_of(shared), autocommit=True) as connection:
             for statement in ("UPDATE audit SET actor = 'eve'", "DELETE FROM audit", "TRUNCATE audit"):
                 with pytest.raises(psycopg.errors.RestrictViolation, match="append-only"):
                     connection.execute(statement)
@@ -470,19 +286,19 @@ async def test_the_audit_log_cannot_be_changed_through_the_database(shared: Data
 async def test_processes_that_start_at_once_make_one_schema(shared: Database) -> None:
     """Whoever comes first makes it, the others find it."""
     made = await asyncio.gather(
-        *(asyncio.to_thread(PostgresStore, info=_info(shared), settings=_SETTINGS) for _ in range(6))
+        *(asyncio.to_thread(PostgresStore, info=info_of(shared), settings=SETTINGS) for _ in range(6))
     )
     for each in made:
         await each.close()
-    with psycopg.connect(_info(shared)) as connection:
+    with psycopg.connect(info_of(shared)) as connection:
         newest = len(postgres_migration.migrations())
         assert connection.execute("SELECT version FROM orchestrator").fetchall() == [(newest,)]
 
 
 async def test_refuses_what_it_was_not_made_for(shared: Database, cluster: postgres.Cluster) -> None:
     """A newer schema, an older one, somebody else's tables, and another encoding are told apart."""
-    async with _stores(shared, 1) as (running,):
-        with psycopg.connect(_info(shared), autocommit=True) as connection:
+    async with opened(shared, 1) as (running,):
+        with psycopg.connect(info_of(shared), autocommit=True) as connection:
             for version, error in ((7, StoreTooNew), (0, StoreTooOld)):
                 connection.execute("UPDATE orchestrator SET version = %s", (version,))
                 with pytest.raises(error):
@@ -490,7 +306,7 @@ async def test_refuses_what_it_was_not_made_for(shared: Database, cluster: postg
                 assert not running.ready()
                 if version:
                     with pytest.raises(StoreTooNew, match="version 7, and this program knows"):
-                        PostgresStore(info=_info(shared), settings=_SETTINGS)
+                        PostgresStore(info=info_of(shared), settings=SETTINGS)
             newest = len(postgres_migration.migrations())
             connection.execute("UPDATE orchestrator SET version = %s", (newest,))
         await running.write(lambda ledger: ledger.last_audit())
@@ -499,30 +315,22 @@ async def test_refuses_what_it_was_not_made_for(shared: Database, cluster: postg
     with psycopg.connect(theirs, autocommit=True) as connection:
         connection.execute("CREATE TABLE theirs (x integer)")
     with pytest.raises(StoreCorrupt, match="not an orchestrator's database"):
-        PostgresStore(info=theirs, settings=_SETTINGS)
+        PostgresStore(info=theirs, settings=SETTINGS)
 
 
 def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
     """The message says which database could not be reached, and nothing else of the connection string."""
     with pytest.raises(StoreUnavailable, match=f"PostgreSQL desk on {tmp_path}"):
-        PostgresStore(info=f"postgresql:///desk?host={tmp_path}", settings=_SETTINGS)
+        PostgresStore(info=f"postgresql:///desk?host={tmp_path}", settings=SETTINGS)
 
 
 @contextmanager
 def _nobody_may_connect(cluster: postgres.Cluster, database: Database) -> Iterator[None]:
-    name = psycopg.conninfo.conninfo_to_dict(_info(database))["dbname"]
+    name = psycopg.conninfo.conninfo_to_dict(info_of(database))["dbname"]
     with psycopg.connect(cluster.info("postgres"), autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")  # type: ignore[arg-type]
-        _end_connections(cluster, database)
+        end_connections(cluster, database)
         try:
             yield
         finally:
             connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")  # type: ignore[arg-type]
-
-
-def _end_connections(cluster: postgres.Cluster, database: Database) -> None:
-    name = psycopg.conninfo.conninfo_to_dict(_info(database))["dbname"]
-    with psycopg.connect(cluster.info("postgres"), autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (name,)
-        )
