@@ -1,4 +1,4 @@
-"""Text from hosts that speaks to the model, and a model that obeys it: no field changes, and all stays inert."""
+"""Text from hosts that speaks to a model that obeys it: no field changes, and all of it stays inert."""
 
 from __future__ import annotations
 
