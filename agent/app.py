@@ -207,7 +207,7 @@ class Agent:
             acknowledged=link.acknowledged,
             commit_failures=self._spooling.failures,
             uncommitted=len(self._loop.backlog),
-            spool_open=self._spooling.is_open,
+            spool_open=self._spooling.is_open and not self._loop.writing.is_held_up,
             spool_reports=depth.reports,
             spool_bytes=depth.bytes,
             spool_oldest_unix_s=None if depth.oldest_created_ns is None else depth.oldest_created_ns / 1e9,
@@ -238,7 +238,10 @@ class Agent:
         if loaders:
             log.warning("reload_needs_loader", tables=loaders, command="systemctl restart nanobot-probes")
         logs.set_up(level=fresh.agent.log_level)
-        self._judge.retune(self._detectors(fresh), self._sensing.sight(self._ports.clock()))
+        now = self._ports.clock()
+        self._judge.retune(
+            self._detectors(fresh), [*self._sensing.sight(now), *self._loop.writing.sight(now)]
+        )
         self._sensing.hurry()
         self._delivery.use(fresh.orchestrator)
         told_sensors = sensor_settings(old) != sensor_settings(fresh)
@@ -324,8 +327,9 @@ class Agent:
             statusfile.write(folder / statusfile.NAME, self._status())
         seeing = sum(isinstance(seen, Seeing) for seen in self._sensing.coverage.values())
         cases = sum(self._judge.book.count_open().values())
+        spool = ", the spool does not answer" if self._loop.writing.is_held_up else ""
         self._ports.supervisor.tell(
-            f"STATUS={seeing} of {len(self._sensing.coverage)} sensors see, {cases} open cases"
+            f"STATUS={seeing} of {len(self._sensing.coverage)} sensors see, {cases} open cases{spool}"
         )
         self._give_back()
 
@@ -349,6 +353,7 @@ class Agent:
             http_ports=self._watched_ports(),
             open_cases=sum(self._judge.book.count_open().values()),
             spool_open=self._spooling.is_open,
+            spool_silent_s=self._loop.writing.held_up_s(self._ports.clock()),
             spool_reports=depth.reports,
             spool_bytes=depth.bytes,
             uncommitted=len(self._loop.backlog),

@@ -3,7 +3,8 @@
 One task does all of it in turn, so nothing of judgement needs a lock, and a stuck step starves the watchdog.
 It sleeps until there is something to do: while idle, an alarm glances at the rings and sleeps on, and a grave
 event wakes it at once. While the disk takes nothing it goes on judging; what is judged waits in the backlog,
-and the next commit that works tells what was lost meanwhile.
+and the next commit that works tells what was lost meanwhile. So it does while the disk hangs
+(`agent.uplink.writing`).
 
 Durations are boot time. Wall time only labels what people read.
 """
@@ -27,6 +28,7 @@ from agent.process.supervisor import Supervisor
 from agent.sensing import Sensing
 from agent.uplink.backlog import Backlog
 from agent.uplink.spooling import Spooling
+from agent.uplink.writing import PATIENCE_S, Writing
 from escalation.model import BootId, CasePhase, CaseReport, Heartbeat, LossKind, Report
 from escalation.outbox import OutboxError, OutboxFull
 from probes.observation import DrillBegan, DrillEnded, Gap, Instant, Observation
@@ -61,8 +63,9 @@ class WorkLoop:
         lived: Callable[[], None],
         changes: HostChanges,
         seen: Callable[[Sequence[Observation]], None] = lambda _: None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
-        """`seen` is shown every observation before it is judged."""
+        """`seen` is shown every observation before it is judged; `lived` is called with each heartbeat."""
         self._sensing = sensing
         self._pipeline = pipeline
         self._judge = judge
@@ -89,6 +92,7 @@ class WorkLoop:
         self._alarm: asyncio.TimerHandle | None = None
         self._restored = False
         self._failing = False
+        self.writing = Writing(pipeline=pipeline, woken=woken.set, patience_s=patience_s)
         self.backlog = Backlog()
         self.lost_total: Counter[str] = Counter()
 
@@ -109,6 +113,7 @@ class WorkLoop:
                 await asyncio.sleep(0)
                 continue
             await self._sleep(next_ns)
+        await self.writing.wait()
         self._next_memory_ns = 0
         await self.step()
 
@@ -116,18 +121,30 @@ class WorkLoop:
         """Do everything that is due once; return when something will be due again (boot-clock ns)."""
         now = self._clock()
         next_ns = await self._sensing.read_due(Instant(now.boot_ns + _SLACK_NS, now.unix_ns))
+        answers = self.writing.has_come_back(now)
         if not self._restored:
-            await self._restore(now)
+            self._next_tick_ns = (now.boot_ns // _TICK_NS + 1) * _TICK_NS
+            if answers:
+                await self.writing.begin(self._restore(now), now)
         if self._restored:
             self._observe(now)
             self._tick(now)
-            await self._commit(now)
-            await self._remember(now)
-            if not (self.backlog or len(self._pipeline) or self._lost.total()):
+            if not self.writing.is_under_way and self._has_to_write(now):
+                await self.writing.begin(self._write(now), now)
+            waits = self.backlog or len(self._pipeline) or self._lost.total()
+            if not self.writing.is_under_way and not waits:
                 self._sensing.settle()
-            await self._beat(now)
+        self._live(now)
         self._feed(now)
         return min(next_ns, self._next_tick_ns)
+
+    def _has_to_write(self, now: Instant) -> bool:
+        return bool(self.backlog) or now.boot_ns >= min(self._next_memory_ns, self._next_beat_ns)
+
+    async def _write(self, now: Instant) -> None:
+        await self._commit(now)
+        await self._remember(now)
+        await self._beat(now)
 
     async def _sleep(self, until_ns: int) -> None:
         if self._woken.is_set() or until_ns <= self._clock().boot_ns:
@@ -160,7 +177,6 @@ class WorkLoop:
         Judging first would open a second case beside one that the spool knows. The sensors' own buffers and
         the pipeline hold what happens meanwhile.
         """
-        self._next_tick_ns = (now.boot_ns // _TICK_NS + 1) * _TICK_NS
         if now.boot_ns < self._next_try_ns:
             return
         self._next_try_ns = now.boot_ns + _RETRY_NS
@@ -174,6 +190,7 @@ class WorkLoop:
             if first:
                 log.error("spool_cannot_be_opened", error=str(error))  # noqa: TRY400  # the message says all
             return
+        now = self._clock()
         changes, unreadable = self._judge.book.restore(notes, now)
         self.backlog.add(changes.bodies, changes.notes)
         self.backlog.lose(LossKind.SPOOL_QUARANTINED, "", unreadable)
@@ -236,10 +253,12 @@ class WorkLoop:
         try:
             reports = await self._spooling.append(bodies, now_ns=now.unix_ns, notes=notes)
         except OutboxFull:
+            self.backlog.refused()
             self.backlog.shed_updates()
             self._put_off(now, "spool_full")
             return
         except OutboxError as error:
+            self.backlog.refused()
             self._put_off(now, str(error))
             return
         self.backlog.committed(bodies, notes)
@@ -292,6 +311,12 @@ class WorkLoop:
             log.debug("heartbeat_not_written", error=str(error))
         await self._tell_changes(now)
         self._lived()
+
+    def _live(self, now: Instant) -> None:
+        """Say on the host itself how we are when a heartbeat is due that the spool does not take."""
+        if now.boot_ns >= self._next_beat_ns and (self.writing.is_under_way or not self._restored):
+            self._next_beat_ns = now.boot_ns + int(self._heartbeat().interval_s * 1e9)
+            self._lived()
 
     async def _tell_changes(self, now: Instant) -> None:
         """Say what was changed on the host; what the disk does not take is said with the next heartbeat."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -716,14 +717,25 @@ def case_report(case: str, phase: CasePhase, *, count: int = 1) -> CaseReport:
 
 
 class FlakySpool:
-    """A real spool on a disk that a test can break, and whose contents it can lose."""
+    """A real spool on a disk that a test can break or hang, and whose contents it can lose."""
 
     def __init__(self, *, open_spool: Callable[[], Spool]) -> None:
         self._open_spool = open_spool
         self._spool: Spool | None = None
         self._boot_id: BootId | None = None
         self._forgets = False
+        self._answers = threading.Event()
+        self._answers.set()
         self.broken = False
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let no call come back before the end."""
+        self._answers.clear()
+        try:
+            yield
+        finally:
+            self._answers.set()
 
     def opened(self) -> Self:
         """Open the spool behind it."""
@@ -783,5 +795,6 @@ class FlakySpool:
         return self._spool
 
     def _check(self) -> None:
+        self._answers.wait()
         if self.broken:
             raise OutboxUnwritable("the disk is full, says the test")

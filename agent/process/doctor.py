@@ -307,6 +307,16 @@ def _spool(status: Status | None, settings: AgentSettings) -> Iterator[Check]:
     if status is None:
         yield Check("spool", Health.UNKNOWN, f"only a running agent can tell ({folder})")
         return
+    if status.spool_silent_s:
+        yield Check(
+            "spool",
+            Health.BAD,
+            f"has not answered for {status.spool_silent_s:.0f} s; {status.uncommitted} reports wait in "
+            "memory",
+            f"look at dmesg and at the disk of {folder}: a write there does not come back; a restart would "
+            "lose what waits",
+        )
+        return
     if not status.spool_open or status.uncommitted:
         yield Check(
             "spool",

@@ -83,7 +83,7 @@ class AgentCollector(Collector):
         yield _counter("reports_acknowledged", "Reports that the orchestrator committed.", now.acknowledged)
         yield _counter("commit_failures", "Commits that the spool refused.", now.commit_failures)
         yield _gauge("reports_uncommitted", "Reports kept in memory: no room on disk.", now.uncommitted)
-        yield _gauge("spool_open", "Whether the spool could be opened.", float(now.spool_open))
+        yield _gauge("spool_open", "Whether the spool is open and answers.", float(now.spool_open))
         yield _gauge("spool_reports", "Reports that wait in the spool.", now.spool_reports)
         yield _gauge("spool_bytes", "Bytes of the reports that wait.", now.spool_bytes)
         yield _gauge(

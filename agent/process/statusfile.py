@@ -58,6 +58,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     http_ports: tuple[int, ...] = ()  # what the loaded programs watch
     open_cases: int
     spool_open: bool
+    spool_silent_s: float = 0.0  # since when it has not answered
     spool_reports: int
     spool_bytes: int
     uncommitted: int

@@ -4,6 +4,7 @@ Normally it is empty after every commit. While the disk is full or failing it ho
 newest note per case, so that the next commit that works brings the disk up to date in one transaction. It is
 bounded: an update that a later report of its case makes superfluous goes first, then the oldest updates,
 then the oldest of anything, and whatever goes is counted and told as a Loss when something can be written.
+What a commit has in hand is not touched meanwhile, however long it takes: it may be on disk already.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class Backlog:
     def __init__(self, *, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._bodies: list[CaseReport] = []
+        self._in_hand = 0
         self._notes: dict[str, bytes | None] = {}
         self._losses: Counter[tuple[LossKind, str]] = Counter()
         self._inexact: set[tuple[LossKind, str]] = set()
@@ -40,7 +42,7 @@ class Backlog:
         """Keep what was judged; notes of the same case replace each other."""
         self._bodies.extend(bodies)
         self._notes.update(notes)
-        if len(self._bodies) > self._capacity:
+        if len(self._bodies) - self._in_hand > self._capacity:
             self._shrink()
 
     def lose(self, kind: LossKind, sensor: str, count: int, *, exact: bool = True) -> None:
@@ -49,6 +51,10 @@ class Backlog:
             self._losses[kind, sensor] += count
             if not exact:
                 self._inexact.add((kind, sensor))
+
+    def refused(self) -> None:
+        """Take back what `contents` returned: the disk did not take it."""
+        self._in_hand = 0
 
     def shed_updates(self) -> None:
         """Give up the updates, because the spool has room only for openings and clearings."""
@@ -64,13 +70,18 @@ class Backlog:
         )
 
     def contents(self) -> tuple[tuple[Body, ...], dict[str, bytes | None]]:
-        """Return everything to commit: cases in order, then the losses, with the notes."""
+        """Return everything to commit: cases in order, then the losses, with the notes.
+
+        `committed` or `refused` comes next.
+        """
+        self._in_hand = len(self._bodies)
         return (*self._bodies, *self.losses()), dict(self._notes)
 
     def committed(self, bodies: Sequence[Body], notes: Mapping[str, bytes | None]) -> None:
         """Let go of what `contents` returned and the disk now has; what came meanwhile stays."""
         written = sum(isinstance(body, CaseReport) for body in bodies)
         del self._bodies[:written]
+        self._in_hand = 0
         for key, value in notes.items():
             if key in self._notes and self._notes[key] == value:
                 del self._notes[key]
@@ -84,7 +95,7 @@ class Backlog:
     def _shrink(self) -> None:
         later: set[str] = set()
         kept: list[CaseReport] = []
-        for body in reversed(self._bodies):
+        for body in reversed(self._bodies[self._in_hand :]):
             if body.phase is not CasePhase.UPDATED or body.case_id not in later:
                 kept.append(body)
             later.add(body.case_id)
@@ -96,4 +107,4 @@ class Backlog:
                     kept.remove(body)
                     excess -= 1
                     self.lose(LossKind.SPOOL_UNWRITABLE, "", 1)
-        self._bodies = kept
+        self._bodies[self._in_hand :] = kept

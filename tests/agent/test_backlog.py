@@ -57,3 +57,26 @@ def test_full_spool_sheds_updates() -> None:
         CasePhase.CLEARED,
         Loss(LossKind.SPOOL_FULL, "", 1, exact=True),
     ]
+
+
+def test_what_a_commit_has_in_hand_is_not_given_up() -> None:
+    """However much comes meanwhile: what was written is let go of, once, and the rest is counted."""
+    backlog = Backlog(capacity=3)
+    backlog.add([case_report(str(number), CasePhase.OPENED) for number in range(3)], {})
+    bodies, notes = backlog.contents()
+    backlog.add([case_report(str(number), CasePhase.OPENED) for number in range(3, 10)], {})
+    backlog.committed(bodies, notes)
+    later, _ = backlog.contents()
+    assert [getattr(body, "case_id", None) for body in later] == ["7", "8", "9", None]
+    assert later[-1] == Loss(LossKind.SPOOL_UNWRITABLE, "", 4, exact=True)
+
+
+def test_what_the_disk_refused_may_be_given_up_again() -> None:
+    """Nothing is kept beyond the capacity for a commit that failed."""
+    backlog = Backlog(capacity=3)
+    backlog.add([case_report(str(number), CasePhase.OPENED) for number in range(3)], {})
+    backlog.contents()
+    backlog.refused()
+    backlog.add([case_report("3", CasePhase.OPENED)], {})
+    assert len(backlog) == 3
+    assert backlog.losses() == (Loss(LossKind.SPOOL_UNWRITABLE, "", 1, exact=True),)

@@ -105,6 +105,7 @@ def test_what_a_host_cannot_have_is_no_fault_of_it(tmp_path: Path) -> None:
         ({"capabilities": 0x2000}, "agent capabilities"),
         ({"uncommitted": 4}, "spool"),
         ({"spool_open": False}, "spool"),
+        ({"spool_silent_s": 42.0}, "spool"),
         ({"connected": False, "uplink_error": "not_accepted: foreign"}, "uplink"),
     ],
 )

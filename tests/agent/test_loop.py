@@ -35,6 +35,7 @@ from agent.testing import (
 )
 from agent.uplink.backlog import CAPACITY
 from agent.uplink.spooling import Spool, Spooling
+from agent.uplink.writing import PATIENCE_S
 from escalation.model import (
     CasePhase,
     CaseReport,
@@ -59,7 +60,14 @@ DEATHS = SensorName("kernel.fatal_signal")
 class Host:
     """A work loop with everything around it, on one spool file."""
 
-    def __init__(self, folder: Path, *, capacity: int = 1000, max_bytes: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        capacity: int = 1000,
+        max_bytes: int = 1 << 20,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self.clock = ManualClock()
         self.sensor = ScriptedSensor(DEATHS)
         self.supervisor = FakeSupervisor(watchdog_s=30)
@@ -92,9 +100,11 @@ class Host:
                 interval_s=30,
             ),
             committed=lambda: None,
-            lived=lambda: None,
+            lived=lambda: self.said.append(self.loop.writing.held_up_s(self.clock())),
             changes=HostChanges(host=HOST),
+            patience_s=patience_s,
         )
+        self.said: list[float] = []
 
     def _open(self) -> Spool:
         return Outbox.open(
@@ -115,6 +125,13 @@ class Host:
         for _ in range(round(seconds / step_s)):
             self.clock.forward(step_s)
             await self.loop.step()
+
+    async def answered(self) -> None:
+        """Let the loop live until nothing is left that it has to write."""
+        await self.live(0.5)
+        while self.loop.writing.is_under_way:
+            await self.loop.writing.wait()
+            await self.live(0.5)
 
     async def reports(self) -> list[Report]:
         """Return what the spool holds."""
@@ -275,6 +292,105 @@ async def test_what_did_not_fit_in_memory_is_told(tmp_path: Path) -> None:
         bodies = await host.bodies()
         assert Loss(LossKind.SPOOL_UNWRITABLE, "", excess, exact=True) in bodies
         assert sum(isinstance(body, CaseReport) for body in bodies) == CAPACITY
+
+
+async def test_a_disk_that_hangs_holds_up_nobody(tmp_path: Path) -> None:
+    """Judging goes on, the watchdog is fed, the host is told; when it answers, all arrives once, in order."""
+    async with Host(tmp_path, patience_s=0.01) as host:
+        await host.live(1)
+        await host.answered()
+        with host.disk.hanging():
+            fed = host.supervisor.told.count("WATCHDOG=1")
+            for number in range(17):
+                host.name(number)
+                await host.live(1)
+            await host.live(600, step_s=1)
+            assert host.loop.writing.is_held_up
+            assert host.supervisor.told.count("WATCHDOG=1") >= fed + 600 // 8
+            assert host.said[-1] > 550
+            settled = host.sensor.settled
+            host.name(17)
+            await host.live(5)
+            assert host.sensor.settled == settled, "what is not on disk is not settled"
+        await host.answered()
+        assert not host.loop.writing.is_held_up
+        assert not host.loop.backlog
+        cases = [body for body in await host.bodies() if isinstance(body, CaseReport)]
+        deaths = [one for one in cases if one.fault_class is FaultClass.PROCESS_KILLED_BY_SIGNAL]
+        opened = [one.subject.name for one in deaths if one.phase is CasePhase.OPENED]
+        assert opened == [f"u{number}.service" for number in range(18)]
+        (blind,) = [one for one in cases if one.fault_class is FaultClass.MONITOR_BLIND]
+        assert (blind.phase, blind.subject.name) == (CasePhase.OPENED, "agent.spool")
+        await host.live(20)
+        await host.answered()
+        (*_, cleared) = [one for one in await host.bodies() if isinstance(one, CaseReport)]
+        assert (cleared.phase, cleared.case_id) == (CasePhase.CLEARED, blind.case_id)
+
+
+async def test_a_disk_that_hangs_at_the_start_holds_up_judgement_only(tmp_path: Path) -> None:
+    """The watchdog is fed and the host is told; what happened meanwhile is judged afterwards."""
+    async with Host(tmp_path, patience_s=0.01) as host:
+        host.sensor.says.append(death(1, 11))
+        with host.disk.hanging():
+            await host.live(100, step_s=1)
+            assert host.loop.writing.is_held_up
+            assert host.supervisor.told.count("WATCHDOG=1") >= 100 // 8
+            assert len(host.said) >= 3
+        await host.answered()
+        bodies = [body for body in await host.bodies() if isinstance(body, CaseReport)]
+        assert [body.fault_class for body in bodies] == [FaultClass.PROCESS_KILLED_BY_SIGNAL]
+
+
+async def test_what_waits_for_a_disk_that_hangs_is_bounded_and_counted(tmp_path: Path) -> None:
+    """Beyond the bound the oldest go; every one of them is in the account, and no other."""
+    async with Host(tmp_path, patience_s=0.01) as host:
+        await host.live(1)
+        await host.answered()
+        excess, first = 13, 5
+        with host.disk.hanging():
+            for number in range(first):
+                host.loop.backlog.add([case_report(f"first{number}", CasePhase.OPENED)], {})
+            await host.live(1)
+            for number in range(CAPACITY + excess):
+                host.loop.backlog.add([case_report(str(number), CasePhase.OPENED)], {})
+        await host.answered()
+        bodies = await host.bodies()
+        assert sum(isinstance(body, CaseReport) for body in bodies) == CAPACITY + first
+        assert Loss(LossKind.SPOOL_UNWRITABLE, "", excess, exact=True) in bodies
+
+
+async def test_an_agent_that_ends_writes_what_waited_for_a_disk_that_answers_again(tmp_path: Path) -> None:
+    """The write that hung is waited for, and what was judged since then is written after it."""
+    async with Host(tmp_path, patience_s=0.01) as host:
+        await host.live(1)
+        await host.answered()
+        with host.disk.hanging():
+            host.name(1)
+            await host.live(1)
+            host.name(2)
+            await host.live(1)
+        host.loop.writing._patience_s = 60
+        stop = asyncio.Event()
+        stop.set()
+        await host.loop.run(stop)
+        assert len([body for body in await host.bodies() if isinstance(body, CaseReport)]) == 2
+
+
+async def test_a_case_about_the_spool_ends_with_the_next_life(tmp_path: Path) -> None:
+    """An agent that was ended while the disk hung leaves an open case; its successor sees the disk answer."""
+    async with Host(tmp_path, patience_s=0.01) as first:
+        await first.live(1)
+        await first.answered()
+        with first.disk.hanging():
+            await first.live(100, step_s=1)
+        await first.answered()
+        assert len(await first.spooling.notes("case/")) == 1
+    async with Host(tmp_path) as second:
+        second.clock.forward(200)
+        await second.live(30)
+        last = (await second.bodies())[-1]
+        assert isinstance(last, CaseReport)
+        assert (last.phase, last.fault_class) == (CasePhase.CLEARED, FaultClass.MONITOR_BLIND)
 
 
 async def test_spool_that_cannot_be_opened_yet_delays_judgement_only(tmp_path: Path) -> None:
