@@ -79,7 +79,7 @@ BODIES: tuple[Body, ...] = (
             DeviceOpenEvidence(Device.GPU, 0, 1, 5, 19, "vllm", 1234),
             OomEvidence(OomScope.CGROUP, "vllm", 1234, 7, 11, 13),
             SignalEvidence(11, -6, "vllm", None),
-            ListenerEvidence("0.0.0.0", 8000, Reach.ALL_INTERFACES, "vllm", confirmed=True),
+            ListenerEvidence("0.0.0.0", 8000, Reach.ALL_INTERFACES, "vllm", confirmed=True, further=9),
             BlindEvidence("kernel.listener", BlindReason.ATTACH_FAILED, 2.5),
             RouteEvidence(
                 id=ROUTE,

@@ -9,6 +9,9 @@ A port that a container engine publishes says so, and names no unit to be restar
 engine's. One that this host never had open while the agent learned is told as new. Neither changes the
 severity.
 
+The first `ports_each` ports of one holder (a container, a unit, a cgroup) have a case each; its further ones
+are one case of the holder, with their number and the first of them (`agent/host/port_crowds.py`).
+
 A case clears when the socket table shows that nothing listens there any more, when the port is allowed, or
 when the host's addresses no longer make it reachable.
 """
@@ -24,7 +27,8 @@ from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, 
 from agent.finding import Finding, Hysteresis, Verdict
 from agent.host.expected_listeners import ExpectedListeners
 from agent.host.exposure import Reachability, parse
-from agent.subjects import cut, incarnation_of, place_of, process_name, target_of
+from agent.host.port_crowds import PortCrowds
+from agent.subjects import cut, incarnation_of, place_of, process_name, subject_of, target_of
 from escalation.model import (
     FaultClass,
     ListenerEvidence,
@@ -61,6 +65,7 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     clear_hold_s: Annotated[float, Meta(ge=0)] = 5.0
     learn_s: Annotated[float, Meta(ge=0)] = 3 * 86400.0
+    ports_each: Annotated[int, Meta(ge=1)] = 32
 
 
 class OffMeshListener:
@@ -76,12 +81,13 @@ class OffMeshListener:
             opens="A TCP socket listens on a wildcard or an address off the mesh, and the socket table shows "
             "it: critical with a public address, high on a private network; a note where the table or the "
             "host's addresses cannot be read. Says whether a container engine publishes it, and whether "
-            "this host never had it open in its first `learn_s`.",
+            "this host never had it open in its first `learn_s`. The ports of one holder beyond "
+            "`ports_each` are one case of that container, unit or cgroup.",
             quiet="Loopback, the mesh (while the host has a mesh interface), container bridges, declared "
             "direct links, the allow-list, and sockets of another network namespace. A port that an engine "
             "publishes without a proxy has no socket and is not seen.",
-            clears="The socket table no longer shows it, or it is allowed or out of reach; held for "
-            "`clear_hold_s`.",
+            clears="The socket table no longer shows it (of a holder: none of its further ports), or it is "
+            "allowed or out of reach; held for `clear_hold_s`.",
         ),
     )
 
@@ -94,6 +100,8 @@ class OffMeshListener:
         self._table: tuple[Instant, frozenset[Subject]] | None = None
         self._present: set[Subject] = set()
         self._expected = ExpectedListeners(learn_s=config.learn_s)
+        self._host = Subject(SubjectKind.HOST, surroundings.host)
+        self._crowds = PortCrowds(each=config.ports_each, host=self._host)
         self._published: frozenset[tuple[str, int]] = frozenset()
 
     @classmethod
@@ -133,7 +141,9 @@ class OffMeshListener:
         return [
             _absent(case.subject, read_at, ReasonCode.LISTENER_CLOSED)
             for case in tick.open_cases
-            if case.subject not in shown and read_at.boot_ns > case.last_seen.boot_ns
+            if case.subject not in shown
+            and case.subject not in self._crowds
+            and read_at.boot_ns > case.last_seen.boot_ns
         ]
 
     def watching(self) -> Sequence[ProcessKey]:
@@ -159,7 +169,7 @@ class OffMeshListener:
         judged = [
             self._judge(event.listener, confirmed=event.confirmed, at=event.at) for event in held.values()
         ]
-        return [*(found for found in judged if found), _unknown(gap.at)]
+        return [*self._together(judged, gap.at), _unknown(gap.at)]
 
     def _opened(self, event: ListenerOpened) -> Sequence[Finding]:
         if event.confirmed is False:
@@ -170,7 +180,7 @@ class OffMeshListener:
                 del self._held[next(iter(self._held))]
             return ()
         found = self._judge(event.listener, confirmed=event.confirmed, at=event.at)
-        return (found,) if found else ()
+        return self._together([found], event.at)
 
     def _closed(self, event: ListenerClosed) -> Sequence[Finding]:
         subject = _subject(event.listener)
@@ -180,19 +190,30 @@ class OffMeshListener:
         self._present.discard(subject)
         if event.confirmed is None:
             return (_unknown(event.at, subject),)
-        return (_absent(subject, event.at, ReasonCode.LISTENER_CLOSED),)
+        over = [subject, self._crowds.leave(subject)]
+        return [_absent(one, event.at, ReasonCode.LISTENER_CLOSED) for one in over if one is not None]
 
     def _inventory(self, table: ListenerInventory) -> Sequence[Finding]:
         self._reachability = Reachability.of(self._around.mesh, table.host_addresses)
         self._inventory_blind = False
         self._held = {}
         self._table = (table.at, frozenset(_subject(listener) for listener in table.listeners))
+        self._crowds.keep(self._table[1])
         judged = [self._judge(listener, confirmed=True, at=table.at) for listener in table.listeners]
         self._present &= self._table[1]
-        return [found for found in judged if found]
+        return self._together(judged, table.at)
 
-    def _judge(self, listener: Listener, *, confirmed: bool | None, at: Instant) -> Finding | None:
-        """Return what there is to say of one listener; None for what is no address at all."""
+    def _together(self, judged: Sequence[Finding | Subject | None], at: Instant) -> list[Finding]:
+        """Return what was found of each listener by itself, and once of each holder of further ones."""
+        holders = dict.fromkeys(one for one in judged if isinstance(one, Subject))
+        together = (self._crowds.told(holder, at) for holder in holders)
+        return [one for one in (*judged, *together) if isinstance(one, Finding)]
+
+    def _judge(self, listener: Listener, *, confirmed: bool | None, at: Instant) -> Finding | Subject | None:
+        """Return what there is to say of one listener, or the holder with whose others it is told.
+
+        None for what is no address at all.
+        """
         address = parse(listener.address)
         if address is None:
             return None
@@ -210,15 +231,18 @@ class OffMeshListener:
 
     def _fine(self, subject: Subject, at: Instant) -> Finding | None:
         self._present.discard(subject)
+        self._crowds.leave(subject)
         return _absent(subject, at, ReasonCode.LISTENER_ALLOWED)
 
     def _exposed(
         self, listener: Listener, subject: Subject, reach: Reach, *, confirmed: bool | None, at: Instant
-    ) -> Finding:
+    ) -> Finding | Subject:
+        holder = self._holder(listener)
+        own = self._crowds.has_own(subject, holder)
         wildcard = subject.name.startswith(("0.0.0.0:", "[::]:"))
         known = subject in self._present
         certain = confirmed is True and reach is not Reach.UNKNOWN
-        if certain:
+        if certain and own:
             self._present.add(subject)
         reasons = [
             Reason(ReasonCode.LISTENS_ON_ALL_INTERFACES if wildcard else ReasonCode.LISTENS_OFF_MESH, count=1)
@@ -234,9 +258,9 @@ class OffMeshListener:
         published = (listener.address, listener.port) in self._published
         if published:
             reasons.append(Reason(ReasonCode.PUBLISHED_BY_PROXY, count=1))
-        if certain and self._expected.is_new(listener.port, listener.origin, at):
+        if own and certain and self._expected.is_new(listener.port, listener.origin, at):
             reasons.append(Reason(ReasonCode.NOT_EXPECTED_HERE, count=1))
-        return Finding(
+        found = Finding(
             verdict=Verdict.PRESENT,
             fault_class=_FAULT,
             subject=subject,
@@ -257,6 +281,11 @@ class OffMeshListener:
                 ),
             ),
         )
+        return found if own else self._crowds.join(subject, holder, found)
+
+    def _holder(self, listener: Listener) -> Subject:
+        holder = subject_of(listener.origin)
+        return self._host if holder.kind is SubjectKind.PROCESS else holder
 
 
 def _severity(reach: Reach, *, certain: bool) -> Severity:

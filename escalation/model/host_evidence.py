@@ -72,13 +72,17 @@ class Reach(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ListenerEvidence:
-    """A listening TCP socket. `confirmed` is whether the host's socket table shows it (None: unknown)."""
+    """A listening TCP socket. `confirmed` is whether the host's socket table shows it (None: unknown).
+
+    `further` is how many more ports of the same holder are open like it, beside those that are told.
+    """
 
     address: str
     port: int
     reach: Reach
     process_name: str
     confirmed: bool | None
+    further: int = 0
 
 
 class BlindReason(enum.StrEnum):

@@ -1043,18 +1043,20 @@ class SignalEvidence(_message.Message):
     def __init__(self, signal: _Optional[int] = ..., code: _Optional[int] = ..., process_name: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
 
 class ListenerEvidence(_message.Message):
-    __slots__ = ("address", "port", "reach", "process_name", "confirmed")
+    __slots__ = ("address", "port", "reach", "process_name", "confirmed", "further")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
     REACH_FIELD_NUMBER: _ClassVar[int]
     PROCESS_NAME_FIELD_NUMBER: _ClassVar[int]
     CONFIRMED_FIELD_NUMBER: _ClassVar[int]
+    FURTHER_FIELD_NUMBER: _ClassVar[int]
     address: str
     port: int
     reach: Reach
     process_name: str
     confirmed: bool
-    def __init__(self, address: _Optional[str] = ..., port: _Optional[int] = ..., reach: _Optional[_Union[Reach, str]] = ..., process_name: _Optional[str] = ..., confirmed: _Optional[bool] = ...) -> None: ...
+    further: int
+    def __init__(self, address: _Optional[str] = ..., port: _Optional[int] = ..., reach: _Optional[_Union[Reach, str]] = ..., process_name: _Optional[str] = ..., confirmed: _Optional[bool] = ..., further: _Optional[int] = ...) -> None: ...
 
 class BlindEvidence(_message.Message):
     __slots__ = ("sensor", "reason", "silent_s")

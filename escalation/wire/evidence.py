@@ -136,6 +136,7 @@ def evidence_message(  # noqa: C901, PLR0912 -- one case per kind, checked compl
                     reach=_REACH.number(evidence.reach),
                     process_name=fit("ListenerEvidence.process_name", evidence.process_name),
                     confirmed=evidence.confirmed,
+                    further=fit_u32(evidence.further),
                 )
             )
         case BlindEvidence():
@@ -277,6 +278,7 @@ def _listener(message: pb.ListenerEvidence) -> ListenerEvidence:
         _REACH.member(message.reach),
         text("ListenerEvidence.process_name", message.process_name),
         message.confirmed if message.HasField("confirmed") else None,
+        message.further,
     )
 
 

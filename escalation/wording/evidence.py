@@ -184,7 +184,8 @@ def _listener_fact(evidence: ListenerEvidence) -> str:
     else:
         witness = "the socket table no longer shows it"
     who = process(evidence.process_name, None)
-    return f"{who} listens on {address}:{evidence.port}, {reach_words(evidence.reach)}; {witness}"
+    told = f"{who} listens on {address}:{evidence.port}, {reach_words(evidence.reach)}; {witness}"
+    return f"{told}; and {counted(evidence.further, 'further port')}" if evidence.further else told
 
 
 def _route_fact(evidence: RouteEvidence) -> str:

@@ -24,6 +24,7 @@ from escalation.model import (
     Gauge,
     LinkCounter,
     LinkEvidence,
+    ListenerEvidence,
     LogEvidence,
     MeshEvidence,
     MeshState,
@@ -34,6 +35,7 @@ from escalation.model import (
     PressureEvidence,
     ProcessEvidence,
     ProcessState,
+    Reach,
     Reason,
     ReasonCode,
     Resource,
@@ -189,6 +191,10 @@ def test_every_choice_has_its_own_words(word: Callable[[Any], str], choices: typ
                 "Ray's dashboard and job server listens on 0.0.0.0:8265; "
                 "nobody from outside the mesh is connected"
             ),
+        ),
+        (
+            ListenerEvidence("::", 1000, Reach.PUBLIC, "flood", confirmed=True, further=4967),
+            ("flood listens on [::]:1000, a public address; the socket table agrees; and 4967 further ports"),
         ),
         (
             replace(example(UnitEvidence), exit_status=None, longest_s=None, starts=1),

@@ -16,6 +16,7 @@ from escalation.model import (
     Incident,
     ListenerEvidence,
     ReasonCode,
+    SubjectKind,
     Verification,
 )
 from escalation.server.playbook import steps
@@ -47,7 +48,8 @@ def advise(incident: Incident) -> Advice:
     """Return: bind it to loopback or to the mesh, with the setting of that server where it is recognised."""
     target = acted_on(incident)
     listener = _listener(incident)
-    port = listener.port if listener is not None and 0 < listener.port < 65_536 else None
+    one = listener if incident.subject.kind is SubjectKind.LISTENER else None
+    port = one.port if one is not None and 0 < one.port < 65_536 else None
     container = container_id(target)
     command: tuple[str, ...]
     if container is not None or _is_published(incident, listener):
@@ -65,6 +67,8 @@ def advise(incident: Incident) -> Advice:
         command = ("ss", "-H", "-l", "-t", "-n", "-p", *((f"sport = :{port}",) if port else ()))
     server = _recognised(listener)
     summary = f"Close it to all but this host and the mesh: {how}."
+    if one is None:
+        summary = f"Find out what opens so many ports, and end it where nobody meant it. {summary}"
     if steps.has_reason(incident, ReasonCode.NOT_EXPECTED_HERE):
         summary = f"Find out first who started it: nothing has listened here before. {summary}"
     if server is not None:

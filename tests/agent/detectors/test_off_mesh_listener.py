@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from agent.cases import CaseBook
 from agent.detector import Surroundings
 from agent.detectors.off_mesh_listener import Config, OffMeshListener
 from agent.finding import Verdict
 from agent.host.exposure import Address, AllowedListener, Mesh, Reachability
+from agent.host.port_crowds import CROWDS_MAX, OWN_MAX
 from agent.testing import (
+    CONTAINER,
     HOST,
     KERNEL_BOOT,
     SURROUNDINGS,
@@ -24,11 +27,21 @@ from agent.testing import (
     seeing,
     tick,
 )
-from escalation.model import FaultClass, Reach, ReasonCode, Severity, Subject, SubjectKind
-from probes.observation import PublishedPort, PublishedPorts, SensorName
+from escalation.model import (
+    FaultClass,
+    ListenerEvidence,
+    Reach,
+    ReasonCode,
+    Severity,
+    Subject,
+    SubjectKind,
+)
+from probes.observation import Listener, Origin, PublishedPort, PublishedPorts, SensorName
 
 FAULT = FaultClass.EXPOSURE_OFF_MESH_LISTENER
 WILDCARD = Subject(SubjectKind.LISTENER, "0.0.0.0:8000")
+BOX = Subject(SubjectKind.CONTAINER, CONTAINER)
+EACH = Config().ports_each
 LAN = {"127.0.0.1": "lo", "192.168.1.7": "eth0", "100.90.1.2": "tailscale0", "fe80::1": "tailscale0"}
 PUBLIC = {**LAN, "8.8.8.8": "eth1", "2a00:1450::1": "eth1"}
 MESH_ONLY = {"127.0.0.1": "lo", "::1": "lo", "100.90.1.2": "tailscale0", "172.17.0.1": "docker0"}
@@ -113,10 +126,106 @@ def test_a_host_with_hundreds_of_containers_is_graded_once(
 
     monkeypatch.setattr(Reachability, "of_address", counted)
     own = LAN | {f"fe80::{number:x}": f"veth{number:x}" for number in range(2, 302)}
-    ports = [listener(wildcard, 20000 + port) for port in range(300) for wildcard in ("0.0.0.0", "::")]
+    ports = [
+        listener(wildcard, 20000 + port, where=origin(container=f"{port:064x}"))
+        for port in range(100)
+        for wildcard in ("0.0.0.0", "::")
+    ]
     found = present(detector, inventory(0, *ports, addresses=own))
-    assert [one.severity for one in found] == [Severity.HIGH] * 600
+    assert [one.severity for one in found] == [Severity.HIGH] * 200
     assert len(graded) == len(own)
+
+
+def flood(ports: int, *, address: str = "0.0.0.0", where: Origin | None = None) -> list[Listener]:
+    """Return what a program listens on that opens many ports."""
+    return [listener(address, 20000 + port, where=where) for port in range(ports)]
+
+
+def test_thousands_of_ports_of_one_holder_are_its_first_and_one_case_of_the_rest(
+    detector: OffMeshListener,
+) -> None:
+    """The rest is told with its number and its first ports; the book keeps its places for other faults."""
+    book = CaseBook(agent_id=HOST, kernel_boot_id=KERNEL_BOOT, hysteresis=detector.hysteresis)
+    found = present(detector, inventory(0, *flood(5000)))
+    assert len(book.judge(found, at(0)).bodies) == EACH + 1
+    assert book.turned_away == 0
+    *own, together = found
+    assert {one.subject.kind for one in own if one.subject} == {SubjectKind.LISTENER}
+    assert (together.subject, together.severity, together.count) == (BOX, Severity.HIGH, 5000 - EACH)
+    assert together.reasons[0].count == 5000 - EACH
+    ports = [(one.port, one.further) for one in together.evidence if isinstance(one, ListenerEvidence)]
+    first = 20000 + EACH
+    assert ports == [(first, 5000 - EACH - 4), (first + 1, 0), (first + 2, 0), (first + 3, 0)]
+
+
+def test_ports_that_are_opened_one_after_the_other_join_their_holders_case(
+    detector: OffMeshListener,
+) -> None:
+    """Each counts once; the table that follows counts nothing again, and a case keeps its own port."""
+    events = [opened(1, "0.0.0.0", port=20000 + port) for port in range(EACH + 3)]
+    found = present(detector, inventory(0), *events)
+    assert [one.subject == BOX for one in found] == [False] * EACH + [True] * 3
+    again = present(detector, inventory(30, *reversed(flood(EACH + 4))))
+    assert [one.count for one in again if one.subject != BOX] == [0] * EACH
+    assert [(one.count, one.reasons[0].count) for one in again if one.subject == BOX] == [(1, 4)]
+
+
+@pytest.mark.parametrize(
+    ("address", "own"), [("127.0.0.1", PUBLIC), ("100.90.1.2", PUBLIC), ("0.0.0.0", MESH_ONLY)]
+)
+def test_any_number_of_ports_that_nobody_can_reach_stays_quiet(
+    detector: OffMeshListener, address: str, own: dict[str, str]
+) -> None:
+    """The workers of a cluster hold many ports on loopback and in the mesh."""
+    assert present(detector, inventory(0, *flood(500, address=address), addresses=own)) == []
+
+
+def test_allowed_ports_of_a_holder_are_none_of_its_crowd() -> None:
+    """Only what is beyond the range counts, and has a case of its own as long as it is little."""
+    allowed = AllowedListener(port=20000, last_port=20499)
+    made = OffMeshListener.build(
+        Config(), Surroundings(host=HOST, kernel_boot_id=KERNEL_BOOT, allowed_listeners=(allowed,))
+    )
+    (found,) = present(made, inventory(0, *flood(501)))
+    assert found.subject == Subject(SubjectKind.LISTENER, "0.0.0.0:20500")
+
+
+def test_a_holders_case_clears_when_none_of_its_further_ports_is_open(detector: OffMeshListener) -> None:
+    """By the last event, or by a table that no longer shows them; also for one that knows the case alone."""
+    case = open_case(FAULT, BOX, last_seen=at(0))
+    detector.observe(inventory(0, *flood(EACH + 2)))
+    assert detector.tick(tick(1, case)) == []
+    over = [
+        one.subject
+        for port in (EACH, EACH + 1)
+        for one in detector.observe(closed(2, "0.0.0.0", port=20000 + port))
+        if one.subject and one.subject.kind is not SubjectKind.LISTENER
+    ]
+    assert over == [BOX]
+    for made in (detector, OffMeshListener.build(Config(), SURROUNDINGS)):
+        made.observe(inventory(30, *flood(EACH)))
+        assert [(one.verdict, one.subject) for one in made.tick(tick(31, case))] == [(Verdict.ABSENT, BOX)]
+
+
+def test_a_place_that_is_free_again_is_given_to_a_port_of_the_crowd(detector: OffMeshListener) -> None:
+    """What closed has left it; what was told with others is told by itself from then on."""
+    detector.observe(inventory(0, *flood(EACH + 2)))
+    found = present(detector, inventory(30, *flood(EACH + 2)[1:]))
+    assert [one.count for one in found] == [0] * (EACH - 1) + [1, 0]
+    assert found[-1].reasons[0].count == 1
+
+
+def test_many_holders_of_many_ports_leave_places_for_other_faults(detector: OffMeshListener) -> None:
+    """However many there are, what has no place is told of the host, where no unit is to be acted on."""
+    ports = [
+        listener("0.0.0.0", 1000 + port, where=origin(container=f"{port // 2:064x}")) for port in range(1200)
+    ]
+    unknown = flood(100, address="192.168.1.7", where=Origin())
+    found = present(detector, inventory(0, *ports, *unknown))
+    assert len(found) == len({one.subject for one in found}) == OWN_MAX + CROWDS_MAX + 1
+    (host,) = [one for one in found if one.subject == Subject(SubjectKind.HOST, HOST)]
+    assert (host.target, host.place, host.incarnation) == (None, None, None)
+    assert sum(one.count for one in found) == 1300
 
 
 def test_a_mesh_that_is_down_exposes_nobody(detector: OffMeshListener) -> None:

@@ -274,6 +274,13 @@ _OF_GPU_AND_MEMORY: list[tuple[Incident, ActionKind, tuple[str, ...]]] = [
             ("ss", "-H", "-l", "-t", "-n", "-p", "sport = :11434"),
         ),
         (
+            _incident(
+                FaultClass.EXPOSURE_OFF_MESH_LISTENER, Subject(SubjectKind.UNIT, "x.service"), _listener()
+            ),
+            ActionKind.CHANGE_SETTING,
+            ("ss", "-H", "-l", "-t", "-n", "-p"),
+        ),
+        (
             _incident(FaultClass.MONITOR_BLIND, Subject(SubjectKind.HOST, "spark-1")),
             ActionKind.INSPECT,
             ("systemctl", "status", "--no-pager", "nanobot-agent.service"),
