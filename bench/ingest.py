@@ -24,28 +24,13 @@ from pathlib import Path
 import grpc
 
 from bench.paired import Spread
+from bench.reports import FINGERPRINTS, report_of
 from bench.rig import Orchestrator, Unavailable, cpu_s, orchestrator, resident_bytes
 from dev import postgres
-from escalation.model import (
-    AgentId,
-    BootId,
-    CaseId,
-    CasePhase,
-    CaseReport,
-    Device,
-    DeviceOpenEvidence,
-    FaultClass,
-    Incarnation,
-    Reason,
-    ReasonCode,
-    Report,
-    Severity,
-    Subject,
-    SubjectKind,
-)
+from escalation.model import AgentId, BootId, CasePhase, Report, Subject, SubjectKind
 from escalation.wire import codec, escalation_pb2 as pb
 
-FINGERPRINTS = 50
+_BEGAN_NS = 1_790_000_000_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,44 +128,19 @@ def _messages(agent: str, shape: Shape) -> list[bytes]:
 
 def _report(agent: AgentId, boot: BootId, sequence: int) -> Report:
     slot = sequence % FINGERPRINTS
-    unit = f"vllm-{slot}.service"
-    evidence = tuple(
-        DeviceOpenEvidence(
-            device=Device.GPU,
-            minor=minor,
-            errno=1,
-            failures=sequence,
-            prior_successes=7,
-            process_name="VLLM::EngineCor",
-            pid=4000 + minor,
-        )
-        for minor in range(4)
-    )
-    body = CaseReport(
-        phase=CasePhase.OPENED if sequence <= FINGERPRINTS else CasePhase.UPDATED,
-        case_id=CaseId(f"00000000-0000-4000-9000-{slot:012d}"),
-        fault_class=FaultClass.GPU_ACCESS_REVOKED,
-        severity=Severity.CRITICAL,
-        subject=Subject(SubjectKind.CGROUP, f"/machine.slice/{slot:0400x}"),
-        target=Subject(SubjectKind.UNIT, unit),
-        incarnation=Incarnation(
-            kernel_boot_id=str(boot), container_id=f"{slot:064x}", pid=4000, start_ticks=123456
-        ),
-        first_seen_ns=1_790_000_000_000_000_000,
-        last_seen_ns=1_790_000_000_000_000_000 + sequence,
-        count=sequence,
-        reasons=tuple(
-            Reason(ReasonCode.OPEN_REFUSED_AFTER_SUCCESS, count=7, threshold=float(n), window_s=60.0)
-            for n in range(6)
-        ),
-        evidence=evidence,
-    )
-    return Report(
-        agent_id=agent,
-        boot_id=boot,
+    return report_of(
+        agent=agent,
+        boot=boot,
         sequence=sequence,
-        created_ns=1_790_000_000_000_000_000 + sequence,
-        body=body,
+        created_ns=_BEGAN_NS + sequence,
+        fault=slot,
+        phase=CasePhase.OPENED if sequence <= FINGERPRINTS else CasePhase.UPDATED,
+        count=sequence,
+        first_seen_ns=_BEGAN_NS,
+        subject=Subject(SubjectKind.CGROUP, f"/machine.slice/{slot:0400x}"),
+        target=Subject(SubjectKind.UNIT, f"vllm-{slot}.service"),
+        container_id=f"{slot:064x}",
+        devices=4,
     )
 
 

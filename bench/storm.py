@@ -21,27 +21,11 @@ from pathlib import Path
 
 import grpc
 
-from bench.ingest import FINGERPRINTS
 from bench.paired import percentile
+from bench.reports import FINGERPRINTS, report_of
 from bench.rig import Orchestrator, Unavailable, cpu_s, orchestrator, resident_bytes
 from dev import postgres
-from escalation.model import (
-    AgentId,
-    BootId,
-    CaseId,
-    CasePhase,
-    CaseReport,
-    Device,
-    DeviceOpenEvidence,
-    FaultClass,
-    Incarnation,
-    Reason,
-    ReasonCode,
-    Report,
-    Severity,
-    Subject,
-    SubjectKind,
-)
+from escalation.model import AgentId, BootId, CasePhase, Report, Subject, SubjectKind
 from escalation.wire import codec, escalation_pb2 as pb
 
 RATE = 10_000
@@ -172,36 +156,19 @@ def _messages(number: int, agent: AgentId, seconds: float) -> list[bytes]:
 def _report(agent: AgentId, boot: BootId, sequence: int, fault: int, count: int) -> Report:
     now_ns = time.time_ns()
     unit = Subject(SubjectKind.UNIT, f"storm-{fault}.service")
-    evidence = tuple(
-        DeviceOpenEvidence(
-            device=Device.GPU,
-            minor=minor,
-            errno=1,
-            failures=count,
-            prior_successes=7,
-            process_name="VLLM::EngineCor",
-            pid=4000 + minor,
-        )
-        for minor in range(8)
-    )
-    body = CaseReport(
+    return report_of(
+        agent=agent,
+        boot=boot,
+        sequence=sequence,
+        created_ns=now_ns,
+        fault=fault,
         phase=CasePhase.OPENED if count == 1 else CasePhase.UPDATED,
-        case_id=CaseId(f"00000000-0000-4000-9000-{fault:012d}"),
-        fault_class=FaultClass.GPU_ACCESS_REVOKED,
-        severity=Severity.CRITICAL,
+        count=count,
+        first_seen_ns=now_ns,
         subject=unit,
         target=unit,
-        incarnation=Incarnation(kernel_boot_id=str(boot), container_id="", pid=4000, start_ticks=123456),
-        first_seen_ns=now_ns,
-        last_seen_ns=now_ns + count,
-        count=count,
-        reasons=tuple(
-            Reason(ReasonCode.OPEN_REFUSED_AFTER_SUCCESS, count=7, threshold=float(n), window_s=60.0)
-            for n in range(6)
-        ),
-        evidence=evidence,
+        devices=8,
     )
-    return Report(agent_id=agent, boot_id=boot, sequence=sequence, created_ns=now_ns, body=body)
 
 
 async def _send(server: Orchestrator, messages: Sequence[list[bytes]], sky: Sky) -> None:
