@@ -51,6 +51,16 @@ class Finding:
     evidence: tuple[Evidence, ...] = ()
 
 
+def absent(fault: FaultClass, subject: Subject, at: Instant, *reasons: Reason) -> Finding:
+    """Return the word that `fault` is over for `subject`."""
+    return Finding(verdict=Verdict.ABSENT, fault_class=fault, subject=subject, at=at, reasons=reasons)
+
+
+def unknown(fault: FaultClass, at: Instant, subject: Subject | None = None) -> Finding:
+    """Return that nothing can be told of `fault`: for `subject`, or for every one."""
+    return Finding(verdict=Verdict.UNKNOWN, fault_class=fault, subject=subject, at=at)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hysteresis:
     """A case opens after `open_after` sightings in `open_window_s`, and clears after `clear_hold_s`."""

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, absent
 from escalation.model import (
     BlindEvidence,
     BlindReason as WireReason,
@@ -149,10 +149,9 @@ class BlindSensor:
         )
 
     def _over(self, sensor: SensorName, at: Instant) -> Finding:
-        return Finding(
-            verdict=Verdict.ABSENT,
-            fault_class=FaultClass.MONITOR_BLIND,
-            subject=Subject(SubjectKind.SENSOR, sensor),
-            at=at,
-            reasons=(Reason(ReasonCode.SENSOR_SEES_AGAIN, count=1),),
+        return absent(
+            FaultClass.MONITOR_BLIND,
+            Subject(SubjectKind.SENSOR, sensor),
+            at,
+            Reason(ReasonCode.SENSOR_SEES_AGAIN, count=1),
         )

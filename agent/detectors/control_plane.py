@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.host.exposure import Reachability, parse
 from agent.subjects import cut, incarnation_of, place_of, target_of
 from escalation.model import (
@@ -126,7 +126,7 @@ class OpenControlPlane:
                 self._sees = not isinstance(coverage, Blind)
                 if not self._sees:
                     self._table = None
-                    return (_unknown(observation.at),)
+                    return (unknown(_FAULT, observation.at),)
             case _:
                 pass
         return ()
@@ -137,7 +137,7 @@ class OpenControlPlane:
             self._told.clear()
             return ()
         if not self._sees:
-            return (_unknown(tick.now),)
+            return (unknown(_FAULT, tick.now),)
         if self._table is None:
             return ()
         read_at, shown = self._table
@@ -149,7 +149,7 @@ class OpenControlPlane:
                 isinstance(item, ControlPlaneEvidence) and item.published for item in case.evidence
             )
             if published and not self._publications_known:
-                found.append(_unknown(tick.now, case.subject))
+                found.append(unknown(_FAULT, tick.now, case.subject))
             else:
                 found.append(_absent(case.subject, read_at, ReasonCode.CONTROL_PLANE_CLOSED))
         return found
@@ -259,14 +259,4 @@ def _subject(address: str, port: int) -> Subject:
 
 
 def _absent(subject: Subject, at: Instant, code: ReasonCode) -> Finding:
-    return Finding(
-        verdict=Verdict.ABSENT,
-        fault_class=_FAULT,
-        subject=subject,
-        at=at,
-        reasons=(Reason(code, count=1),),
-    )
-
-
-def _unknown(at: Instant, subject: Subject | None = None) -> Finding:
-    return Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=subject, at=at)
+    return absent(_FAULT, subject, at, Reason(code, count=1))

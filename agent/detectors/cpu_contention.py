@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import cut, incarnation_of, place_of, subject_of, target_of
 from escalation.model import (
     FaultClass,
@@ -144,13 +144,11 @@ class CpuContention:
         for case in tick.open_cases:
             look = None if case.place is None else tick.world.cgroups.get(case.place)
             if look is not None and (not look.exists or look.same is False):
-                found.append(_absent(case.subject, tick.now, Reason(ReasonCode.CGROUP_GONE)))
+                found.append(absent(_FAULT, case.subject, tick.now, Reason(ReasonCode.CGROUP_GONE)))
             elif calm is not None:
-                found.append(_absent(case.subject, calm.at, self._free_again()))
+                found.append(absent(_FAULT, case.subject, calm.at, self._free_again()))
             elif self._blind:
-                found.append(
-                    Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=case.subject, at=tick.now)
-                )
+                found.append(unknown(_FAULT, tick.now, case.subject))
         return found
 
     def watching(self) -> Sequence[ProcessKey]:
@@ -190,7 +188,7 @@ class CpuContention:
         if share < self._config.waited_share or delay.p99_s is None or delay.p99_s <= long_s:
             server.since = None
             server.told = False
-            return (_absent(subject, delay.at, self._free_again()),)
+            return (absent(_FAULT, subject, delay.at, self._free_again()),)
         pressure = self._contended(delay.at)
         if pressure is None:
             return ()
@@ -280,7 +278,3 @@ def _delay_evidence(delay: RunDelay, usual_s: float | None, neighbour: Neighbour
         neighbour="" if neighbour is None else cut(neighbour.cgroup_path),
         neighbour_cores=0.0 if neighbour is None else neighbour.cores,
     )
-
-
-def _absent(subject: Subject, at: Instant, reason: Reason) -> Finding:
-    return Finding(verdict=Verdict.ABSENT, fault_class=_FAULT, subject=subject, at=at, reasons=(reason,))

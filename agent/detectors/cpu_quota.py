@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import incarnation_of, place_of, subject_of, target_of
 from escalation.model import FaultClass, Reason, ReasonCode, Severity, Subject, SubjectKind, ThrottleEvidence
 from probes.observation import (
@@ -117,11 +117,9 @@ class CpuQuota:
             look = None if case.place is None else tick.world.cgroups.get(case.place)
             if look is not None and (not look.exists or look.same is False):
                 reason = Reason(ReasonCode.CGROUP_GONE)
-                found.append(_absent(case.subject, tick.now, reason))
+                found.append(absent(_FAULT, case.subject, tick.now, reason))
             elif not self._sees:
-                found.append(
-                    Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=case.subject, at=tick.now)
-                )
+                found.append(unknown(_FAULT, tick.now, case.subject))
         return found
 
     def watching(self) -> Sequence[ProcessKey]:
@@ -134,7 +132,7 @@ class CpuQuota:
         if look.quota_cores is None:
             server.looks.clear()
             server.told = False
-            return (_absent(subject, look.at, Reason(ReasonCode.THROTTLING_ENDED)),)
+            return (absent(_FAULT, subject, look.at, Reason(ReasonCode.THROTTLING_ENDED)),)
         if look.up_s is None or look.up_s < self._config.start_s:
             return ()
         server.looks.append(look)
@@ -155,7 +153,7 @@ class CpuQuota:
                 threshold=self._config.clear_share,
                 window_s=round(window_s, 3),
             )
-            return (_absent(subject, look.at, reason),)
+            return (absent(_FAULT, subject, look.at, reason),)
         if throttled < periods * self._config.throttled_share:
             return ()
         return (
@@ -213,7 +211,3 @@ class CpuQuota:
         while len(self._servers) > _SERVERS_MAX:
             self._servers.popitem(last=False)
         return server
-
-
-def _absent(subject: Subject, at: Instant, reason: Reason) -> Finding:
-    return Finding(verdict=Verdict.ABSENT, fault_class=_FAULT, subject=subject, at=at, reasons=(reason,))

@@ -20,7 +20,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick, sight_after
-from agent.finding import Finding, Hysteresis, OpenCase, Verdict
+from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.host.log_evidence import log_evidence
 from agent.subjects import incarnation_of, place_of, service_of, target_of
 from escalation.model import (
@@ -156,9 +156,7 @@ class DatabaseSessions:
             case Gap(sensor=sensor) if sensor in self._sight:
                 self._sight[sensor] = sight_after(self._sight[sensor], observation)
                 if isinstance(observation.coverage, Blind) and not self._sees_logs():
-                    return (
-                        Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=None, at=observation.at),
-                    )
+                    return (unknown(_FAULT, observation.at),)
             case _:
                 pass
         return ()
@@ -312,18 +310,15 @@ class DatabaseSessions:
     def _absent(self, case: OpenCase, now: Instant, *, quiet_s: float) -> Finding:
         self._table.at_refusal = 0
         last = self._table.last
-        return Finding(
-            verdict=Verdict.ABSENT,
-            fault_class=_FAULT,
-            subject=case.subject,
-            at=now,
-            reasons=(
-                Reason(
-                    ReasonCode.SESSIONS_FREE_AGAIN,
-                    count=last.sessions if last is not None else 0,
-                    threshold=self._config.clear_after_s,
-                    window_s=round(max(0.0, quiet_s), 3),
-                ),
+        return absent(
+            _FAULT,
+            case.subject,
+            now,
+            Reason(
+                ReasonCode.SESSIONS_FREE_AGAIN,
+                count=last.sessions if last is not None else 0,
+                threshold=self._config.clear_after_s,
+                window_s=round(max(0.0, quiet_s), 3),
             ),
         )
 

@@ -20,9 +20,9 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, OpenCase
+from agent.finding import Finding, Hysteresis, OpenCase, absent
 from agent.host.log_evidence import log_evidence
-from agent.routes.findings import absent, gone_for_long, out_of_sight, present
+from agent.routes.findings import gone_for_long, out_of_sight, present
 from agent.routes.names import MODEL_ROUTES, SENSOR, port_of, route_id_of, subject_of_route
 from escalation.model import FaultClass, FlightEvidence, Reason, ReasonCode, Severity, Subject
 from probes.http.facts import Ending, ExchangeFacts
@@ -269,7 +269,7 @@ class DistributedRank:
                 reason = Reason(
                     ReasonCode.ENGINE_ANSWERS_AGAIN, count=port.good, threshold=self._config.good_min
                 )
-                return absent(case, tick.now, reason)
+                return absent(case.fault_class, case.subject, tick.now, reason)
             return None
         return gone_for_long(case, tick, self._config.gone_clear_after_s)
 

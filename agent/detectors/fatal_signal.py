@@ -26,7 +26,7 @@ from agent.detector import (
     quiet_for_s,
     sight_after,
 )
-from agent.finding import Finding, Hysteresis, OpenCase, Verdict
+from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent
 from agent.subjects import MODEL_SERVERS, incarnation_of, place_of, process_name, service_of, target_of
 from escalation.model import FaultClass, Reason, ReasonCode, Severity, SignalEvidence, SubjectKind
 from probes.observation import FatalSignal, Gap, Instant, Observation, SensorName
@@ -100,15 +100,7 @@ class FatalSignalDetector:
             quiet_s = quiet_for_s(self._seeing_since, case.last_seen, tick.now)
             reason = self._recovered(case, quiet_s, tick.world)
             if reason is not None:
-                found.append(
-                    Finding(
-                        verdict=Verdict.ABSENT,
-                        fault_class=_FAULT,
-                        subject=case.subject,
-                        at=tick.now,
-                        reasons=(reason,),
-                    )
-                )
+                found.append(absent(_FAULT, case.subject, tick.now, reason))
         return found
 
     def watching(self) -> Sequence[ProcessKey]:

@@ -26,7 +26,7 @@ from agent.detector import (
     quiet_for_s,
     sight_after,
 )
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import incarnation_of, place_of, process_name, subject_of, target_of
 from escalation.model import (
     DescriptorCall,
@@ -123,9 +123,7 @@ class FdExhausted:
                 found.append(self._over(case.subject, tick.now, Reason(ReasonCode.PROCESS_GONE)))
                 continue
             if self._seeing_since is None:
-                found.append(
-                    Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=case.subject, at=tick.now)
-                )
+                found.append(unknown(_FAULT, tick.now, case.subject))
                 continue
             quiet_s = quiet_for_s(self._seeing_since, case.last_seen, tick.now)
             if quiet_s >= self._config.clear_after_s:
@@ -195,7 +193,7 @@ class FdExhausted:
 
     def _over(self, subject: Subject, at: Instant, reason: Reason) -> Finding:
         self._subjects.pop(subject, None)
-        return Finding(verdict=Verdict.ABSENT, fault_class=_FAULT, subject=subject, at=at, reasons=(reason,))
+        return absent(_FAULT, subject, at, reason)
 
 
 def _process_of(seen: DescriptorsRefused, known: ProcessKey | None) -> ProcessKey | None:

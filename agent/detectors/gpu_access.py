@@ -36,7 +36,7 @@ from agent.detector import (
     World,
     sight_after,
 )
-from agent.finding import Finding, Hysteresis, OpenCase, Verdict
+from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.gpus.lists import GpuLists
 from agent.host.antecedents import Antecedents
 from agent.subjects import incarnation_of, place_of, process_name, subject_of, target_of
@@ -226,14 +226,14 @@ class GpuAccess:
         cgroup.opened_at = opens.at
         cgroup.refused.discard(node)
         over = Reason(ReasonCode.OPEN_SUCCEEDS_AGAIN, count=opens.count)
-        found = [self._absent(FaultClass.GPU_NEVER_GRANTED, subject, opens.at, over)]
+        found = [absent(FaultClass.GPU_NEVER_GRANTED, subject, opens.at, over)]
         if not cgroup.refused:
-            found.append(self._absent(FaultClass.GPU_ACCESS_REVOKED, subject, opens.at, over))
+            found.append(absent(FaultClass.GPU_ACCESS_REVOKED, subject, opens.at, over))
         if opens.device is NvidiaDevice.UVM:
             self._uvm_opened_by.add(_key(opens, subject))
             self._uvm_opened_at = opens.at
             host = Subject(SubjectKind.HOST, self._around.host)
-            found.append(self._absent(FaultClass.GPU_UVM_LOST, host, opens.at, over))
+            found.append(absent(FaultClass.GPU_UVM_LOST, host, opens.at, over))
         return found
 
     def _failed(self, opens: DeviceOpens, subject: Subject) -> Sequence[Finding]:
@@ -401,16 +401,10 @@ class GpuAccess:
         if quiet_s < needed_s:
             return None
         reason = Reason(ReasonCode.CGROUP_GONE, threshold=needed_s, window_s=round(quiet_s, 3))
-        return self._absent(case.fault_class, case.subject, tick.now, reason)
+        return absent(case.fault_class, case.subject, tick.now, reason)
 
     def _out_of_sight(self, at: Instant) -> Sequence[Finding]:
-        return [
-            Finding(verdict=Verdict.UNKNOWN, fault_class=note.fault_class, subject=None, at=at)
-            for note in self.FAULTS
-        ]
-
-    def _absent(self, fault: FaultClass, subject: Subject, at: Instant, reason: Reason) -> Finding:
-        return Finding(verdict=Verdict.ABSENT, fault_class=fault, subject=subject, at=at, reasons=(reason,))
+        return [unknown(note.fault_class, at) for note in self.FAULTS]
 
     def _remember(self, opens: DeviceOpens, subject: Subject) -> _Cgroup:
         key = _key(opens, subject)

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, unknown
 from agent.host.server_work import LearntPace, ServerWork
 from agent.subjects import cut
 from escalation.model import (
@@ -140,7 +140,7 @@ class GpuClocks:
             case Gap(sensor=sensor, coverage=coverage) if sensor == GPUS:
                 self._sees = not isinstance(coverage, Blind)
                 self._break_off()
-                return () if self._sees else (self._unknown(observation.at),)
+                return () if self._sees else (unknown(_FAULT, observation.at),)
             case GpuAbsent(gpu=absent):
                 self._break_off(absent)
             case Exchange(facts=facts):
@@ -154,7 +154,7 @@ class GpuClocks:
 
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Say unknown of open cases while nothing is seen."""
-        return (self._unknown(tick.now),) if tick.open_cases and not self._sees else ()
+        return (unknown(_FAULT, tick.now),) if tick.open_cases and not self._sees else ()
 
     def watching(self) -> Sequence[ProcessKey]:
         """Ask for nothing."""
@@ -295,9 +295,6 @@ class GpuClocks:
         for identity, gpu in self._gpus.items():
             if absent is None or absent.is_same(identity):
                 gpu.low_since = None
-
-    def _unknown(self, at: Instant) -> Finding:
-        return Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=None, at=at)
 
 
 def _is_meant(reasons: int) -> bool:

@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.gpus.table import GpuTable, is_lost
 from escalation.model import (
     FaultClass,
@@ -124,7 +124,7 @@ class GpuDriverMismatch:
             case Gap(sensor=sensor, coverage=Blind(reason=reason)) if sensor == SENSOR:
                 self._read_at = None
                 if reason is not BlindReason.VERSION_MISMATCH:
-                    return (self._unknown(observation.at),)
+                    return (unknown(_FAULT, observation.at),)
             case _:
                 pass
         return ()
@@ -154,15 +154,7 @@ class GpuDriverMismatch:
             return ()
         self._said = frozenset()
         over = Reason(ReasonCode.DRIVER_ANSWERS_AGAIN, count=1)
-        return (
-            Finding(
-                verdict=Verdict.ABSENT,
-                fault_class=_FAULT,
-                subject=self._subject,
-                at=tick.now,
-                reasons=(over,),
-            ),
-        )
+        return (absent(_FAULT, self._subject, tick.now, over),)
 
     def watching(self) -> Sequence[ProcessKey]:
         """Ask for nothing."""
@@ -213,9 +205,6 @@ class GpuDriverMismatch:
             reasons=reasons,
             evidence=() if code is None else (_refusal(code),),
         )
-
-    def _unknown(self, at: Instant) -> Finding:
-        return Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=None, at=at)
 
 
 def _refusal(code: int) -> GpuEvidence:

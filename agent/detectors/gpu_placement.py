@@ -25,7 +25,7 @@ import msgspec
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, OpenCase, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.gpus.lists import GpuLists
 from agent.gpus.placement import Placement
 from agent.host.server_numbers import ServerNumbers
@@ -205,7 +205,7 @@ class GpuPlacement:
             quiet_s = tick.now.since_s(case.last_seen)
             if look is not None and not look.exists and quiet_s >= self._config.gone_after_s:
                 reason = Reason(ReasonCode.CGROUP_GONE, window_s=round(quiet_s, 3))
-                gone.append(self._over(case, tick.now, reason))
+                gone.append(absent(case.fault_class, case.subject, tick.now, reason))
         return gone
 
     def watching(self) -> Sequence[ProcessKey]:
@@ -363,31 +363,10 @@ class GpuPlacement:
         )
 
     def _ended(self, subject: Subject, at: Instant, reason: Reason) -> Sequence[Finding]:
-        return [
-            Finding(
-                verdict=Verdict.ABSENT,
-                fault_class=note.fault_class,
-                subject=subject,
-                at=at,
-                reasons=(reason,),
-            )
-            for note in self.FAULTS
-        ]
-
-    def _over(self, case: OpenCase, at: Instant, reason: Reason) -> Finding:
-        return Finding(
-            verdict=Verdict.ABSENT,
-            fault_class=case.fault_class,
-            subject=case.subject,
-            at=at,
-            reasons=(reason,),
-        )
+        return [absent(note.fault_class, subject, at, reason) for note in self.FAULTS]
 
     def _unknown(self, at: Instant) -> Sequence[Finding]:
-        return [
-            Finding(verdict=Verdict.UNKNOWN, fault_class=note.fault_class, subject=None, at=at)
-            for note in self.FAULTS
-        ]
+        return [unknown(note.fault_class, at) for note in self.FAULTS]
 
     def _listed(self, origin: Origin, at: Instant) -> bool | None:
         subject = subject_of(origin)

@@ -25,7 +25,7 @@ from typing import Annotated, ClassVar, Final, Self, assert_never
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick, quiet_for_s, sight_after
-from agent.finding import Finding, Hysteresis, OpenCase, Verdict
+from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.gpus.table import GPUS_MAX, UNNAMED, GpuTable, KnownGpu, is_lost, is_mute
 from agent.gpus.xid_tally import WINDOW_S, Tally, XidTallies
 from agent.subjects import incarnation_of, place_of, service_of, subject_of
@@ -433,15 +433,7 @@ class GpuXids:
             Reason(ReasonCode.NO_XID_SINCE, threshold=self._config.clear_after_s, window_s=round(quiet_s, 3)),
             Reason(ReasonCode.GPU_ANSWERS_AGAIN),
         )
-        return (
-            Finding(
-                verdict=Verdict.ABSENT,
-                fault_class=case.fault_class,
-                subject=case.subject,
-                at=now,
-                reasons=reasons,
-            ),
-        )
+        return (absent(case.fault_class, case.subject, now, *reasons),)
 
     def _is_well(self, gpu: KnownGpu, fault: FaultClass, now: Instant) -> bool:
         answers = gpu.answers(now, fresh_s=self._config.fresh_s) and gpu.advises_nothing
@@ -467,10 +459,7 @@ class GpuXids:
         )
 
     def _unknown(self, at: Instant) -> Sequence[Finding]:
-        return [
-            Finding(verdict=Verdict.UNKNOWN, fault_class=fault, subject=None, at=at)
-            for fault in (_APPLICATION, _DEVICE)
-        ]
+        return [unknown(fault, at) for fault in (_APPLICATION, _DEVICE)]
 
 
 def _breaks(tally: Tally) -> bool:

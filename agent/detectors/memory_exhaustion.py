@@ -24,7 +24,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import subject_of
 from escalation.model import (
     FaultClass,
@@ -139,7 +139,7 @@ class MemoryExhaustion:
             case Gap(sensor=sensor, coverage=coverage) if sensor == SENSOR:
                 self._sees = not isinstance(coverage, Blind)
                 self._forget()
-                return () if self._sees else (self._unknown(observation.at),)
+                return () if self._sees else (unknown(_FAULT, observation.at),)
             case ServerUsage():
                 self._took(observation)
                 return ()
@@ -150,7 +150,7 @@ class MemoryExhaustion:
 
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Say unknown of an open case while nothing is seen."""
-        return (self._unknown(tick.now),) if tick.open_cases and not self._sees else ()
+        return (unknown(_FAULT, tick.now),) if tick.open_cases and not self._sees else ()
 
     def watching(self) -> Sequence[ProcessKey]:
         """Ask for nothing."""
@@ -169,15 +169,7 @@ class MemoryExhaustion:
                 return ()
             self._told = _Stage.WELL
             over = Reason(ReasonCode.MEMORY_AVAILABLE_AGAIN)
-            return (
-                Finding(
-                    verdict=Verdict.ABSENT,
-                    fault_class=_FAULT,
-                    subject=self._subject,
-                    at=state.at,
-                    reasons=(over,),
-                ),
-            )
+            return (absent(_FAULT, self._subject, state.at, over),)
         self._low_since = self._low_since or state.at
         low_s = state.at.since_s(self._low_since)
         stage = self._stage(state, low_s)
@@ -295,6 +287,3 @@ class MemoryExhaustion:
         self._levels.clear()
         self._low_since = None
         self._told = _Stage.WELL
-
-    def _unknown(self, at: Instant) -> Finding:
-        return Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=None, at=at)

@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick, sight_after
-from agent.finding import Finding, Hysteresis, Place, Verdict
+from agent.finding import Finding, Hysteresis, Place, Verdict, absent, unknown
 from agent.subjects import incarnation_of, place_of, subject_of, target_of
 from escalation.model import (
     FaultClass,
@@ -132,16 +132,14 @@ class MemoryThrashing:
             look = None if case.place is None else tick.world.cgroups.get(case.place)
             seeing = self._seeing[sensor]
             if look is not None and (not look.exists or look.same is False):
-                found.append(self._over(case.subject, tick.now, Reason(ReasonCode.CGROUP_GONE)))
+                found.append(absent(_FAULT, case.subject, tick.now, Reason(ReasonCode.CGROUP_GONE)))
             elif seeing is None:
-                found.append(
-                    Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=case.subject, at=tick.now)
-                )
+                found.append(unknown(_FAULT, tick.now, case.subject))
             elif sensor == RECLAIM:
                 quiet_s = min(tick.now.since_s(seeing), tick.now.since_s(case.last_seen))
                 if quiet_s >= self._config.quiet_s:
                     reason = Reason(ReasonCode.MEMORY_STALLS_ENDED, window_s=round(quiet_s, 3))
-                    found.append(self._over(case.subject, tick.now, reason))
+                    found.append(absent(_FAULT, case.subject, tick.now, reason))
         return found
 
     def watching(self) -> Sequence[ProcessKey]:
@@ -267,10 +265,7 @@ class MemoryThrashing:
         if avg60 is None or avg60 >= self._config.clear_percent or avg10 >= self._config.clear_percent:
             return ()
         reason = Reason(ReasonCode.MEMORY_STALLS_ENDED, threshold=self._config.clear_percent, window_s=60.0)
-        return (self._over(subject, at, reason),)
-
-    def _over(self, subject: Subject, at: Instant, reason: Reason) -> Finding:
-        return Finding(verdict=Verdict.ABSENT, fault_class=_FAULT, subject=subject, at=at, reasons=(reason,))
+        return (absent(_FAULT, subject, at, reason),)
 
     def _stalls(self) -> Reason:
         return Reason(

@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from escalation.model import (
     SEVERITY_ORDER,
     FaultClass,
@@ -117,7 +117,7 @@ class MeshDegraded:
                     return ()
                 self._since.clear()
                 self._relayed.clear()
-                return (self._unknown(observation.at),)
+                return (unknown(_FAULT, observation.at, self._subject),)
             case Suspended():
                 # Nothing lasted while the host slept, and everything begins anew when it wakes.
                 self._since.clear()
@@ -140,7 +140,7 @@ class MeshDegraded:
             for case in tick.open_cases
             for item in case.evidence
         )
-        return () if self._sees else (self._unknown(tick.now),)
+        return () if self._sees else (unknown(_FAULT, tick.now, self._subject),)
 
     def watching(self) -> Sequence[ProcessKey]:
         """Ask for nothing."""
@@ -174,15 +174,7 @@ class MeshDegraded:
         if self._relay_told and not (status.peers_known and status.peers_active and not status.peers_relayed):
             return ()
         reason = Reason(ReasonCode.MESH_WELL_AGAIN, count=status.peers_active)
-        return (
-            Finding(
-                verdict=Verdict.ABSENT,
-                fault_class=_FAULT,
-                subject=self._subject,
-                at=status.at,
-                reasons=(reason,),
-            ),
-        )
+        return (absent(_FAULT, self._subject, status.at, reason),)
 
     def _is_ours(self, now: Instant) -> bool:
         if self._config.expected:
@@ -284,6 +276,3 @@ class MeshDegraded:
                 ),
             ),
         )
-
-    def _unknown(self, at: Instant) -> Finding:
-        return Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=self._subject, at=at)

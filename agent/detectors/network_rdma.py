@@ -28,7 +28,7 @@ from agent.detector import (
     quiet_for_s,
     sight_after,
 )
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import cut, subject_of
 from escalation.model import (
     FaultClass,
@@ -154,14 +154,14 @@ class NetworkRdma:
                 return self._logged(observation)
             case Gap(sensor=sensor) if sensor == LINKS:
                 self._seeing_since = sight_after(self._seeing_since, observation)
-                return () if self._seeing_since else (_unknown(observation.at),)
+                return () if self._seeing_since else (unknown(_FAULT, observation.at),)
             case _:
                 return ()
 
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Clear links that are up and were seen to be quiet for long enough."""
         if self._seeing_since is None:
-            return (_unknown(tick.now),) if tick.open_cases else ()
+            return (unknown(_FAULT, tick.now),) if tick.open_cases else ()
         found = []
         for case in tick.open_cases:
             quiet_s = quiet_for_s(self._seeing_since, case.last_seen, tick.now)
@@ -172,7 +172,7 @@ class NetworkRdma:
                 continue  # nothing is known of it: it may be unplugged
             code = ReasonCode.LINK_STEADY_AGAIN
             reason = Reason(code, threshold=self._config.clear_after_s, window_s=round(quiet_s, 3))
-            found.append(_absent(case.subject, tick.now, reason))
+            found.append(absent(_FAULT, case.subject, tick.now, reason))
         return found
 
     def watching(self) -> Sequence[ProcessKey]:
@@ -287,11 +287,3 @@ def _present(
         reasons=reasons,
         evidence=evidence,
     )
-
-
-def _absent(subject: Subject, at: Instant, reason: Reason) -> Finding:
-    return Finding(verdict=Verdict.ABSENT, fault_class=_FAULT, subject=subject, at=at, reasons=(reason,))
-
-
-def _unknown(at: Instant) -> Finding:
-    return Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=None, at=at)

@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, unknown
 from agent.host.exposure import parse
 from agent.subjects import cut
 from escalation.model import FaultClass, PeerEvidence, Reason, ReasonCode, Severity, Subject, SubjectKind
@@ -138,13 +138,13 @@ class NetworkRetransmission:
             case Gap(sensor=sensor) if sensor == PEERS:
                 self._blind = isinstance(observation.coverage, Blind)
                 self._addresses.clear()
-                return (_unknown(observation.at),) if self._blind else ()
+                return (unknown(_FAULT, observation.at),) if self._blind else ()
             case _:
                 return ()
 
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Hold clearings back while nothing is seen; silence is no evidence."""
-        return (_unknown(tick.now),) if self._blind and tick.open_cases else ()
+        return (unknown(_FAULT, tick.now),) if self._blind and tick.open_cases else ()
 
     def watching(self) -> Sequence[ProcessKey]:
         """Ask for nothing."""
@@ -209,7 +209,3 @@ class NetworkRetransmission:
             reasons=reasons,
             evidence=(evidence,) if present else (),
         )
-
-
-def _unknown(at: Instant) -> Finding:
-    return Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=None, at=at)

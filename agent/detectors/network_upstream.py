@@ -26,7 +26,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, OpenCase, Verdict
+from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.host.exposure import parse
 from agent.subjects import cut, incarnation_of, place_of, process_name, subject_of, target_of
 from escalation.model import FaultClass, PeerEvidence, Reason, ReasonCode, Severity, Subject, SubjectKind
@@ -158,7 +158,7 @@ class NetworkUpstream:
             case Gap(sensor=sensor) if sensor == PEERS:
                 self._blind = isinstance(observation.coverage, Blind)
                 self._peers.clear()
-                return (_unknown(observation.at),) if self._blind else ()
+                return (unknown(_FAULT, observation.at),) if self._blind else ()
             case _:
                 pass
         return ()
@@ -166,9 +166,9 @@ class NetworkUpstream:
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Clear what nobody asks any more because the asker is gone; hold the rest while blind."""
         if self._blind:
-            return (_unknown(tick.now),) if tick.open_cases else ()
+            return (unknown(_FAULT, tick.now),) if tick.open_cases else ()
         return [
-            _absent(case.subject, tick.now, Reason(ReasonCode.CGROUP_GONE, count=1))
+            absent(_FAULT, case.subject, tick.now, Reason(ReasonCode.CGROUP_GONE, count=1))
             for case in tick.open_cases
             if _asker_is_gone(case, tick)
         ]
@@ -198,7 +198,7 @@ class NetworkUpstream:
         if peer.clients:
             return ()
         reason = Reason(ReasonCode.CONNECTS_SUCCEED_AGAIN, count=event.count)
-        return (_absent(_subject(event.peer), event.at, reason),)
+        return (absent(_FAULT, _subject(event.peer), event.at, reason),)
 
     def _failed(self, event: ConnectFailures) -> Sequence[Finding]:
         peer = self._peer(event.peer)
@@ -311,11 +311,3 @@ def _asker_is_gone(case: OpenCase, tick: Tick) -> bool:
 
 def _subject(peer: Peer) -> Subject:
     return Subject(SubjectKind.PEER, cut(f"{peer.address} {peer.port}"))
-
-
-def _absent(subject: Subject, at: Instant, reason: Reason) -> Finding:
-    return Finding(verdict=Verdict.ABSENT, fault_class=_FAULT, subject=subject, at=at, reasons=(reason,))
-
-
-def _unknown(at: Instant) -> Finding:
-    return Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=None, at=at)

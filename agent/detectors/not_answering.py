@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick, sight_after
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import cut, incarnation_of, place_of, process_name, subject_of, target_of
 from escalation.model import (
     FaultClass,
@@ -123,9 +123,7 @@ class NotAnswering:
         found = []
         for case in tick.open_cases:
             if self._seeing_since is None:
-                found.append(
-                    Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=case.subject, at=tick.now)
-                )
+                found.append(unknown(_FAULT, tick.now, case.subject))
                 continue
             known = self._subjects.get(case.subject)
             if known is not None and (known.sockets or known.stopped):
@@ -133,7 +131,7 @@ class NotAnswering:
             quiet_s = min(tick.now.since_s(self._seeing_since), tick.now.since_s(case.last_seen))
             if quiet_s >= self._config.quiet_s:
                 reason = Reason(ReasonCode.CONNECTIONS_TAKEN_AGAIN, window_s=round(quiet_s, 3))
-                found.append(_absent(case.subject, tick.now, reason))
+                found.append(absent(_FAULT, case.subject, tick.now, reason))
         return found
 
     def watching(self) -> Sequence[ProcessKey]:
@@ -213,7 +211,7 @@ class NotAnswering:
         if known.sockets or known.stopped:
             return ()
         del self._subjects[subject]
-        return (_absent(subject, at, reason),)
+        return (absent(_FAULT, subject, at, reason),)
 
     def _present(
         self,
@@ -284,7 +282,3 @@ def _state_of(state: BacklogState) -> ProcessState:
     if state.stopped:
         return ProcessState.STOPPED
     return ProcessState.UNKNOWN if state.processes is None else ProcessState.SLEEPING
-
-
-def _absent(subject: Subject, at: Instant, reason: Reason) -> Finding:
-    return Finding(verdict=Verdict.ABSENT, fault_class=_FAULT, subject=subject, at=at, reasons=(reason,))

@@ -21,7 +21,7 @@ from agent.detector import (
     quiet_for_s,
     sight_after,
 )
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, absent
 from agent.subjects import incarnation_of, place_of, process_name, subject_of, target_of
 from escalation.model import (
     FaultClass,
@@ -94,15 +94,7 @@ class OomKillDetector:
             reason = Reason(
                 ReasonCode.NO_KILL_SINCE, threshold=self._config.clear_after_s, window_s=round(quiet_s, 3)
             )
-            found.append(
-                Finding(
-                    verdict=Verdict.ABSENT,
-                    fault_class=_FAULT,
-                    subject=case.subject,
-                    at=tick.now,
-                    reasons=(reason,),
-                )
-            )
+            found.append(absent(_FAULT, case.subject, tick.now, reason))
         return found
 
     def watching(self) -> Sequence[ProcessKey]:

@@ -20,7 +20,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import incarnation_of, place_of, subject_of, target_of
 from escalation.model import (
     FaultClass,
@@ -137,7 +137,7 @@ class PageCache:
 
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Say unknown of open cases while memory or servers cannot be seen."""
-        return (self._unknown(tick.now),) if tick.open_cases and self._blind else ()
+        return (unknown(_FAULT, tick.now),) if tick.open_cases and self._blind else ()
 
     def watching(self) -> Sequence[ProcessKey]:
         """Ask for nothing."""
@@ -150,7 +150,7 @@ class PageCache:
             self._blind.discard(gap.sensor)
             return ()
         self._blind.add(gap.sensor)
-        return (self._unknown(gap.at),)
+        return (unknown(_FAULT, gap.at),)
 
     def _measured(self, usage: ServerUsage) -> Sequence[Finding]:
         if usage.origin.server is not ServerKind.VLLM:
@@ -163,15 +163,7 @@ class PageCache:
         if up_s >= self._config.life_s:
             server.told = 0
             reason = Reason(ReasonCode.SERVER_STAYS_UP, window_s=round(up_s, 3))
-            return (
-                Finding(
-                    verdict=Verdict.ABSENT,
-                    fault_class=_FAULT,
-                    subject=subject,
-                    at=usage.at,
-                    reasons=(reason,),
-                ),
-            )
+            return (absent(_FAULT, subject, usage.at, reason),)
         starts = self._row(server, usage.at)
         memory = self._memory
         if starts < self._config.starts or memory is None or not self._is_cache(memory, usage.at):
@@ -247,9 +239,6 @@ class PageCache:
         while len(self._servers) > _SERVERS_MAX:
             self._servers.popitem(last=False)
         return server
-
-    def _unknown(self, at: Instant) -> Finding:
-        return Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=None, at=at)
 
 
 def _shares_memory(facts: GpuFacts) -> bool:

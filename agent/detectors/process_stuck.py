@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick, sight_after
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import incarnation_of, place_of, process_name, subject_of, target_of
 from escalation.model import (
     Evidence,
@@ -132,15 +132,13 @@ class ProcessStuck:
         found = []
         for case in tick.open_cases:
             if self._seeing_since is None:
-                found.append(
-                    Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=case.subject, at=tick.now)
-                )
+                found.append(unknown(_FAULT, tick.now, case.subject))
                 continue
             quiet_s = min(tick.now.since_s(self._seeing_since), tick.now.since_s(case.last_seen))
             if quiet_s >= self._config.quiet_s:
                 self._subjects.pop(case.subject, None)
                 reason = Reason(ReasonCode.PROCESS_RUNS_AGAIN, window_s=round(quiet_s, 3))
-                found.append(_absent(case.subject, tick.now, reason))
+                found.append(absent(_FAULT, case.subject, tick.now, reason))
         return found
 
     def watching(self) -> Sequence[ProcessKey]:
@@ -172,7 +170,7 @@ class ProcessStuck:
         del self._subjects[subject]
         gone = told.condition is Condition.GONE
         code = ReasonCode.PROCESS_GONE if gone else ReasonCode.PROCESS_RUNS_AGAIN
-        return (_absent(subject, told.at, Reason(code)),)
+        return (absent(_FAULT, subject, told.at, Reason(code)),)
 
     def _present(self, subject: Subject, known: _Subject, told: ProcessCondition) -> Finding:
         lasted_s = round(told.lasted_s, 3)
@@ -226,7 +224,3 @@ class ProcessStuck:
         return PressureEvidence(
             resource=Resource.IO, window_s=10.0, some_percent=None, full_percent=state.io_full_avg10
         )
-
-
-def _absent(subject: Subject, at: Instant, reason: Reason) -> Finding:
-    return Finding(verdict=Verdict.ABSENT, fault_class=_FAULT, subject=subject, at=at, reasons=(reason,))

@@ -29,7 +29,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import CgroupLook, DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, OpenCase, Verdict
+from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.subjects import incarnation_of, place_of, subject_of
 from escalation.model import (
     FaultClass,
@@ -173,9 +173,7 @@ class RestartLoop:
         for case in tick.open_cases:
             sensor = CGROUPS if case.subject.kind is SubjectKind.CONTAINER else UNITS
             if sensor in self._blind:
-                found.append(
-                    Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=case.subject, at=tick.now)
-                )
+                found.append(unknown(_FAULT, tick.now, case.subject))
                 continue
             if case.subject.kind is not SubjectKind.CONTAINER:
                 found += self._not_standing(case)
@@ -186,7 +184,7 @@ class RestartLoop:
             gone_s = tick.now.since_s(case.last_seen)
             if look is not None and not look.exists and gone_s >= self._config.gone_clear_after_s:
                 reason = Reason(ReasonCode.CGROUP_GONE, count=1, window_s=round(gone_s, 3))
-                found.append(self._over(case.subject, tick.now, reason))
+                found.append(absent(_FAULT, case.subject, tick.now, reason))
                 continue
             up_s = self._held_s(case, look, tick.now)
             if up_s >= self._config.stays_s:
@@ -336,7 +334,7 @@ class RestartLoop:
         thing = self._things.get(subject)
         if thing is not None:
             thing.forget()
-        return self._over(subject, at, Reason(ReasonCode.UNIT_STAYS_UP, count=1, window_s=round(up_s, 3)))
+        return absent(_FAULT, subject, at, Reason(ReasonCode.UNIT_STAYS_UP, count=1, window_s=round(up_s, 3)))
 
     def _held_s(self, case: OpenCase, look: CgroupLook | None, now: Instant) -> float:
         """Return for how long one cgroup of a container has stood with its processes; 0 where unknown.
@@ -369,10 +367,9 @@ class RestartLoop:
         thing = self._things.get(subject)
         if thing is not None:
             thing.forget()
-        return self._over(subject, at, Reason(ReasonCode.CGROUP_GONE, count=1, window_s=round(stopped_s, 3)))
-
-    def _over(self, subject: Subject, at: Instant, reason: Reason) -> Finding:
-        return Finding(verdict=Verdict.ABSENT, fault_class=_FAULT, subject=subject, at=at, reasons=(reason,))
+        return absent(
+            _FAULT, subject, at, Reason(ReasonCode.CGROUP_GONE, count=1, window_s=round(stopped_s, 3))
+        )
 
     def _short(self, lives: Sequence[tuple[Instant, float]]) -> Reason:
         return Reason(

@@ -23,8 +23,8 @@ from typing import ClassVar, Final, Self
 
 from agent.baselines.series import PACES, Measure, Series, Shift, ShiftConfig
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, OpenCase
-from agent.routes.findings import absent, gone_for_long, out_of_sight, present
+from agent.finding import Finding, Hysteresis, OpenCase, absent
+from agent.routes.findings import gone_for_long, out_of_sight, present
 from agent.routes.names import GENERATING, MODEL_ROUTES, SENSOR, route_id_of
 from agent.routes.window import CountWindow, RouteTable
 from agent.subjects import cut
@@ -269,7 +269,7 @@ class RouteBaseline:
                 count = min(one.back for one in back)
                 usual = _evidence(case)[0].baseline if _evidence(case) else None
                 reason = Reason(ReasonCode.BACK_AT_BASELINE, count=count, threshold=usual or 0.0)
-                return absent(case, tick.now, reason)
+                return absent(case.fault_class, case.subject, tick.now, reason)
         return gone_for_long(case, tick, self._config.gone_clear_after_s)
 
 

@@ -23,9 +23,9 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, OpenCase
+from agent.finding import Finding, Hysteresis, OpenCase, absent
 from agent.host.server_numbers import ServerNumbers
-from agent.routes.findings import absent, gone_for_long, out_of_sight, present
+from agent.routes.findings import gone_for_long, out_of_sight, present
 from agent.routes.names import MODEL_ROUTES, SENSOR, port_of, route_id_of, subject_of_route
 from agent.routes.patience import PatienceConfig, PortMemory
 from escalation.model import (
@@ -226,4 +226,4 @@ class RouteStall:
         reason = Reason(
             ReasonCode.ENGINE_ANSWERS_AGAIN, count=memory.good_since, threshold=self._config.good_min
         )
-        return absent(case, tick.now, reason)
+        return absent(case.fault_class, case.subject, tick.now, reason)

@@ -29,7 +29,7 @@ from agent.detector import (
     quiet_for_s,
     sight_after,
 )
-from agent.finding import Finding, Hysteresis, OpenCase, Verdict
+from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent
 from agent.subjects import incarnation_of, place_of, process_name, subject_of
 from escalation.model import (
     Evidence,
@@ -158,15 +158,7 @@ class SharedMemory:
         for case in tick.open_cases:
             reason = self._over(case, tick)
             if reason is not None:
-                findings.append(
-                    Finding(
-                        verdict=Verdict.ABSENT,
-                        fault_class=_FAULT,
-                        subject=case.subject,
-                        at=tick.now,
-                        reasons=(reason,),
-                    )
-                )
+                findings.append(absent(_FAULT, case.subject, tick.now, reason))
         return findings
 
     def watching(self) -> Sequence[ProcessKey]:

@@ -23,9 +23,9 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.host.filesystems import OF_CALLS, RecentFailures, mount_subject, storage_evidence
-from escalation.model import FaultClass, Incarnation, Reason, ReasonCode, Severity, Subject
+from escalation.model import FaultClass, Incarnation, Reason, ReasonCode, Severity
 from probes.observation import (
     Blind,
     Filesystem,
@@ -156,18 +156,14 @@ class StorageFull:
         if not tick.open_cases:
             return ()
         if not self._sees:
-            return (self._unknown(None, tick.now),)
+            return (unknown(_FAULT, tick.now),)
         latest = self._latest
         if latest is None or latest.left_out:
             return ()
         mounted = {mount_subject(each) for each in latest.filesystems if each.mounted}
         return [
-            Finding(
-                verdict=Verdict.ABSENT,
-                fault_class=_FAULT,
-                subject=case.subject,
-                at=tick.now,
-                reasons=(Reason(ReasonCode.MOUNT_MISSING, window_s=round(away_s, 3)),),
+            absent(
+                _FAULT, case.subject, tick.now, Reason(ReasonCode.MOUNT_MISSING, window_s=round(away_s, 3))
             )
             for case in tick.open_cases
             if case.subject not in mounted
@@ -186,7 +182,7 @@ class StorageFull:
             return ()
         self._levels.clear()
         self._latest = None
-        return (self._unknown(None, gap.at),)
+        return (unknown(_FAULT, gap.at),)
 
     def _judged_again(self, at: Instant) -> Sequence[Finding]:
         """Judge the last look once more, because a write was refused; what is not new is not said again."""
@@ -208,7 +204,7 @@ class StorageFull:
             if not filesystem.mounted or filesystem.read_only:
                 continue
             if filesystem.sight is not Sight.SEEN:
-                yield self._unknown(mount_subject(filesystem), at)
+                yield unknown(_FAULT, at, mount_subject(filesystem))
                 continue
             found = self._judge(filesystem, look.at, at)
             if found is not None:
@@ -234,7 +230,7 @@ class StorageFull:
             if any(self._short(filesystem, self._config.clear_above)):
                 return None
             level.told, level.refused = _Stage.WELL, 0
-            return self._absent(filesystem, at)
+            return absent(_FAULT, mount_subject(filesystem), at, Reason(ReasonCode.SPACE_FREE_AGAIN))
         # What is new counts: a worse stage, or refusals that were not told before.
         fresh = max(0, refused - level.refused) if stage is _Stage.REFUSED else int(stage > level.told)
         level.told, level.refused = max(level.told, stage), refused
@@ -328,15 +324,3 @@ class StorageFull:
             reasons=tuple(reasons),
             evidence=(storage_evidence(filesystem, full_in_s=full_in_s, refused=level.refused),),
         )
-
-    def _absent(self, filesystem: Filesystem, at: Instant) -> Finding:
-        return Finding(
-            verdict=Verdict.ABSENT,
-            fault_class=_FAULT,
-            subject=mount_subject(filesystem),
-            at=at,
-            reasons=(Reason(ReasonCode.SPACE_FREE_AGAIN),),
-        )
-
-    def _unknown(self, subject: Subject | None, at: Instant) -> Finding:
-        return Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=subject, at=at)

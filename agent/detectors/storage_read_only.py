@@ -30,7 +30,7 @@ from agent.detector import (
     quiet_for_s,
     sight_after,
 )
-from agent.finding import Finding, Hysteresis, OpenCase, Verdict
+from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.host.filesystems import (
     OF_DISK,
     OF_FILESYSTEM,
@@ -177,21 +177,13 @@ class StorageReadOnly:
             return ()
         latest = self._latest
         if not self._sees or latest is None:
-            return (self._unknown(tick.now),)
+            return (unknown(_FAULT, tick.now),)
         now = {mount_subject(each): each for each in latest.filesystems}
         findings = []
         for case in tick.open_cases:
             reason = self._over(case, now.get(case.subject), tick.now, whole=not latest.left_out)
             if reason is not None:
-                findings.append(
-                    Finding(
-                        verdict=Verdict.ABSENT,
-                        fault_class=_FAULT,
-                        subject=case.subject,
-                        at=tick.now,
-                        reasons=(reason,),
-                    )
-                )
+                findings.append(absent(_FAULT, case.subject, tick.now, reason))
         return findings
 
     def watching(self) -> Sequence[ProcessKey]:
@@ -207,7 +199,7 @@ class StorageReadOnly:
         if self._sees:
             return ()
         self._latest = None
-        return (self._unknown(gap.at),)
+        return (unknown(_FAULT, gap.at),)
 
     def _failed(self, errors: StorageErrors) -> Sequence[Finding]:
         if errors.failure not in OF_DISK | OF_FILESYSTEM | set(_OF_MEMORY):
@@ -361,6 +353,3 @@ class StorageReadOnly:
             reasons=tuple(reasons),
             evidence=(storage_evidence(filesystem), *((failing,) if own or disk else ())),
         )
-
-    def _unknown(self, at: Instant) -> Finding:
-        return Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=None, at=at)

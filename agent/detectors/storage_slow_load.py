@@ -23,7 +23,7 @@ from msgspec import Meta
 
 from agent.baselines.baseline import Baseline, UnreadableBaseline
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.host.filesystems import block_evidence
 from agent.subjects import incarnation_of, place_of, subject_of, target_of
 from escalation.model import (
@@ -129,7 +129,7 @@ class StorageSlowLoad:
         match observation:
             case Gap(sensor=sensor, coverage=coverage) if sensor == SERVERS:
                 self._sees = not isinstance(coverage, Blind)
-                return () if self._sees else (self._unknown(observation.at),)
+                return () if self._sees else (unknown(_FAULT, observation.at),)
             case Filesystems(at=at, io_full_avg60=full):
                 self._pressure = None if full is None else (at, full)
             case BlockActivity():
@@ -158,16 +158,8 @@ class StorageSlowLoad:
                 code = ReasonCode.CGROUP_GONE
             if code is not None:
                 self._forget(case.subject)
-                found.append(
-                    Finding(
-                        verdict=Verdict.ABSENT,
-                        fault_class=_FAULT,
-                        subject=case.subject,
-                        at=tick.now,
-                        reasons=(Reason(code, count=1),),
-                    )
-                )
-        return found or (() if self._sees else (self._unknown(tick.now),))
+                found.append(absent(_FAULT, case.subject, tick.now, Reason(code, count=1)))
+        return found or (() if self._sees else (unknown(_FAULT, tick.now),))
 
     def watching(self) -> Sequence[ProcessKey]:
         """Ask whether the servers that load still live."""
@@ -321,20 +313,11 @@ class StorageSlowLoad:
 
     def _over(self, subject: Subject, at: Instant) -> Finding:
         self._forget(subject)
-        return Finding(
-            verdict=Verdict.ABSENT,
-            fault_class=_FAULT,
-            subject=subject,
-            at=at,
-            reasons=(Reason(ReasonCode.SERVER_LISTENS),),
-        )
+        return absent(_FAULT, subject, at, Reason(ReasonCode.SERVER_LISTENS))
 
     def _forget(self, subject: Subject) -> None:
         self._loading.pop(subject, None)
         self._told.discard(subject)
-
-    def _unknown(self, at: Instant) -> Finding:
-        return Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=None, at=at)
 
 
 def _usual(raw: bytes) -> Baseline:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from agent.detector import Surroundings, Tick
-from agent.finding import Finding, OpenCase, Verdict
+from agent.finding import Finding, OpenCase, Verdict, absent, unknown
 from agent.subjects import incarnation_of, place_of, target_of
 from escalation.model import Evidence, FaultClass, Reason, ReasonCode, Severity, Subject
 from probes.observation import Blind, Gap, Instant, Origin
@@ -45,22 +45,11 @@ def present(
     )
 
 
-def absent(case: OpenCase, at: Instant, reason: Reason) -> Finding:
-    """Return the word that what `case` is about is over."""
-    return Finding(
-        verdict=Verdict.ABSENT,
-        fault_class=case.fault_class,
-        subject=case.subject,
-        at=at,
-        reasons=(reason,),
-    )
-
-
 def out_of_sight(faults: Iterable[FaultClass], gap: Gap) -> list[Finding]:
     """Return that nothing can be told of `faults`, where `gap` says that the sensor sees nothing."""
     if not isinstance(gap.coverage, Blind):
         return []
-    return [Finding(verdict=Verdict.UNKNOWN, fault_class=fault, subject=None, at=gap.at) for fault in faults]
+    return [unknown(fault, gap.at) for fault in faults]
 
 
 def gone_for_long(case: OpenCase, tick: Tick, after_s: float) -> Finding | None:
@@ -73,4 +62,4 @@ def gone_for_long(case: OpenCase, tick: Tick, after_s: float) -> Finding | None:
     if look is None or look.exists or quiet_s < after_s:
         return None
     reason = Reason(ReasonCode.CGROUP_GONE, count=1, threshold=after_s, window_s=round(quiet_s, 3))
-    return absent(case, tick.now, reason)
+    return absent(case.fault_class, case.subject, tick.now, reason)

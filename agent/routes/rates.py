@@ -25,8 +25,8 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, OpenCase
-from agent.routes.findings import absent, gone_for_long, out_of_sight, present
+from agent.finding import Finding, Hysteresis, OpenCase, absent
+from agent.routes.findings import gone_for_long, out_of_sight, present
 from agent.routes.names import route_id_of
 from agent.routes.window import CountWindow, RouteTable, share_at_least
 from escalation.model import FaultClass, Reason, ReasonCode, RouteEvidence, Severity, Subject
@@ -322,7 +322,7 @@ class RouteRates:
         good = self._good_since(route, case.fault_class, last) if route else 0
         if route is not None and route.unknown >= self._config.removed_min:
             reason = Reason(ReasonCode.ROUTE_UNUSED, count=route.unknown, threshold=self._config.removed_min)
-            return absent(case, tick.now, reason)
+            return absent(case.fault_class, case.subject, tick.now, reason)
         if route is None or good < needed:
             return gone_for_long(case, tick, self._config.gone_clear_after_s)
         for number, sign in enumerate(self._signs):
@@ -330,7 +330,12 @@ class RouteRates:
                 route.window.forget(2 * number + 2)
                 route.window.forget(2 * number + 3)
         route.faults.pop(case.fault_class, None)
-        return absent(case, tick.now, Reason(ReasonCode.ANSWERS_GOOD_AGAIN, count=good, threshold=needed))
+        return absent(
+            case.fault_class,
+            case.subject,
+            tick.now,
+            Reason(ReasonCode.ANSWERS_GOOD_AGAIN, count=good, threshold=needed),
+        )
 
     def _good_since(self, route: _Route, fault: FaultClass, last: RouteEvidence | None) -> int:
         memory = route.faults.get(fault)

@@ -18,8 +18,8 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from agent.detector import Surroundings, Tick
-from agent.finding import Finding, OpenCase
-from agent.routes.findings import absent, gone_for_long, present
+from agent.finding import Finding, OpenCase, absent
+from agent.routes.findings import gone_for_long, present
 from agent.routes.names import route_id_of
 from agent.routes.rates import RateConfig, good_needed
 from agent.routes.window import CountWindow, RouteTable, share_at_least, share_at_most
@@ -193,4 +193,9 @@ class PromptSizes:
             return gone_for_long(case, tick, self._config.gone_clear_after_s)
         for index in range(_ROUNDS + 1):
             sizes.window.forget(index)
-        return absent(case, tick.now, Reason(ReasonCode.ANSWERS_GOOD_AGAIN, count=good, threshold=needed))
+        return absent(
+            case.fault_class,
+            case.subject,
+            tick.now,
+            Reason(ReasonCode.ANSWERS_GOOD_AGAIN, count=good, threshold=needed),
+        )
