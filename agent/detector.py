@@ -112,6 +112,11 @@ class Detector(Protocol):
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Judge the passing of time."""
 
+
+@runtime_checkable
+class Asking(Protocol):
+    """A detector that wants to know of processes whether they live."""
+
     def watching(self) -> Sequence[ProcessKey]:
         """Return the processes whose life the next tick should tell."""
 

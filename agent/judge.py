@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.cases import CaseBook, Changes
-from agent.detector import Detector, ProcessKey, Remembering, Tick, World
+from agent.detector import Asking, Detector, ProcessKey, Remembering, Tick, World
 from agent.finding import Finding, Hysteresis, Place
 from escalation.model import FaultClass
 from probes.observation import DrillBegan, DrillEnded, Instant, Observation
@@ -36,6 +36,7 @@ class Judge:
         failed: Callable[[str, Exception], None],
     ) -> None:
         self._detectors = tuple(detectors)
+        self._asking = _asking(detectors)
         self._failed = failed
         self.book = book
         self.errors: Counter[str] = Counter()
@@ -47,6 +48,7 @@ class Judge:
         """Go on with newly configured detectors, told by `observations` what each sensor's sight is."""
         memory = self.memory()
         self._detectors = tuple(detectors)
+        self._asking = _asking(detectors)
         self.book.retune(hysteresis_of(detectors))
         self.recall(memory)
         self._judged(observations)
@@ -94,7 +96,7 @@ class Judge:
     def questions(self) -> Questions:
         """Return what the detectors want to know at the next tick."""
         places = {case.place for case in self.book.open_cases(FaultClass) if case.place is not None}
-        processes = {key for detector in self._detectors for key in detector.watching()}
+        processes = {key for detector in self._asking for key in detector.watching()}
         return Questions(frozenset(places), frozenset(processes))
 
     def _judged(self, observations: Sequence[Observation]) -> list[Finding]:
@@ -118,3 +120,7 @@ class Judge:
 def hysteresis_of(detectors: Sequence[Detector]) -> dict[FaultClass, Hysteresis]:
     """Return every fault class with its rule."""
     return {fault: rule for detector in detectors for fault, rule in detector.hysteresis.items()}
+
+
+def _asking(detectors: Sequence[Detector]) -> tuple[Asking, ...]:
+    return tuple(detector for detector in detectors if isinstance(detector, Asking))

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent
 from escalation.model import (
     BlindEvidence,
@@ -124,10 +124,6 @@ class BlindSensor:
             dark.said_at = tick.now
             found.append(self._there(sensor, dark, silent_s, tick.now))
         return found
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _there(self, sensor: SensorName, dark: _Darkness, silent_s: float, now: Instant) -> Finding:
         return Finding(

@@ -20,7 +20,7 @@ from typing import Annotated, ClassVar, Final, Self, assert_never
 import msgspec
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict
 from agent.subjects import cut, incarnation_of, place_of, subject_of, target_of
 from escalation.model import (
@@ -142,10 +142,6 @@ class ConfigDrift:
             return [_over(Verdict.UNKNOWN, case.subject, tick.now) for case in tick.open_cases]
         accepted, self._accepted = self._accepted, set()
         return [self._accept(case, tick.now) for case in tick.open_cases if self._is_named(case, accepted)]
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def memory(self) -> dict[str, bytes]:
         """Return what each server was recorded with."""

@@ -17,7 +17,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.host.exposure import Reachability, parse
 from agent.subjects import cut, incarnation_of, place_of, target_of
@@ -153,10 +153,6 @@ class OpenControlPlane:
             else:
                 found.append(_absent(case.subject, read_at, ReasonCode.CONTROL_PLANE_CLOSED))
         return found
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _began(self, opened: ListenerOpened) -> Finding | None:
         """Judge a socket that begins to listen by its process's own name; the next table knows more."""

@@ -21,7 +21,7 @@ from typing import Annotated, ClassVar, Final, Self
 import msgspec
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import cut, incarnation_of, place_of, subject_of, target_of
 from escalation.model import (
@@ -150,10 +150,6 @@ class CpuContention:
             elif self._blind:
                 found.append(unknown(_FAULT, tick.now, case.subject))
         return found
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def memory(self) -> dict[str, bytes]:
         """Return what is usual for each server, to be kept across a restart."""

@@ -17,7 +17,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import incarnation_of, place_of, subject_of, target_of
 from escalation.model import FaultClass, Reason, ReasonCode, Severity, Subject, SubjectKind, ThrottleEvidence
@@ -121,10 +121,6 @@ class CpuQuota:
             elif not self._sees:
                 found.append(unknown(_FAULT, tick.now, case.subject))
         return found
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _judged(self, look: CgroupPressure) -> Sequence[Finding]:
         subject = subject_of(look.origin)

@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick, sight_after
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick, sight_after
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.host.log_evidence import log_evidence
 from agent.subjects import incarnation_of, place_of, service_of, target_of
@@ -164,10 +164,6 @@ class DatabaseSessions:
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Clear what is over."""
         return [over for case in tick.open_cases if (over := self._over(case, tick.now)) is not None]
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _refused(self, told: LogLine) -> Sequence[Finding]:
         self._lines.append(_Line(told.at, told))

@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase, absent
 from agent.host.log_evidence import log_evidence
 from agent.routes.findings import gone_for_long, out_of_sight, present
@@ -159,10 +159,6 @@ class DistributedRank:
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Clear the cases of engines that answer again."""
         return [over for case in tick.open_cases if (over := self._over(case, tick)) is not None]
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _port(self, port: int) -> _Port:
         known = self._ports.get(port)

@@ -19,7 +19,6 @@ from msgspec import Meta
 from agent.detector import (
     DetectorConfig,
     FaultNote,
-    ProcessKey,
     Surroundings,
     Tick,
     World,
@@ -102,10 +101,6 @@ class FatalSignalDetector:
             if reason is not None:
                 found.append(absent(_FAULT, case.subject, tick.now, reason))
         return found
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _recovered(self, case: OpenCase, quiet_s: float, world: World) -> Reason | None:
         look = world.cgroups.get(case.place) if case.place else None

@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Final, Self
 import msgspec
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, unknown
 from agent.host.server_work import LearntPace, ServerWork
 from agent.subjects import cut
@@ -155,10 +155,6 @@ class GpuClocks:
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Say unknown of open cases while nothing is seen."""
         return (unknown(_FAULT, tick.now),) if tick.open_cases and not self._sees else ()
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def memory(self) -> Mapping[str, bytes]:
         """Return what is usual of each GPU and of the answers beside it, to be kept across a restart."""

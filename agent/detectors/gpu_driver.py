@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.gpus.table import GpuTable, is_lost
 from escalation.model import (
@@ -155,10 +155,6 @@ class GpuDriverMismatch:
         self._said = frozenset()
         over = Reason(ReasonCode.DRIVER_ANSWERS_AGAIN, count=1)
         return (absent(_FAULT, self._subject, tick.now, over),)
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _differ(self) -> bool:
         facts = self._versions

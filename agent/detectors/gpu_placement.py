@@ -24,7 +24,7 @@ from typing import Annotated, ClassVar, Final, Self
 import msgspec
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.gpus.lists import GpuLists
 from agent.gpus.placement import Placement
@@ -207,10 +207,6 @@ class GpuPlacement:
                 reason = Reason(ReasonCode.CGROUP_GONE, window_s=round(quiet_s, 3))
                 gone.append(absent(case.fault_class, case.subject, tick.now, reason))
         return gone
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def memory(self) -> Mapping[str, bytes]:
         """Return which servers were on a GPU and how fast they were there, to be kept across a restart."""

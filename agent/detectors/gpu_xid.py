@@ -24,7 +24,7 @@ from typing import Annotated, ClassVar, Final, Self, assert_never
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick, quiet_for_s, sight_after
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick, quiet_for_s, sight_after
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.gpus.table import GPUS_MAX, UNNAMED, GpuTable, KnownGpu, is_lost, is_mute
 from agent.gpus.xid_tally import WINDOW_S, Tally, XidTallies
@@ -179,10 +179,6 @@ class GpuXids:
         if self._sight[NVML] is None:
             return [*found, *self._unknown(tick.now)] if tick.open_cases else found
         return [*found, *(over for case in tick.open_cases for over in self._over(case, tick.now))]
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _told(self, told: GpuXid) -> Sequence[Finding]:
         event = self._join.take(told)

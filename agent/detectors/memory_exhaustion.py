@@ -23,7 +23,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import subject_of
 from escalation.model import (
@@ -151,10 +151,6 @@ class MemoryExhaustion:
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Say unknown of an open case while nothing is seen."""
         return (unknown(_FAULT, tick.now),) if tick.open_cases and not self._sees else ()
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _judged(self, state: MemoryState) -> Sequence[Finding]:
         before, self._latest = self._latest, state

@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick, sight_after
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick, sight_after
 from agent.finding import Finding, Hysteresis, Place, Verdict, absent, unknown
 from agent.subjects import incarnation_of, place_of, subject_of, target_of
 from escalation.model import (
@@ -141,10 +141,6 @@ class MemoryThrashing:
                     reason = Reason(ReasonCode.MEMORY_STALLS_ENDED, window_s=round(quiet_s, 3))
                     found.append(absent(_FAULT, case.subject, tick.now, reason))
         return found
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _host_judged(self, state: PressureState) -> Sequence[Finding]:
         full = state.memory_full_avg10

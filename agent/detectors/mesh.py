@@ -17,7 +17,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from escalation.model import (
     SEVERITY_ORDER,
@@ -141,10 +141,6 @@ class MeshDegraded:
             for item in case.evidence
         )
         return () if self._sees else (unknown(_FAULT, tick.now, self._subject),)
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def memory(self) -> Mapping[str, bytes]:
         """Return when the mesh was last seen to run."""

@@ -22,7 +22,6 @@ from msgspec import Meta
 from agent.detector import (
     DetectorConfig,
     FaultNote,
-    ProcessKey,
     Surroundings,
     Tick,
     quiet_for_s,
@@ -174,10 +173,6 @@ class NetworkRdma:
             reason = Reason(code, threshold=self._config.clear_after_s, window_s=round(quiet_s, 3))
             found.append(absent(_FAULT, case.subject, tick.now, reason))
         return found
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _port(self, device: str, at: Instant) -> _Port:
         port = self._ports.pop(device, None) or _Port()

@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, unknown
 from agent.host.exposure import parse
 from agent.subjects import cut
@@ -145,10 +145,6 @@ class NetworkRetransmission:
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Hold clearings back while nothing is seen; silence is no evidence."""
         return (unknown(_FAULT, tick.now),) if self._blind and tick.open_cases else ()
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _address(self, address: str) -> _Address:
         found = self._addresses.pop(address, None) or _Address()

@@ -25,7 +25,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.host.exposure import parse
 from agent.subjects import cut, incarnation_of, place_of, process_name, subject_of, target_of
@@ -172,10 +172,6 @@ class NetworkUpstream:
             for case in tick.open_cases
             if _asker_is_gone(case, tick)
         ]
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _peer(self, peer: Peer) -> _Peer:
         found = self._peers.pop(peer, None) or _Peer()

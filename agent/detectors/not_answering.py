@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick, sight_after
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick, sight_after
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import cut, incarnation_of, place_of, process_name, subject_of, target_of
 from escalation.model import (
@@ -133,10 +133,6 @@ class NotAnswering:
                 reason = Reason(ReasonCode.CONNECTIONS_TAKEN_AGAIN, window_s=round(quiet_s, 3))
                 found.append(absent(_FAULT, case.subject, tick.now, reason))
         return found
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _queue(self, state: BacklogState) -> Sequence[Finding]:
         subject = _subject_of(state)

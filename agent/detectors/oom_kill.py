@@ -15,7 +15,6 @@ from msgspec import Meta
 from agent.detector import (
     DetectorConfig,
     FaultNote,
-    ProcessKey,
     Surroundings,
     Tick,
     quiet_for_s,
@@ -96,10 +95,6 @@ class OomKillDetector:
             )
             found.append(absent(_FAULT, case.subject, tick.now, reason))
         return found
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _kill(self, kill: OomKill) -> Finding:
         origin = kill.origin

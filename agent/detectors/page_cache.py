@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import incarnation_of, place_of, subject_of, target_of
 from escalation.model import (
@@ -138,10 +138,6 @@ class PageCache:
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Say unknown of open cases while memory or servers cannot be seen."""
         return (unknown(_FAULT, tick.now),) if tick.open_cases and self._blind else ()
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _sight(self, gap: Gap) -> Sequence[Finding]:
         if gap.sensor not in {MEMORY, SERVERS}:

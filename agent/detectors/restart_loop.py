@@ -28,7 +28,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import CgroupLook, DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import CgroupLook, DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.subjects import incarnation_of, place_of, subject_of
 from escalation.model import (
@@ -190,10 +190,6 @@ class RestartLoop:
             if up_s >= self._config.stays_s:
                 found.append(self._well(case.subject, tick.now, up_s))
         return found
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _ended(self, ended: UnitEnded) -> Sequence[Finding]:
         subject = _unit(ended.origin)

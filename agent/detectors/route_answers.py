@@ -22,7 +22,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis
 from agent.routes.answer import TRIVIAL_BYTES, Answer, answer_of
 from agent.routes.direct_answers import NOTHING_TO_READ, DirectAnswers, is_of_ui
@@ -166,10 +166,6 @@ class RouteAnswers:
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Clear the cases of routes whose answers are good again."""
         return self._rates.tick(tick)
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _judge(self, exchange: Exchange) -> Finding | None:
         facts = exchange.facts

@@ -22,7 +22,7 @@ from math import isfinite
 from typing import ClassVar, Final, Self
 
 from agent.baselines.series import PACES, Measure, Series, Shift, ShiftConfig
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase, absent
 from agent.routes.findings import gone_for_long, out_of_sight, present
 from agent.routes.names import GENERATING, MODEL_ROUTES, SENSOR, route_id_of
@@ -164,10 +164,6 @@ class RouteBaseline:
         ]
         over = (self._over(case, tick) for case in tick.open_cases)
         return [*found, *(finding for finding in over if finding)]
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def memory(self) -> dict[str, bytes]:
         """Return what was learnt, to be kept across a restart."""

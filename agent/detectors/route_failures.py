@@ -23,7 +23,7 @@ from typing import Annotated, ClassVar, Final, Self, TypeVar
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis
 from agent.routes.findings import out_of_sight
 from agent.routes.names import MODEL_ROUTES, SENSOR
@@ -147,10 +147,6 @@ class RouteFailures:
             if tick.now.boot_ns - death.at_ns > together_ns
         ]
         return [*(each for each in found if each), *self._rates.tick(tick), *self._sizes.tick(tick)]
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _judge(self, exchange: Exchange) -> Finding | None:
         facts = exchange.facts

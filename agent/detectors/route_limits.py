@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis
 from agent.routes.names import GENERATING, MODEL_ROUTES, SENSOR
 from agent.routes.rates import RateConfig, RouteRates, Rule, Sign
@@ -117,10 +117,6 @@ class RouteLimits:
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Clear the cases of routes whose prompts fit again."""
         return self._rates.tick(tick)
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _judge(self, exchange: Exchange) -> Finding | None:
         facts = exchange.facts

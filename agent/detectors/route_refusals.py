@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final, Self
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis
 from agent.host.server_numbers import ServerNumbers
 from agent.routes.names import MODEL_ROUTES, SENSOR
@@ -124,10 +124,6 @@ class RouteRefusals:
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Clear the cases of routes that answer again."""
         return self._rates.tick(tick)
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _judge(self, exchange: Exchange) -> Finding | None:
         facts = exchange.facts

@@ -22,7 +22,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase, absent
 from agent.host.server_numbers import ServerNumbers
 from agent.routes.findings import gone_for_long, out_of_sight, present
@@ -136,10 +136,6 @@ class RouteStall:
         """Clear the cases of engines that answer again."""
         found = (self._over(case, tick) for case in tick.open_cases)
         return [finding for finding in found if finding]
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _port(self, port: int) -> PortMemory:
         memory = self._ports.get(port)

@@ -17,7 +17,7 @@ from typing import Annotated, ClassVar, Final, Self, assert_never
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick, quiet_for_s, sight_after
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick, quiet_for_s, sight_after
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict
 from agent.subjects import cut, incarnation_of, place_of, process_name, subject_of, target_of
 from escalation.model import (
@@ -138,10 +138,6 @@ class ScopeViolation:
             if over is not None:
                 found.append(over)
         return found
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _sight(self, gap: Gap) -> None:
         if gap.sensor == KERNEL:

@@ -23,7 +23,6 @@ from msgspec import Meta
 from agent.detector import (
     DetectorConfig,
     FaultNote,
-    ProcessKey,
     Surroundings,
     Tick,
     quiet_for_s,
@@ -160,10 +159,6 @@ class SharedMemory:
             if reason is not None:
                 findings.append(absent(_FAULT, case.subject, tick.now, reason))
         return findings
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _over(self, case: OpenCase, tick: Tick) -> Reason | None:
         quiet_s = min(quiet_for_s(since, case.last_seen, tick.now) for since in self._sees.values())

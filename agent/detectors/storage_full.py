@@ -22,7 +22,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.host.filesystems import OF_CALLS, RecentFailures, mount_subject, storage_evidence
 from escalation.model import FaultClass, Incarnation, Reason, ReasonCode, Severity
@@ -169,10 +169,6 @@ class StorageFull:
             if case.subject not in mounted
             and (away_s := tick.now.since_s(case.last_seen)) >= self._config.gone_clear_after_s
         ]
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _sight(self, gap: Gap) -> Sequence[Finding]:
         if gap.sensor != SENSOR:

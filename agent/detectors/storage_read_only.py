@@ -24,7 +24,6 @@ from msgspec import Meta
 from agent.detector import (
     DetectorConfig,
     FaultNote,
-    ProcessKey,
     Surroundings,
     Tick,
     quiet_for_s,
@@ -185,10 +184,6 @@ class StorageReadOnly:
             if reason is not None:
                 findings.append(absent(_FAULT, case.subject, tick.now, reason))
         return findings
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _sight(self, gap: Gap) -> Sequence[Finding]:
         if gap.sensor == ERRORS:

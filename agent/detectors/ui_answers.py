@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final, Self
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis
 from agent.routes.answer import Answer, answer_of
 from agent.routes.direct_answers import NOTHING_TO_READ, DirectAnswers, is_of_ui
@@ -81,10 +81,6 @@ class UiAnswers:
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Clear the cases of pages that show answers again."""
         return self._rates.tick(tick)
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _judge(self, exchange: Exchange) -> Finding | None:
         answer = answer_of(exchange.facts)

@@ -466,9 +466,6 @@ async def test_defect_of_one_detector_leaves_the_others_alone(tmp_path: Path) ->
         def tick(self, _: object) -> Sequence[object]:
             raise ZeroDivisionError
 
-        def watching(self) -> Sequence[object]:
-            return ()
-
     async with Host(tmp_path) as host:
         host.judge._detectors = (Broken(), *host.judge._detectors)  # type: ignore[assignment]
         host.sensor.says.append(death(2, 11))
