@@ -389,6 +389,7 @@ def _shown(note: CaseNote) -> OpenCase:
         place=note.place,
         last_seen=Instant(boot_ns=note.last_boot_ns, unix_ns=note.last_seen_ns),
         evidence=note.evidence,
+        target=note.target,
     )
 
 

@@ -79,3 +79,4 @@ class OpenCase:
     place: Place | None
     last_seen: Instant
     evidence: tuple[Evidence, ...]
+    target: Subject | None = None

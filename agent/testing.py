@@ -124,7 +124,7 @@ def origin(
     cgroup_id: int | None = 2305,
     cgroup_path: str | None = CGROUP_PATH,
     pid: int | None = 4711,
-    name: str = "VLLM::EngineCor",
+    name: str | None = "VLLM::EngineCor",
     server: ServerKind = ServerKind.VLLM,
 ) -> Origin:
     """Return a vLLM engine in a container, unless told otherwise."""
@@ -533,10 +533,16 @@ def open_case(
     last_seen: Instant | None = None,
     place: Place | None = None,
     evidence: tuple[Evidence, ...] = (),
+    target: Subject | None = None,
 ) -> OpenCase:
     """Return a case that stands open."""
     return OpenCase(
-        fault_class=fault, subject=subject, place=place, last_seen=last_seen or at(0), evidence=evidence
+        fault_class=fault,
+        subject=subject,
+        place=place,
+        last_seen=last_seen or at(0),
+        evidence=evidence,
+        target=target,
     )
 
 

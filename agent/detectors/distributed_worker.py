@@ -7,8 +7,12 @@ cluster's own numbers count a dead node.
 
 Look-alikes stay quiet: a node that left in order (`ray stop` ends it with SIGTERM, and the head calls that
 expected); failed health checks that end well; connections that fail while nobody was taken for dead; a head
-that is not there yet. A case clears when a node joins again at that address, or the node's own part starts;
-also when the head that missed it has been gone for a day, because who leads now knows nothing of that node.
+that is not there yet.
+
+A case clears when a node joins again at that address, or the node's own part starts, by the word of who
+writes such lines: anybody may write anything into a journal, so there it takes Ray's own program, or the
+container or unit that told of the loss. It clears also when the head that missed it has been gone for a day,
+because who leads now knows nothing of that node.
 """
 
 from __future__ import annotations
@@ -104,6 +108,9 @@ class _Sign:
     evidence: Evidence | None = None
 
 
+_NOBODY: Final = Subject(SubjectKind.UNKNOWN, "")
+
+
 class DistributedWorker:
     """Says which node of a cluster is lost."""
 
@@ -126,8 +133,9 @@ class DistributedWorker:
             "fault signal, is stopped or stuck, or Ray counts a dead node.",
             quiet="A node that left in order (`ray stop`, SIGTERM); health checks that fail and then pass; a "
             "head that cannot be reached while nobody was taken for dead.",
-            clears="A node registers at that address again; for this host itself, its raylet starts again; "
-            "or the cgroup of who missed it has been gone for `gone_clear_after_s`.",
+            clears="A node registers at that address again; for this host itself, its raylet starts again "
+            "(said in a followed file, by `gcs_server` or `raylet` itself, or by the container or unit that "
+            "told of the loss); or the cgroup of who missed it has been gone for `gone_clear_after_s`.",
         ),
     )
 
@@ -136,6 +144,7 @@ class DistributedWorker:
         self._around = surroundings
         self._lost: OrderedDict[str, _Lost] = OrderedDict()
         self._back: OrderedDict[str, Instant] = OrderedDict()
+        self._tellers: dict[str, Subject | None] = {}
         self._signs: deque[_Sign] = deque(maxlen=_SIGNS_MAX)
         self._held: deque[Sessions] = deque(maxlen=16)
         self._dead_nodes: float | None = None
@@ -162,9 +171,9 @@ class DistributedWorker:
             case LogLine(pattern="ray.marked_dead_itself"):
                 return self._dead_itself(observation)
             case LogLine(pattern="ray.node_registered"):
-                self._registered(_address(observation), observation.at)
+                self._registered(observation, _address(observation), by="gcs_server")
             case LogLine(pattern="ray.raylet_started"):
-                self._registered(None, observation.at)
+                self._registered(observation, None, by="raylet")
             case Gap(sensor=sensor) if sensor in self._sight:
                 self._sight[sensor] = not isinstance(observation.coverage, Blind)
                 if not any(self._sight.values()):
@@ -177,7 +186,8 @@ class DistributedWorker:
         return ()
 
     def tick(self, tick: Tick) -> Sequence[Finding]:
-        """Clear the cases of nodes that are back."""
+        """Clear the cases of nodes that are back; keep in mind who told of those that are not."""
+        self._tellers = {case.subject.name: case.target for case in tick.open_cases}
         return [over for case in tick.open_cases if (over := self._over(case, tick)) is not None]
 
     def watching(self) -> Sequence[ProcessKey]:
@@ -201,10 +211,15 @@ class DistributedWorker:
             self._lost.popitem(last=False)
         return self._finding(lost, lost.at, count=lost.told.count)
 
-    def _registered(self, address: str | None, at: Instant) -> None:
+    def _registered(self, told: LogLine, address: str | None, *, by: str) -> None:
+        """Take a node for back, where the line is Ray's `by` or of who told that the node was lost."""
         name = self._host.name if address is None else _node(address).name
+        writer, lost = _holder(told.origin), self._lost.get(name)
+        tellers = {self._tellers.get(name), _holder(lost.told.origin) if lost is not None else None}
+        if told.sensor != FILES and told.origin.process_name != by and (writer or _NOBODY) not in tellers:
+            return
         self._lost.pop(name, None)
-        self._back[name] = at
+        self._back[name] = told.at
         self._back.move_to_end(name)
         while len(self._back) > _LOST_MAX:
             self._back.popitem(last=False)
@@ -303,6 +318,10 @@ class DistributedWorker:
 
 def _node(address: str) -> Subject:
     return Subject(SubjectKind.PEER, f"{address} 0")
+
+
+def _holder(origin: Origin) -> Subject | None:
+    return subject_of(origin) if origin.container_id or origin.unit else None
 
 
 def _address(told: LogLine) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import signal
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from agent.detector import CgroupLook, World
 from agent.detectors.distributed_worker import Config, DistributedWorker
 from agent.finding import Verdict
 from agent.testing import (
+    CONTAINER,
     HOST,
     SURROUNDINGS,
     at,
@@ -29,6 +31,7 @@ from probes.observation import (
     Condition,
     ConnectFailures,
     Observation,
+    Origin,
     Peer,
     ProcessCondition,
     SensorName,
@@ -42,6 +45,7 @@ FAULT = FaultClass.DISTRIBUTED_WORKER_LOST
 WORKER = float(0x0A000002)
 PEER = Subject(SubjectKind.PEER, "10.0.0.2 0")
 THIS = Subject(SubjectKind.HOST, HOST)
+GCS = origin(container=None, unit="ray.service", name="gcs_server", server=ServerKind.RAY)
 RAYLET = origin(container=None, unit="ray.service", name="raylet", server=ServerKind.RAY)
 
 
@@ -221,12 +225,52 @@ def test_clears_when_the_node_is_back(detector: DistributedWorker) -> None:
     """A node that registers at that address later; another address is another node."""
     present(detector, log_line(2, "ray.node_dead", address=WORKER))
     case = open_case(FAULT, PEER, last_seen=at(2))
-    detector.observe(log_line(3, "ray.node_registered", address=WORKER + 1))
+    detector.observe(log_line(3, "ray.node_registered", address=WORKER + 1, where=GCS))
     assert detector.tick(tick(4, case)) == []
-    detector.observe(log_line(5, "ray.node_registered", address=WORKER))
+    detector.observe(log_line(5, "ray.node_registered", address=WORKER, where=GCS))
     (over,) = detector.tick(tick(6, case))
     assert (over.verdict, over.subject) == (Verdict.ABSENT, PEER)
     assert over.reasons[0].code is ReasonCode.WORKER_BACK
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize(
+    ("told", "back", "clears"),
+    [
+        (RAYLET, {"where": origin(container=None, unit="x.service", name="python3")}, False),
+        (RAYLET, {"where": origin(container=None, unit="ray.service", name="python3")}, True),
+        (RAYLET, {"where": origin(container=None, unit="ray-head.service", name="gcs_server")}, True),
+        (RAYLET, {"where": origin(container=None, unit="x.service", name="raylet")}, False),
+        (RAYLET, {"where": Origin()}, False),
+        (RAYLET, {"sensor": "host.log_files"}, True),
+        (origin(name=None), {"where": Origin(container_id=CONTAINER)}, True),
+        (origin(name=None), {"where": Origin(container_id="f" * 64)}, False),
+        (Origin(), {"where": Origin()}, False),
+    ],
+    ids=[
+        "another unit's python",
+        "python of the unit that told",
+        "the head's own program",
+        "a program that writes no such line",
+        "nobody knows who",
+        "a followed file",
+        "the container that told",
+        "another container",
+        "nobody told, nobody writes",
+    ],
+)
+def test_only_the_clusters_own_word_brings_a_node_back(
+    detector: DistributedWorker, told: Origin, back: dict[str, Any], clears: bool, restarted: bool
+) -> None:
+    """Any program may write a line like Ray's into the journal; so it is after a restart of the agent."""
+    (found,) = present(detector, log_line(2, "ray.node_dead", address=WORKER, where=told))
+    case = open_case(FAULT, PEER, last_seen=at(2), target=found.target)
+    if restarted:
+        detector = DistributedWorker.build(Config(), SURROUNDINGS)
+        detector.observe(seeing(3, "host.logs"))
+    assert detector.tick(tick(4, case)) == []
+    detector.observe(log_line(5, "ray.node_registered", address=WORKER, **back))
+    assert [over.verdict for over in detector.tick(tick(6, case))] == [Verdict.ABSENT] * clears
 
 
 def test_a_head_that_is_gone_for_a_day_misses_nobody(detector: DistributedWorker) -> None:
@@ -244,7 +288,7 @@ def test_a_head_that_is_gone_for_a_day_misses_nobody(detector: DistributedWorker
 
 def test_a_node_that_was_there_before_is_not_back(detector: DistributedWorker) -> None:
     """It registered, then it was lost."""
-    detector.observe(log_line(1, "ray.node_registered", address=WORKER))
+    detector.observe(log_line(1, "ray.node_registered", address=WORKER, where=GCS))
     present(detector, log_line(2, "ray.node_dead", address=WORKER))
     assert detector.tick(tick(3, open_case(FAULT, PEER, last_seen=at(2)))) == []
 
@@ -252,7 +296,7 @@ def test_a_node_that_was_there_before_is_not_back(detector: DistributedWorker) -
 def test_this_host_is_back_with_its_raylet(detector: DistributedWorker) -> None:
     """The node's own part starts again."""
     present(detector, log_line(1, "ray.marked_dead_itself", times=5))
-    detector.observe(log_line(9, "ray.raylet_started"))
+    detector.observe(log_line(9, "ray.raylet_started", where=RAYLET))
     (over,) = detector.tick(tick(10, open_case(FAULT, THIS, last_seen=at(1))))
     assert over.verdict is Verdict.ABSENT
 
@@ -269,7 +313,7 @@ def test_what_is_remembered_is_bounded(detector: DistributedWorker) -> None:
     """Addresses come out of a log."""
     for number in range(1000):
         detector.observe(log_line(number, "ray.node_dead", address=float(number)))
-        detector.observe(log_line(number, "ray.node_registered", address=float(number + 5000)))
+        detector.observe(log_line(number, "ray.node_registered", address=float(number + 5000), where=GCS))
         detector.observe(_failures(number, f"10.1.{number // 256}.{number % 256}"))
     assert max(len(detector._lost), len(detector._back), len(detector._signs)) <= 64
 
