@@ -14,7 +14,6 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +27,7 @@ from agent.recordings.recorder import RecordingFailed
 from agent.uplink.link import OrchestratorLink
 from escalation.model import AGENT_ID, AgentId
 from escalation.outbox import Outbox
+from escalation.release import VERSION
 from escalation.settings import SettingsError
 from probes.host import clock
 from probes.host.cgroups import find_mounts
@@ -40,7 +40,7 @@ from probes.settings import SensorSettings
 DEFAULT_CONFIG: Final = Path("/etc/nanobot/agent.toml")
 SENSOR_NAMES: Final = tuple(spec.name for spec in SENSORS)
 
-_LATE_IMPORTS: Final = ("encodings.idna", "grpc.aio", "grpc._cython.cygrpc", "stringprep", "socketserver")
+_LATE_IMPORTS: Final = ("encodings.idna", "grpc.aio", "grpc._cython.cygrpc", "stringprep")
 """What libraries import only when they get there, which may be after the code can no longer be read."""
 
 
@@ -194,7 +194,7 @@ def _ports() -> Ports:
         clock=clock.now,
         supervisor=supervisor(os.environ),
         kernel_boot_id=_kernel_boot_id(),
-        version=_version(),
+        version=VERSION,
         open_spool=_open_spool,
         make_link=lambda spooling, settings, _: OrchestratorLink(
             spooling=spooling, settings=settings.orchestrator
@@ -237,10 +237,3 @@ def _kernel_boot_id() -> str:
         return handover.kernel_boot_id()
     except OSError:  # not Linux: one identity per start of the agent is the best there is
         return str(uuid.uuid4())
-
-
-def _version() -> str:
-    try:
-        return version("host-nanobot")
-    except PackageNotFoundError:
-        return "unknown"

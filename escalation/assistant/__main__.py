@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -14,6 +13,7 @@ from escalation import settings
 from escalation.assistant.reader import Reader, ReadError
 from escalation.cli.connection import Connection, CtlSettings, connect
 from escalation.cli.errors import CtlError, ExitCode
+from escalation.release import VERSION
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -49,7 +49,7 @@ async def _serve(connection: Connection) -> int:
         except ReadError as error:
             raise CtlError(str(error), code=ExitCode.REFUSED) from error
         click.echo(f"nanobot-mcp: reading as {me.name}", err=True)
-        await server.serve(reader, version=version("host-nanobot"))
+        await server.serve(reader, version=VERSION)
     return ExitCode.DONE
 
 

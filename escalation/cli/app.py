@@ -25,13 +25,12 @@ from escalation.cli.session import JSON, TIMEOUT_S, Session, print_json
 from escalation.cli.silences import maintenance, silence
 from escalation.cli.token import token
 from escalation.inert import guarded
+from escalation.release import VERSION
 
 
 def _print_version(context: click.Context, _option: click.Parameter, asked: bool) -> None:  # noqa: FBT001
     if asked:
-        from importlib.metadata import version  # noqa: PLC0415 - 15 ms that only --version costs
-
-        click.echo(f"nanobotctl {version('host-nanobot')}")
+        click.echo(f"nanobotctl {VERSION}")
         context.exit()
 
 
@@ -82,13 +81,11 @@ def version(*, as_json: bool) -> None:
     """Print the version of this program, and with --json of what it runs on too."""
     import json  # noqa: PLC0415
     import platform  # noqa: PLC0415
-    from importlib.metadata import version as version_of  # noqa: PLC0415
 
-    ours = version_of("host-nanobot")
     if not as_json:
-        click.echo(f"nanobotctl {ours}")
+        click.echo(f"nanobotctl {VERSION}")
         return
-    about = {"version": ours, "python": platform.python_version(), "system": platform.system().lower()}
+    about = {"version": VERSION, "python": platform.python_version(), "system": platform.system().lower()}
     print_json(json.dumps(about, separators=(",", ":")).encode())
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -15,6 +14,7 @@ import msgspec
 
 from escalation import settings
 from escalation.model import ActionKind, Condition
+from escalation.release import VERSION
 from escalation.server.attention.maintenance import Window
 from escalation.server.attention.values import AttentionSettings
 from escalation.server.causality.topology import NOTHING, Declared
@@ -122,7 +122,7 @@ class ApprovalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             approvers={kind: frozenset(names) for kind, names in self.approvers.items()},
             two_person=frozenset(self.two_person),
             require_signature=frozenset(self.require_signature),
-            catalogue=f"host-nanobot {version('host-nanobot')}",
+            catalogue=f"host-nanobot {VERSION}",
             quiet_at_most_s=math.inf if self.quiet_at_most_s is None else self.quiet_at_most_s,
             policies=self.policies,
             may_override=frozenset(self.may_override),
