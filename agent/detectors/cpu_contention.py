@@ -21,6 +21,7 @@ from typing import Annotated, ClassVar, Final, Self
 import msgspec
 from msgspec import Meta
 
+from agent.bounded import entry
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import cut, incarnation_of, place_of, subject_of, target_of
@@ -257,11 +258,7 @@ class CpuContention:
         return Reason(ReasonCode.CPU_FREE_AGAIN, threshold=self._config.calm_percent)
 
     def _server(self, subject: Subject) -> _Server:
-        server = self._servers.pop(subject, None) or _Server()
-        self._servers[subject] = server
-        while len(self._servers) > _SERVERS_MAX:
-            self._servers.popitem(last=False)
-        return server
+        return entry(self._servers, subject, _Server, limit=_SERVERS_MAX)
 
 
 def _delay_evidence(delay: RunDelay, usual_s: float | None, neighbour: Neighbour | None) -> RunDelayEvidence:

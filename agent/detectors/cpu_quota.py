@@ -17,6 +17,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
+from agent.bounded import entry
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import incarnation_of, place_of, subject_of, target_of
@@ -202,8 +203,4 @@ class CpuQuota:
         )
 
     def _server(self, subject: Subject) -> _Server:
-        server = self._servers.pop(subject, None) or _Server()
-        self._servers[subject] = server
-        while len(self._servers) > _SERVERS_MAX:
-            self._servers.popitem(last=False)
-        return server
+        return entry(self._servers, subject, _Server, limit=_SERVERS_MAX)

@@ -17,6 +17,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
+from agent.bounded import entry
 from agent.detector import (
     DetectorConfig,
     FaultNote,
@@ -141,10 +142,7 @@ class FdExhausted:
 
     def _refused(self, seen: DescriptorsRefused) -> Sequence[Finding]:
         subject = Subject(SubjectKind.HOST, self._around.host) if seen.host_wide else subject_of(seen.origin)
-        known = self._subjects.pop(subject, None) or _Subject()
-        self._subjects[subject] = known
-        while len(self._subjects) > _SUBJECTS_MAX:
-            self._subjects.popitem(last=False)
+        known = entry(self._subjects, subject, _Subject, limit=_SUBJECTS_MAX)
         known.refused.append((seen.at, seen.count))
         while known.refused and seen.at.since_s(known.refused[0][0]) > self._config.window_s:
             known.refused.popleft()

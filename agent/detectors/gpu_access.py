@@ -20,13 +20,14 @@ server that was promised a GPU by waiting `exit_grace_s` to see whether the proc
 from __future__ import annotations
 
 import errno
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, Final, Self, TypeVar
+from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
+from agent.bounded import entry, keep
 from agent.detector import (
     DetectorConfig,
     FaultNote,
@@ -83,8 +84,6 @@ _NEEDS_GPU: Final = frozenset({ServerKind.VLLM, ServerKind.TENSORRT_LLM})
 _UVM_ERRORS: Final = frozenset({errno.ENXIO, errno.ENOENT, errno.EIO})
 
 _Node = tuple[NvidiaDevice, int | None]
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 
 
 class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -159,8 +158,8 @@ class GpuAccess:
         self._config = config
         self._around = surroundings
         self._seeing_since: Instant | None = None
-        self._cgroups: dict[CgroupId | Subject, _Cgroup] = {}
-        self._waiting: dict[ProcessKey, _Waiting] = {}
+        self._cgroups: OrderedDict[CgroupId | Subject, _Cgroup] = OrderedDict()
+        self._waiting: OrderedDict[ProcessKey, _Waiting] = OrderedDict()
         self._uvm_opened_by: set[CgroupId | Subject] = set()
         self._uvm_opened_at: Instant | None = None
         self._before = Antecedents(
@@ -352,8 +351,7 @@ class GpuAccess:
     def _wait(self, opens: DeviceOpens, subject: Subject) -> None:
         key = ProcessKey(opens.origin.pid or 0, opens.origin.start_ticks)
         if key not in self._waiting:
-            self._waiting[key] = _Waiting(opens, subject)
-            _forget_oldest(self._waiting)
+            keep(self._waiting, key, _Waiting(opens, subject), limit=_REMEMBERED)
 
     def _gave_up(self, tick: Tick) -> Sequence[Finding]:
         found = []
@@ -408,10 +406,7 @@ class GpuAccess:
 
     def _remember(self, opens: DeviceOpens, subject: Subject) -> _Cgroup:
         key = _key(opens, subject)
-        cgroup = self._cgroups.pop(key, None) or _Cgroup()
-        self._cgroups[key] = cgroup
-        _forget_oldest(self._cgroups)
-        return cgroup
+        return entry(self._cgroups, key, _Cgroup, limit=_REMEMBERED)
 
 
 def _key(opens: DeviceOpens, subject: Subject) -> CgroupId | Subject:
@@ -421,11 +416,6 @@ def _key(opens: DeviceOpens, subject: Subject) -> CgroupId | Subject:
 def _is_gone(case: OpenCase, world: World) -> bool:
     look = world.cgroups.get(case.place) if case.place else None
     return look is not None and (not look.exists or look.same is False)
-
-
-def _forget_oldest(table: dict[_K, _V]) -> None:
-    while len(table) > _REMEMBERED:
-        del table[next(iter(table))]
 
 
 def _evidence(opens: DeviceOpens) -> DeviceOpenEvidence:

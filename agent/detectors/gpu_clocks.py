@@ -18,6 +18,7 @@ from typing import Annotated, ClassVar, Final, Self
 import msgspec
 from msgspec import Meta
 
+from agent.bounded import keep
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, unknown
 from agent.host.server_work import LearntPace, ServerWork
@@ -280,11 +281,7 @@ class GpuClocks:
         if gpu is None:
             learnt = self._recalled.pop(_key(identity), None)
             gpu = _Gpu(_Usual(), _Usual()) if learnt is None else _Gpu(learnt.clock, learnt.power)
-            self._gpus[identity] = gpu
-        self._gpus.move_to_end(identity)
-        while len(self._gpus) > _GPUS_MAX:
-            self._gpus.popitem(last=False)
-        return gpu
+        return keep(self._gpus, identity, gpu, limit=_GPUS_MAX)
 
     def _break_off(self, absent: GpuIdentity | None = None) -> None:
         """What was low before a gap, of one GPU or of all, is not known to have stayed so."""

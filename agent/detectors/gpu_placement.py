@@ -24,6 +24,7 @@ from typing import Annotated, ClassVar, Final, Self
 import msgspec
 from msgspec import Meta
 
+from agent.bounded import keep
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.gpus.lists import GpuLists
@@ -224,11 +225,9 @@ class GpuPlacement:
             try:
                 server = _Server(was_on_gpu=True)
                 server.work.recall(msgspec.json.decode(raw, type=tuple[LearntPace, ...]))
-                self._servers[Subject(SubjectKind(kind), name)] = server
+                keep(self._servers, Subject(SubjectKind(kind), name), server, limit=_SERVERS_MAX)
             except (msgspec.DecodeError, ValueError):
                 unreadable += 1
-        while len(self._servers) > _SERVERS_MAX:
-            self._servers.popitem(last=False)
         return unreadable
 
     def _sight(self, gap: Gap) -> Sequence[Finding]:
@@ -373,9 +372,6 @@ class GpuPlacement:
     def _server(self, subject: Subject, at: Instant) -> _Server:
         server = self._servers.get(subject)
         if server is None or (server.touched is not None and at.since_s(server.touched) > _FORGOTTEN_S):
-            server = self._servers[subject] = _Server()
+            server = _Server()
         server.touched = at
-        self._servers.move_to_end(subject)
-        while len(self._servers) > _SERVERS_MAX:
-            self._servers.popitem(last=False)
-        return server
+        return keep(self._servers, subject, server, limit=_SERVERS_MAX)

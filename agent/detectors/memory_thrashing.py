@@ -18,6 +18,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
+from agent.bounded import keep
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick, sight_after
 from agent.finding import Finding, Hysteresis, Place, Verdict, absent, unknown
 from agent.subjects import incarnation_of, place_of, subject_of, target_of
@@ -225,9 +226,7 @@ class MemoryThrashing:
         if known is None or at.since_s(known.seen) > _STALE_S:
             known = _Thrashing(at, at)
         known.seen = at
-        self._known[subject] = known
-        while len(self._known) > _GROUPS_MAX:
-            self._known.popitem(last=False)
+        keep(self._known, subject, known, limit=_GROUPS_MAX)
         if at.since_s(known.since) < self._config.lasting_s:
             return ()
         told, known.told = known.told, True

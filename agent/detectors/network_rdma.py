@@ -19,6 +19,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
+from agent.bounded import entry
 from agent.detector import (
     DetectorConfig,
     FaultNote,
@@ -175,10 +176,7 @@ class NetworkRdma:
         return found
 
     def _port(self, device: str, at: Instant) -> _Port:
-        port = self._ports.pop(device, None) or _Port()
-        self._ports[device] = port
-        while len(self._ports) > _LINKS_MAX:
-            self._ports.popitem(last=False)
+        port = entry(self._ports, device, _Port, limit=_LINKS_MAX)
         port.forget(at, self._config.window_s)
         return port
 

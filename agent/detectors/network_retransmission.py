@@ -18,6 +18,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
+from agent.bounded import entry
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, unknown
 from agent.host.exposure import parse
@@ -147,11 +148,7 @@ class NetworkRetransmission:
         return (unknown(_FAULT, tick.now),) if self._blind and tick.open_cases else ()
 
     def _address(self, address: str) -> _Address:
-        found = self._addresses.pop(address, None) or _Address()
-        self._addresses[address] = found
-        while len(self._addresses) > _ADDRESSES_MAX:
-            self._addresses.popitem(last=False)
-        return found
+        return entry(self._addresses, address, _Address, limit=_ADDRESSES_MAX)
 
     def _judged(self, traffic: PeerTraffic) -> Sequence[Finding]:
         sent = self._address(traffic.address).add(traffic, self._config.window_s)

@@ -25,6 +25,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
+from agent.bounded import entry, keep
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.host.exposure import parse
@@ -149,10 +150,7 @@ class NetworkUpstream:
             case ConnectSuccesses():
                 return self._succeeded(observation)
             case ServerUsage():
-                self._servers.pop(observation.port, None)
-                self._servers[observation.port] = observation
-                while len(self._servers) > _SERVERS_MAX:
-                    self._servers.popitem(last=False)
+                keep(self._servers, observation.port, observation, limit=_SERVERS_MAX)
             case ListenerInventory():
                 self._own_addresses = frozenset(address for address, _ in observation.host_addresses)
             case Gap(sensor=sensor) if sensor == PEERS:
@@ -174,11 +172,7 @@ class NetworkUpstream:
         ]
 
     def _peer(self, peer: Peer) -> _Peer:
-        found = self._peers.pop(peer, None) or _Peer()
-        self._peers[peer] = found
-        while len(self._peers) > _PEERS_MAX:
-            self._peers.popitem(last=False)
-        return found
+        return entry(self._peers, peer, _Peer, limit=_PEERS_MAX)
 
     def _succeeded(self, event: ConnectSuccesses) -> Sequence[Finding]:
         peer = self._peer(event.peer)
@@ -207,9 +201,7 @@ class NetworkUpstream:
             client = _Client(event.origin, first=event.at, last=event.at)
         client.origin, client.last = event.origin, event.at
         client.errors[event.errno] += event.count
-        peer.clients[who] = client
-        while len(peer.clients) > _CLIENTS_MAX:
-            peer.clients.popitem(last=False)
+        keep(peer.clients, who, client, limit=_CLIENTS_MAX)
         lasted_s = client.last.since_s(client.first)
         if client.failed < self._config.min_failures or lasted_s < self._config.patience_s:
             return ()

@@ -18,6 +18,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
+from agent.bounded import entry
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick, sight_after
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import cut, incarnation_of, place_of, process_name, subject_of, target_of
@@ -259,11 +260,7 @@ class NotAnswering:
         )
 
     def _known(self, subject: Subject) -> _Subject:
-        known = self._subjects.pop(subject, None) or _Subject(set())
-        self._subjects[subject] = known
-        while len(self._subjects) > _SUBJECTS_MAX:
-            self._subjects.popitem(last=False)
-        return known
+        return entry(self._subjects, subject, lambda: _Subject(set()), limit=_SUBJECTS_MAX)
 
 
 def _subject_of(state: BacklogState) -> Subject:

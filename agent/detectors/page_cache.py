@@ -19,6 +19,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
+from agent.bounded import entry
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import incarnation_of, place_of, subject_of, target_of
@@ -228,13 +229,7 @@ class PageCache:
         )
 
     def _server(self, subject: Subject) -> _Server:
-        server = self._servers.get(subject)
-        if server is None:
-            server = self._servers[subject] = _Server()
-        self._servers.move_to_end(subject)
-        while len(self._servers) > _SERVERS_MAX:
-            self._servers.popitem(last=False)
-        return server
+        return entry(self._servers, subject, _Server, limit=_SERVERS_MAX)
 
 
 def _shares_memory(facts: GpuFacts) -> bool:

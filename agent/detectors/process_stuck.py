@@ -18,6 +18,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
+from agent.bounded import entry, keep
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick, sight_after
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.subjects import incarnation_of, place_of, process_name, subject_of, target_of
@@ -115,10 +116,7 @@ class ProcessStuck:
             case Gap(sensor=sensor) if sensor == SENSOR:
                 self._seeing_since = sight_after(self._seeing_since, observation)
             case TaskHung(origin=origin, at=at) if origin.pid is not None:
-                self._hangs.pop(origin.pid, None)
-                self._hangs[origin.pid] = at
-                while len(self._hangs) > _HANGS_MAX:
-                    self._hangs.popitem(last=False)
+                keep(self._hangs, origin.pid, at, limit=_HANGS_MAX)
             case PressureState():
                 self._pressure = observation
             case ProcessCondition():
@@ -148,10 +146,7 @@ class ProcessStuck:
             return self._freed(subject, pid, told)
         if told.condition is not Condition.STUCK or told.lasted_s < self._config.stuck_s:
             return ()
-        known = self._subjects.pop(subject, None) or _Subject()
-        self._subjects[subject] = known
-        while len(self._subjects) > _SUBJECTS_MAX:
-            self._subjects.popitem(last=False)
+        known = entry(self._subjects, subject, _Subject, limit=_SUBJECTS_MAX)
         if len(known.pids) < _PIDS_MAX:
             known.pids.add(pid)
         return (self._present(subject, known, told),)

@@ -28,6 +28,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
+from agent.bounded import entry
 from agent.detector import CgroupLook, DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.subjects import incarnation_of, place_of, subject_of
@@ -387,13 +388,7 @@ class RestartLoop:
         return [life for life in lives if now.since_s(life[0]) <= self._config.window_s]
 
     def _thing(self, subject: Subject) -> _Thing:
-        thing = self._things.get(subject)
-        if thing is None:
-            thing = self._things[subject] = _Thing()
-        self._things.move_to_end(subject)
-        while len(self._things) > _THINGS_MAX:
-            self._things.popitem(last=False)
-        return thing
+        return entry(self._things, subject, _Thing, limit=_THINGS_MAX)
 
 
 def _unit(origin: Origin) -> Subject:

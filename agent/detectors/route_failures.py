@@ -19,10 +19,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Final, Self, TypeVar
+from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
+from agent.bounded import keep
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis
 from agent.routes.findings import out_of_sight
@@ -32,8 +33,6 @@ from agent.routes.sizes import FAULT as _SIZE, PromptSizes, SizeConfig
 from escalation.model import FaultClass, ReasonCode, Severity
 from probes.http.facts import Ending, ErrorKind, ExchangeFacts, FinishReason
 from probes.observation import Exchange, Gap, Observation, RequestsInFlight, Unobserved
-
-_T = TypeVar("_T")
 
 _BROKEN = FaultClass.ROUTE_BROKEN_STREAM
 _PORTS: Final = 64
@@ -130,7 +129,7 @@ class RouteFailures:
             return (found,) if found else ()
         if isinstance(observation, RequestsInFlight):
             if observation.facts.silent_s >= self._config.silence_s:
-                _remember(self._silent_ns, observation.facts.name.port, observation.at.boot_ns)
+                keep(self._silent_ns, observation.facts.name.port, observation.at.boot_ns, limit=_PORTS)
         elif isinstance(observation, Unobserved):
             self._rates.unobserved(observation)
         elif isinstance(observation, Gap) and observation.sensor == SENSOR:
@@ -177,7 +176,7 @@ class RouteFailures:
                 death.laid_to = exchange
             return None
         found = self._judged(death) if death is not None else None
-        _remember(self._deaths, port, _Death(facts.at_ns, exchange, self._was_silent(exchange)))
+        keep(self._deaths, port, _Death(facts.at_ns, exchange, self._was_silent(exchange)), limit=_PORTS)
         return found
 
     def _judged(self, death: _Death) -> Finding | None:
@@ -214,10 +213,3 @@ def _sign_of(facts: ExchangeFacts) -> int | None:
     if facts.ending is Ending.UNTERMINATED:
         return _NO_END if facts.finish is FinishReason.NONE else _NO_MARK
     return None
-
-
-def _remember(table: OrderedDict[int, _T], port: int, value: _T) -> None:
-    table[port] = value
-    table.move_to_end(port)
-    while len(table) > _PORTS:
-        table.popitem(last=False)

@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final, Self
 
+from agent.bounded import keep
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis
 from agent.host.server_numbers import ServerNumbers
@@ -109,10 +110,7 @@ class RouteRefusals:
             return (found,) if found else ()
         if isinstance(observation, RequestsInFlight):
             port = observation.facts.name.port
-            self._waiting[port] = (observation.at, observation.facts.waiting)
-            self._waiting.move_to_end(port)
-            while len(self._waiting) > _PORTS:
-                self._waiting.popitem(last=False)
+            keep(self._waiting, port, (observation.at, observation.facts.waiting), limit=_PORTS)
         elif isinstance(observation, ServerMetrics):
             self._numbers.take(observation)
         elif isinstance(observation, Unobserved):

@@ -20,6 +20,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
+from agent.bounded import entry
 from agent.detector import (
     DetectorConfig,
     FaultNote,
@@ -223,11 +224,7 @@ class SharedMemory:
         )
 
     def _container(self, subject: Subject) -> _Container:
-        container = self._containers.setdefault(subject, _Container())
-        self._containers.move_to_end(subject)
-        while len(self._containers) > _CONTAINERS_MAX:
-            self._containers.popitem(last=False)
-        return container
+        return entry(self._containers, subject, _Container, limit=_CONTAINERS_MAX)
 
 
 def _shared_memory(size_bytes: int | None, refused: int) -> StorageEvidence:

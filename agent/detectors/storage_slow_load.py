@@ -22,6 +22,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.baselines.baseline import Baseline, UnreadableBaseline
+from agent.bounded import entry, keep
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.host.filesystems import block_evidence
@@ -196,11 +197,7 @@ class StorageSlowLoad:
             disk.usual.observe(activity.at.unix_ns / 1e9, log2(mean_s))
 
     def _disk(self, name: str) -> _Disk:
-        disk = self._disks.setdefault(name, _Disk())
-        self._disks.move_to_end(name)
-        while len(self._disks) > _DISKS_MAX:
-            self._disks.popitem(last=False)
-        return disk
+        return entry(self._disks, name, _Disk, limit=_DISKS_MAX)
 
     def _judged(self, server: ServerReadiness) -> Sequence[Finding]:
         subject = subject_of(server.origin)
@@ -242,10 +239,7 @@ class StorageSlowLoad:
 
     def _answered(self, subject: Subject, server: ServerReadiness) -> None:
         """Keep in mind that this life of the server is up, whatever its port seems to be."""
-        self._up[subject] = server.started
-        self._up.move_to_end(subject)
-        while len(self._up) > _SERVERS_MAX:
-            self._up.popitem(last=False)
+        keep(self._up, subject, server.started, limit=_SERVERS_MAX)
 
     def _patience_s(self, server: ServerReadiness) -> float:
         first = server.started.boot_ns / 1e9 <= self._config.boot_s

@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from typing import Final
 
+from agent.bounded import entry
 from agent.subjects import cut
 from escalation.model import BlockEvidence, MountRole, StorageEvidence, Subject, SubjectKind
 from escalation.wire.limits import TEXT_BYTES
@@ -84,11 +85,8 @@ class RecentFailures:
     def add(self, errors: StorageErrors) -> None:
         """Count one observation."""
         key = (errors.failure, errors.device)
-        told = self._told.setdefault(key, deque(maxlen=_EVENTS_MAX))
+        told = entry(self._told, key, lambda: deque(maxlen=_EVENTS_MAX), limit=DEVICES_MAX)
         told.append((errors.at, errors.count))
-        self._told.move_to_end(key)
-        while len(self._told) > DEVICES_MAX:
-            self._told.popitem(last=False)
 
     def count(self, failures: Iterable[StorageFailure], device: str, now: Instant) -> int:
         """Return how often any of `failures` was told of `device` lately."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from agent.bounded import keep
 from escalation.model import Gauge, MetricEvidence, ServerKind
 from probes.observation import Instant, ServerGauge, ServerMetrics
 
@@ -40,9 +41,7 @@ class ServerNumbers:
         """Note what a server told; return whether its tokens rose, which only a working engine's do."""
         numbers = {each.gauge: each.value for each in told.gauges}
         known = self._servers.pop(told.port, None)
-        server = self._servers[told.port] = _Server(told, numbers)
-        while len(self._servers) > _PORTS:
-            self._servers.popitem(last=False)
+        server = keep(self._servers, told.port, _Server(told, numbers), limit=_PORTS)
         if known is None or not numbers or told.at.since_s(known.told.at) > FRESH_S:
             return False
         tokens = [gauge for gauge in _TOKENS if gauge in numbers and gauge in known.numbers]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
+from agent.bounded import entry
 from agent.routes.answer import Answer, answer_of
 from agent.routes.names import GENERATING
 from agent.routes.window import CountWindow
@@ -45,10 +46,7 @@ class DirectAnswers:
         if answer is Answer.UNJUDGED:
             return
         port = exchange.facts.name.port
-        window = self._ports.pop(port, None) or CountWindow(2, window_s=self._window_s)
-        self._ports[port] = window
-        while len(self._ports) > _PORTS:
-            self._ports.popitem(last=False)
+        window = entry(self._ports, port, lambda: CountWindow(2, window_s=self._window_s), limit=_PORTS)
         window.add(answer is Answer.GOOD, exchange.at.boot_ns)
 
     def good_behind(self, ui: RouteName, now_ns: int) -> int:
