@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, OpenCase, Verdict
+from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.subjects import cut, incarnation_of, place_of, subject_of, target_of
 from escalation.model import (
     Change,
@@ -139,7 +139,7 @@ class ConfigDrift:
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """End cases whose change was accepted though their server is not there; unknown while blind."""
         if not self._sees:
-            return [_over(Verdict.UNKNOWN, case.subject, tick.now) for case in tick.open_cases]
+            return [unknown(_FAULT, tick.now, case.subject) for case in tick.open_cases]
         accepted, self._accepted = self._accepted, set()
         return [self._accept(case, tick.now) for case in tick.open_cases if self._is_named(case, accepted)]
 
@@ -243,7 +243,7 @@ class ConfigDrift:
         kind, name = server.case
         if code is not ReasonCode.BACK_AS_RECORDED:
             server.case = None
-        return [_over(Verdict.ABSENT, Subject(SubjectKind(kind), name), at, Reason(code, count=1))]
+        return [absent(_FAULT, Subject(SubjectKind(kind), name), at, Reason(code, count=1))]
 
     def _is_named(self, case: OpenCase, accepted: set[str]) -> bool:
         key = (case.subject.kind.value, case.subject.name)
@@ -251,7 +251,7 @@ class ConfigDrift:
         return case.subject.name in accepted or bool(names & accepted)
 
     def _accept(self, case: OpenCase, at: Instant) -> Finding:
-        return _over(Verdict.ABSENT, case.subject, at, Reason(ReasonCode.CHANGE_ACCEPTED, count=1))
+        return absent(_FAULT, case.subject, at, Reason(ReasonCode.CHANGE_ACCEPTED, count=1))
 
 
 def _name(origin: Origin, port: int) -> str:
@@ -291,7 +291,3 @@ def _word(part: CommandPart) -> Change:
             return Change.OTHER_OPTION
         case _:
             assert_never(part)
-
-
-def _over(verdict: Verdict, subject: Subject, at: Instant, *reasons: Reason) -> Finding:
-    return Finding(verdict=verdict, fault_class=_FAULT, subject=subject, at=at, reasons=reasons)

@@ -26,8 +26,9 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, OpenCase, Verdict
+from agent.bounded import keep
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
+from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.host.log_evidence import log_evidence
 from agent.routes.findings import gone_for_long
 from agent.subjects import incarnation_of, place_of, subject_of, target_of
@@ -177,9 +178,7 @@ class DistributedWorker:
             case Gap(sensor=sensor) if sensor in self._sight:
                 self._sight[sensor] = not isinstance(observation.coverage, Blind)
                 if not any(self._sight.values()):
-                    return (
-                        Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=None, at=observation.at),
-                    )
+                    return (unknown(_FAULT, observation.at),)
             case _:
                 sign = self._sign(observation)
                 return self._seen(sign) if sign is not None else ()
@@ -189,10 +188,6 @@ class DistributedWorker:
         """Clear the cases of nodes that are back; keep in mind who told of those that are not."""
         self._tellers = {case.subject.name: case.target for case in tick.open_cases}
         return [over for case in tick.open_cases if (over := self._over(case, tick)) is not None]
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def _dead(self, told: LogLine) -> Sequence[Finding]:
         address = _address(told)
@@ -205,10 +200,7 @@ class DistributedWorker:
         return (self._taken_for_dead(_Lost(told.at, self._host, None, told)),)
 
     def _taken_for_dead(self, lost: _Lost) -> Finding:
-        self._lost[lost.subject.name] = lost
-        self._lost.move_to_end(lost.subject.name)
-        while len(self._lost) > _LOST_MAX:
-            self._lost.popitem(last=False)
+        keep(self._lost, lost.subject.name, lost, limit=_LOST_MAX)
         return self._finding(lost, lost.at, count=lost.told.count)
 
     def _registered(self, told: LogLine, address: str | None, *, by: str) -> None:
@@ -219,10 +211,7 @@ class DistributedWorker:
         if told.sensor != FILES and told.origin.process_name != by and (writer or _NOBODY) not in tellers:
             return
         self._lost.pop(name, None)
-        self._back[name] = told.at
-        self._back.move_to_end(name)
-        while len(self._back) > _LOST_MAX:
-            self._back.popitem(last=False)
+        keep(self._back, name, told.at, limit=_LOST_MAX)
 
     def _sign(self, seen: Observation) -> _Sign | None:
         match seen:
@@ -303,12 +292,11 @@ class DistributedWorker:
         back, now = self._back.get(case.subject.name), tick.now
         if back is None or back.boot_ns <= case.last_seen.boot_ns:
             return gone_for_long(case, tick, self._config.gone_clear_after_s)
-        return Finding(
-            verdict=Verdict.ABSENT,
-            fault_class=_FAULT,
-            subject=case.subject,
-            at=now,
-            reasons=(Reason(ReasonCode.WORKER_BACK, count=1, window_s=round(now.since_s(back), 3)),),
+        return absent(
+            _FAULT,
+            case.subject,
+            now,
+            Reason(ReasonCode.WORKER_BACK, count=1, window_s=round(now.since_s(back), 3)),
         )
 
     @property

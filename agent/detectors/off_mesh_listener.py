@@ -23,8 +23,8 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
-from agent.finding import Finding, Hysteresis, Verdict
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
+from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.host.expected_listeners import ExpectedListeners
 from agent.host.exposure import Reachability, parse
 from agent.host.port_crowds import PortCrowds
@@ -134,7 +134,7 @@ class OffMeshListener:
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Clear what the last socket table no longer shows; hold every clearing back while there is none."""
         if self._inventory_blind:
-            return (_unknown(tick.now),) if tick.open_cases else ()
+            return (unknown(_FAULT, tick.now),) if tick.open_cases else ()
         if self._table is None:
             return ()
         read_at, shown = self._table
@@ -145,10 +145,6 @@ class OffMeshListener:
             and case.subject not in self._crowds
             and read_at.boot_ns > case.last_seen.boot_ns
         ]
-
-    def watching(self) -> Sequence[ProcessKey]:
-        """Ask for nothing."""
-        return ()
 
     def memory(self) -> Mapping[str, bytes]:
         """Return which listeners this host is used to have."""
@@ -169,7 +165,7 @@ class OffMeshListener:
         judged = [
             self._judge(event.listener, confirmed=event.confirmed, at=event.at) for event in held.values()
         ]
-        return [*self._together(judged, gap.at), _unknown(gap.at)]
+        return [*self._together(judged, gap.at), unknown(_FAULT, gap.at)]
 
     def _opened(self, event: ListenerOpened) -> Sequence[Finding]:
         if event.confirmed is False:
@@ -189,7 +185,7 @@ class OffMeshListener:
         self._held.pop(subject, None)
         self._present.discard(subject)
         if event.confirmed is None:
-            return (_unknown(event.at, subject),)
+            return (unknown(_FAULT, event.at, subject),)
         over = [subject, self._crowds.leave(subject)]
         return [_absent(one, event.at, ReasonCode.LISTENER_CLOSED) for one in over if one is not None]
 
@@ -300,14 +296,4 @@ def _subject(listener: Listener) -> Subject:
 
 
 def _absent(subject: Subject, at: Instant, code: ReasonCode) -> Finding:
-    return Finding(
-        verdict=Verdict.ABSENT,
-        fault_class=_FAULT,
-        subject=subject,
-        at=at,
-        reasons=(Reason(code, count=1),),
-    )
-
-
-def _unknown(at: Instant, subject: Subject | None = None) -> Finding:
-    return Finding(verdict=Verdict.UNKNOWN, fault_class=_FAULT, subject=subject, at=at)
+    return absent(_FAULT, subject, at, Reason(code, count=1))

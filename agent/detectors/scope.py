@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Final, Self, assert_never
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick, quiet_for_s, sight_after
-from agent.finding import Finding, Hysteresis, OpenCase, Verdict
+from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.subjects import cut, incarnation_of, place_of, process_name, subject_of, target_of
 from escalation.model import (
     Evidence,
@@ -279,7 +279,7 @@ class ScopeViolation:
         rules = [rule for rule in self._around.scopes if rule.name == case.subject.name]
         declared, of_ports = bool(rules), any(rule.listeners is not None for rule in rules)
         if declared and (self._seeing_since is None or (of_ports and self._ports is None)):
-            return _verdict(Verdict.UNKNOWN, case, now)
+            return unknown(_FAULT, now, case.subject)
         listens = any(scope == case.subject.name for scope, _ in self._ports or ())
         quiet_s = quiet_for_s(self._seeing_since, case.last_seen, now)
         if declared and (listens or quiet_s < self._config.clear_after_s):
@@ -287,19 +287,15 @@ class ScopeViolation:
         reason = Reason(
             ReasonCode.NO_VIOLATION_SINCE, threshold=self._config.clear_after_s, window_s=round(quiet_s, 3)
         )
-        return _verdict(Verdict.ABSENT, case, now, reason)
+        return absent(_FAULT, case.subject, now, reason)
 
     def _secret_over(self, case: OpenCase, now: Instant) -> Finding | None:
         look = self._look
         if look is None or not look.complete:
-            return _verdict(Verdict.UNKNOWN, case, now)
+            return unknown(_FAULT, now, case.subject)
         if case.subject in look.carriers or look.at.boot_ns <= case.last_seen.boot_ns:
             return None
-        return _verdict(Verdict.ABSENT, case, now, Reason(ReasonCode.SECRET_GONE, count=1))
-
-
-def _verdict(verdict: Verdict, case: OpenCase, at: Instant, *reasons: Reason) -> Finding:
-    return Finding(verdict=verdict, fault_class=_FAULT, subject=case.subject, at=at, reasons=reasons)
+        return absent(_FAULT, case.subject, now, Reason(ReasonCode.SECRET_GONE, count=1))
 
 
 def _holds(rule: ScopeRule, origin: Origin) -> bool:
