@@ -30,7 +30,7 @@ from agent.routes.names import COMPLETING, SENSOR
 from agent.routes.rates import RateConfig, RouteRates, Rule, Sign
 from escalation.model import FaultClass, Reason, ReasonCode, Severity
 from probes.http.facts import ErrorKind, ExchangeFacts, FinishReason
-from probes.observation import Exchange, Gap, Observation, Unobserved
+from probes.observation import Exchange, Observation
 
 _EMPTY = FaultClass.ROUTE_EMPTY_COMPLETION
 _BUDGET = FaultClass.ROUTE_REASONING_BUDGET_EXHAUSTED
@@ -157,11 +157,7 @@ class RouteAnswers:
         if isinstance(observation, Exchange):
             found = self._judge(observation)
             return (found,) if found else ()
-        if isinstance(observation, Unobserved):
-            self._rates.unobserved(observation)
-        elif isinstance(observation, Gap) and observation.sensor == SENSOR:
-            return self._rates.sight(observation)
-        return ()
+        return self._rates.unseen(observation)
 
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Clear the cases of routes whose answers are good again."""

@@ -26,7 +26,7 @@ from agent.routes.rates import RateConfig, RouteRates, Rule, Sign
 from agent.routes.window import RouteTable
 from escalation.model import FaultClass, ReasonCode, Severity, Subject
 from probes.http.facts import Ending, ErrorKind, ExchangeFacts, Route, RouteName
-from probes.observation import Exchange, Gap, Observation, ServerKind, Unobserved
+from probes.observation import Exchange, Observation, ServerKind
 
 _FAULT = FaultClass.ROUTE_CONTEXT_OVERFLOW
 _SIGNS: Final = (
@@ -108,11 +108,7 @@ class RouteLimits:
         if isinstance(observation, Exchange):
             found = self._judge(observation)
             return (found,) if found else ()
-        if isinstance(observation, Unobserved):
-            self._rates.unobserved(observation)
-        elif isinstance(observation, Gap) and observation.sensor == SENSOR:
-            return self._rates.sight(observation)
-        return ()
+        return self._rates.unseen(observation)
 
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Clear the cases of routes whose prompts fit again."""

@@ -27,14 +27,12 @@ from escalation.model import FaultClass, Reason, ReasonCode, Severity
 from probes.http.facts import Ending, ErrorKind, ExchangeFacts
 from probes.observation import (
     Exchange,
-    Gap,
     Instant,
     Observation,
     RequestsInFlight,
     SensorName,
     ServerGauge,
     ServerMetrics,
-    Unobserved,
 )
 
 METRICS: Final = SensorName("host.server_metrics")
@@ -113,10 +111,8 @@ class RouteRefusals:
             keep(self._waiting, port, (observation.at, observation.facts.waiting), limit=_PORTS)
         elif isinstance(observation, ServerMetrics):
             self._numbers.take(observation)
-        elif isinstance(observation, Unobserved):
-            self._rates.unobserved(observation)
-        elif isinstance(observation, Gap) and observation.sensor == SENSOR:
-            return self._rates.sight(observation)
+        else:
+            return self._rates.unseen(observation)
         return ()
 
     def tick(self, tick: Tick) -> Sequence[Finding]:

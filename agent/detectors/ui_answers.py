@@ -18,7 +18,7 @@ from agent.routes.direct_answers import NOTHING_TO_READ, DirectAnswers, is_of_ui
 from agent.routes.names import SENSOR
 from agent.routes.rates import RateConfig, RouteRates, Sign
 from escalation.model import FaultClass, Reason, ReasonCode, Severity
-from probes.observation import Exchange, Gap, Observation, Unobserved
+from probes.observation import Exchange, Observation
 
 _FAULT: Final = FaultClass.UI_BLANK_ANSWERS
 
@@ -72,11 +72,7 @@ class UiAnswers:
             self._behind.take(observation)
             found = self._judge(observation) if is_of_ui(observation) else None
             return (found,) if found else ()
-        if isinstance(observation, Unobserved):
-            self._rates.unobserved(observation)
-        elif isinstance(observation, Gap) and observation.sensor == SENSOR:
-            return self._rates.sight(observation)
-        return ()
+        return self._rates.unseen(observation)
 
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Clear the cases of pages that show answers again."""

@@ -27,11 +27,11 @@ from msgspec import Meta
 from agent.detector import DetectorConfig, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase, absent
 from agent.routes.findings import gone_for_long, out_of_sight, present
-from agent.routes.names import route_id_of
+from agent.routes.names import SENSOR, route_id_of
 from agent.routes.window import CountWindow, RouteTable, share_at_least
 from escalation.model import FaultClass, Reason, ReasonCode, RouteEvidence, Severity, Subject
 from probes.http.facts import RouteName
-from probes.observation import Blind, Exchange, Gap, Unobserved
+from probes.observation import Blind, Exchange, Gap, Observation, Unobserved
 
 _PORTS: Final = 64
 _COUNT_MAX: Final = 1_000_000
@@ -207,6 +207,14 @@ class RouteRates:
         if not self._holds(route.window.totals, self._groups[number], rule):
             return None
         return self._finding(exchange, route, number, rule, also)
+
+    def unseen(self, observation: Observation) -> Sequence[Finding]:
+        """Take note of what was not seen, for whoever judges every exchange: single ones, or all."""
+        if isinstance(observation, Unobserved):
+            self.unobserved(observation)
+        elif isinstance(observation, Gap) and observation.sensor == SENSOR:
+            return self.sight(observation)
+        return ()
 
     def unobserved(self, seen: Unobserved) -> None:
         """Count what could not be judged, for the evidence."""
