@@ -733,6 +733,7 @@ class FlakySpool:
         self._answers = threading.Event()
         self._answers.set()
         self.broken = False
+        self.unmeasured = False
 
     @contextlib.contextmanager
     def hanging(self) -> Iterator[None]:
@@ -788,7 +789,9 @@ class FlakySpool:
         self._real.set_aside(row, now_ns=now_ns)
 
     def depth(self) -> Depth:
-        """Return how much waits."""
+        """Return how much waits, unless that cannot be told."""
+        if self.unmeasured:
+            raise OutboxUnwritable("the disk gives nothing to read, says the test")
         return self._real.depth()
 
     def close(self) -> None:

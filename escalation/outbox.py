@@ -18,11 +18,11 @@ import contextlib
 import sqlite3
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Self, assert_never
+from typing import Final, Self, TypeVar, assert_never
 
 from escalation.model import (
     AgentId,
@@ -50,6 +50,8 @@ from escalation.spool import (
 from escalation.wire.codec import decode, encode
 
 __all__ = ["Depth", "Outbox", "OutboxError", "OutboxFull", "OutboxUnwritable", "Stored"]
+
+T = TypeVar("T")
 
 LEAST_BYTES: Final = 64 * 1024
 ROW_BYTES: Final = 64
@@ -96,6 +98,7 @@ class Outbox:
         self._reports = 0
         self._bytes = 0
         self._replaceable: dict[str, tuple[int, int]] = {}
+        self._is_lost = False
 
     @classmethod
     def open(cls, path: Path, *, agent_id: AgentId, kernel_boot_id: str, max_bytes: int, now_ns: int) -> Self:
@@ -130,55 +133,31 @@ class Outbox:
         the reports go to the fresh one.
         """
         self._now_ns = now_ns
-        try:
-            return self._append(bodies, notes)
-        except SpoolDamaged:
-            self._start_over()
-            return self._append(bodies, notes)
+        return self._soundly(lambda: self._append(bodies, notes))
 
     def notes(self, prefix: str) -> dict[str, bytes]:
         """Return the notes whose key starts with `prefix`; a damaged one is removed and counted as lost."""
-        with translated(self._path, "read notes from"):
-            rows = self._database.execute(
-                "SELECT key, value, checksum FROM notes WHERE substr(key, 1, ?) = ? ORDER BY key",
-                (len(prefix), prefix),
-            ).fetchall()
-        damaged = [key for key, value, checksum in rows if _note_checksum(key, value) != checksum]
-        if damaged:
-            lost = Loss(LossKind.SPOOL_QUARANTINED, "", len(damaged), exact=True)
-            with contextlib.suppress(OutboxError):
-                self._append((lost,), dict.fromkeys(damaged))
-        return {key: value for key, value, _ in rows if key not in damaged}
+        return self._soundly(lambda: self._notes(prefix))
 
     def pending(self, *, after_row: int, limit: int, max_bytes: int) -> tuple[Stored, ...]:
         """Return waiting reports after `after_row` in order: of one boot id, at least one where any waits.
 
         Rows whose checksum does not match are set aside and counted as lost, once.
         """
-        try:
-            return self._pending(after_row, limit, max_bytes)
-        except SpoolDamaged:
-            self._start_over()
-            return self._pending(after_row, limit, max_bytes)
+        return self._soundly(lambda: self._pending(after_row, limit, max_bytes))
 
     def acknowledge(self, boot_id: BootId, sequence: int) -> int:
         """Forget the reports of `boot_id` up to `sequence`; return how many. Ignores an unknown boot id."""
-        try:
-            return self._acknowledge(boot_id, sequence)
-        except SpoolDamaged:
-            self._start_over()
-            return 0
+        return self._soundly(lambda: self._acknowledge(boot_id, sequence))
 
     def set_aside(self, row: int, *, now_ns: int) -> None:
         """Take a report that the other side refuses out of the queue, and count it as lost."""
         self._now_ns = now_ns
-        self._set_aside([row], why="refused", kind=LossKind.REPORT_REFUSED)
+        self._soundly(lambda: self._set_aside([row], why="refused", kind=LossKind.REPORT_REFUSED))
 
     def depth(self) -> Depth:
         """Return how much waits."""
-        with translated(self._path, "read"):
-            oldest = self._database.execute("SELECT created_ns FROM reports ORDER BY row LIMIT 1").fetchone()
-        return Depth(self._reports, self._bytes, None if oldest is None else oldest[0])
+        return self._soundly(self._depth)
 
     def close(self) -> None:
         """Let go of the file; a second call does nothing."""
@@ -201,10 +180,21 @@ class Outbox:
             self._database = connect(self._path)
             self._adopt(None, mark=mark, lost=max(shown, 0 if mark is None else mark.waiting))
 
-    def _start_over(self) -> None:
-        """Open the file again as at a start: what a running database reports as damage is damage on disk."""
+    def _soundly(self, call: Callable[[], T]) -> T:
+        """Return what `call` does, on a spool begun anew where it is found damaged.
+
+        What a running database reports as damage is damage on disk, so the file is opened again as at a
+        start. Where that is refused (the disk is full), the next call tries it again.
+        """
+        if not self._is_lost:
+            try:
+                return call()
+            except SpoolDamaged:
+                self._is_lost = True
         self.close()
         self._start()
+        self._is_lost = False
+        return call()
 
     def _stored_numbering(self) -> Numbering | None:
         """Return the newest numbering in the file, None in a fresh one."""
@@ -335,6 +325,24 @@ class Outbox:
             else:
                 row = (key, value, _note_checksum(key, value))
                 self._database.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", row)
+
+    def _notes(self, prefix: str) -> dict[str, bytes]:
+        with translated(self._path, "read notes from"):
+            rows = self._database.execute(
+                "SELECT key, value, checksum FROM notes WHERE substr(key, 1, ?) = ? ORDER BY key",
+                (len(prefix), prefix),
+            ).fetchall()
+        damaged = [key for key, value, checksum in rows if _note_checksum(key, value) != checksum]
+        if damaged:
+            lost = Loss(LossKind.SPOOL_QUARANTINED, "", len(damaged), exact=True)
+            with contextlib.suppress(OutboxError):
+                self._append((lost,), dict.fromkeys(damaged))
+        return {key: value for key, value, _ in rows if key not in damaged}
+
+    def _depth(self) -> Depth:
+        with translated(self._path, "read"):
+            oldest = self._database.execute("SELECT created_ns FROM reports ORDER BY row LIMIT 1").fetchone()
+        return Depth(self._reports, self._bytes, None if oldest is None else oldest[0])
 
     def _pending(self, after_row: int, limit: int, max_bytes: int) -> tuple[Stored, ...]:
         with translated(self._path, "read"):

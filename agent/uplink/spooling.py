@@ -7,13 +7,14 @@ function handed to that thread; calls keep their order. Whoever calls sees the o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, Self, TypeVar
 
 from escalation.failpoints import reach
 from escalation.model import Body, BootId, Report
-from escalation.outbox import Depth, OutboxUnwritable, Stored
+from escalation.outbox import Depth, OutboxError, OutboxUnwritable, Stored
 
 T = TypeVar("T")
 
@@ -136,7 +137,9 @@ class Spooling:
         return reports
 
     def _measure(self) -> None:
-        self.depth_seen = self._opened.depth()
+        # It only informs: a report that is committed is not to be written again because of it.
+        with contextlib.suppress(OutboxError):
+            self.depth_seen = self._opened.depth()
 
     def _close(self) -> None:
         if self._spool is not None:

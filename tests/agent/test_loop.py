@@ -278,6 +278,17 @@ async def test_full_disk_loses_nothing_that_fits_in_memory(tmp_path: Path) -> No
         assert names == [f"u{number}.service" for number in range(17)]
 
 
+async def test_what_is_on_disk_is_not_written_again(tmp_path: Path) -> None:
+    """Where the spool cannot tell its depth after a commit, the commit still counts, and so does the next."""
+    async with Host(tmp_path) as host:
+        await host.live(1)
+        host.disk.unmeasured = True
+        host.name(1)
+        await host.live(5)
+        assert len(await host.bodies()) == 1
+        assert not host.loop.backlog
+
+
 async def test_what_did_not_fit_in_memory_is_told(tmp_path: Path) -> None:
     """A disk that is gone for long costs the oldest reports, and their exact number is reported."""
     async with Host(tmp_path) as host:

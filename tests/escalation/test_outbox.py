@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import resource
 import shutil
 import sqlite3
 import tempfile
@@ -478,6 +480,49 @@ def test_damage_under_a_running_agent_starts_afresh(path: Path) -> None:
         case("x"),
     ]
     outbox.close()
+
+
+def test_a_spool_that_cannot_be_begun_anew_yet_is_tried_again(path: Path) -> None:
+    """Damage on a disk that is full: each call is refused as such until there is room, then all goes on."""
+    outbox = opened(path)
+    outbox.append([case(str(number)) for number in range(17)], now_ns=1)
+    outbox.close()
+    outbox = opened(path)
+    with path.open("r+b") as file:
+        file.write(b"\xff" * path.stat().st_size)
+    outbox._database.execute("PRAGMA shrink_memory")
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, unlimited[1]))  # no file may grow: EFBIG, as on a full disk
+    try:
+        for _ in range(2):
+            with pytest.raises(OutboxUnwritable):
+                outbox.append([case("in hand")], now_ns=2)
+            with pytest.raises(OutboxUnwritable):
+                outbox.notes("")
+            with pytest.raises(OutboxUnwritable):
+                outbox.depth()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    outbox.append([case("in hand")], now_ns=3)
+    loss, kept = [report.body for report in drained(outbox)]
+    assert loss == Loss(LossKind.SPOOL_QUARANTINED, "", 17, exact=False)
+    assert kept == case("in hand")
+    outbox.close()
+
+
+def test_a_spool_of_a_newer_version_is_kept_aside_and_counted(path: Path) -> None:
+    """After a downgrade nothing is guessed: the file stays for the newer one, and what waited is a loss."""
+    newer = opened(path)
+    newer.append([case("a"), case("b")], now_ns=1)
+    newer.close()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version=2")
+    outbox = opened(path)
+    assert [report.body for report in drained(outbox)] == [
+        Loss(LossKind.SPOOL_QUARANTINED, "", 2, exact=False)
+    ]
+    outbox.close()
+    assert path.with_name("spool.db.quarantined-1").exists()
 
 
 def test_a_defect_of_the_caller_moves_no_spool_aside(path: Path, outbox: Outbox) -> None:
