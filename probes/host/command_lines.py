@@ -258,15 +258,10 @@ def key_of(path: Path) -> bytes:
     """Return the key of the prints, made at the first time; raise SensorBlind where it cannot be kept."""
     try:
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
             key = path.read_bytes()
-        else:
+        except FileNotFoundError:
             key = secrets.token_bytes(_KEY_BYTES)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(key)
-                file.flush()
-                os.fsync(file.fileno())
+            _write(path, key)
     except OSError as error:
         raise SensorBlind(BlindReason.READ_FAILED, f"keep {path}: {error.strerror}") from error
     if len(key) != _KEY_BYTES:
@@ -274,6 +269,23 @@ def key_of(path: Path) -> bytes:
             BlindReason.READ_FAILED, f"{path} is no key of {_KEY_BYTES} bytes: remove it for another"
         )
     return key
+
+
+def _write(path: Path, key: bytes) -> None:
+    """Put `key` there durably, whole or not at all: a full disk leaves nothing that is taken for a key."""
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def accept(folder: Path, server: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -257,6 +258,22 @@ def test_a_key_that_is_none_blinds(tmp_path: Path, content: bytes) -> None:
         _sensor(tmp_path)
     assert caught.value.blind.reason is BlindReason.READ_FAILED
     assert (tmp_path / KEY_FILE).read_bytes() == content
+
+
+def test_a_key_that_found_no_room_is_made_when_there_is_some(tmp_path: Path) -> None:
+    """A disk that is full at the first start leaves no half a key behind."""
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, unlimited[1]))  # no file may grow: EFBIG, as on a full disk
+    try:
+        with pytest.raises(SensorBlind) as caught:
+            key_of(tmp_path / KEY_FILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert caught.value.blind.reason is BlindReason.READ_FAILED
+    key = key_of(tmp_path / KEY_FILE)
+    assert len(key) == 32
+    assert key_of(tmp_path / KEY_FILE) == key
+    assert [each.name for each in tmp_path.iterdir()] == [KEY_FILE]
 
 
 def test_without_a_folder_for_the_key_it_is_blind(tmp_path: Path) -> None:
