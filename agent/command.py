@@ -21,6 +21,7 @@ from agent.app import Agent, Builders, Ports
 from agent.config import AgentSettings, read
 from agent.host.witness import Witness
 from agent.process import logs
+from agent.process.claim import AlreadyClaimed, claimed
 from agent.process.privileges import PrivilegeError, settle, standing
 from agent.process.supervisor import supervisor
 from agent.recordings.recorder import RecordingFailed
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         result: int = options.command(options)
-    except (SettingsError, PrivilegeError, RecordingFailed, StartError) as error:
+    except (SettingsError, PrivilegeError, RecordingFailed, AlreadyClaimed, StartError) as error:
         print(f"nanobot-agent: {error}", file=sys.stderr)  # noqa: T201  # a command's own answer
         return 1
     return result
@@ -174,7 +175,8 @@ def _run(options: argparse.Namespace) -> int:
     settle(options.user, folders=folders)
     logs.set_up(level=settings.agent.log_level)
     ports = dataclasses.replace(ports, standing=standing())
-    asyncio.run(_live(options.config.absolute(), settings, agent_id, ports))
+    with claimed(Path(settings.sensors.socket)):
+        asyncio.run(_live(options.config.absolute(), settings, agent_id, ports))
     return 0
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from agent.process import statusfile
+from agent.process.claim import claimed
 from escalation.model import AgentId, Heartbeat
 from escalation.outbox import Outbox
 from escalation.wire.codec import decode
@@ -107,6 +108,31 @@ def lived(folder: Path, platform: str) -> Life:
     outbox.close()
     bodies = [decode(each.payload).body for each in stored]
     return Life(status, [body for body in bodies if isinstance(body, Heartbeat)], log.read_text())
+
+
+def test_a_second_agent_does_not_start(folder: Path) -> None:
+    """It says why, and leaves socket, status and spool to the first."""
+    config = folder / "agent.toml"
+    config.write_text(
+        f"[agent]\nid = 'twin'\nstate_dir = '{folder}'\n[sensors]\nsocket = '{folder}/handover.sock'\n"
+    )
+    config.chmod(0o644)
+    with claimed(folder / "handover.sock"):
+        if os.geteuid() == 0:
+            os.chown(folder / "handover.sock.lock", NOBODY, NOBODY)
+        second = subprocess.run(
+            [sys.executable, "-c", _START.format(uid=NOBODY, platform="linux"), str(config)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (second.returncode, second.stderr.startswith("nanobot-agent: another agent runs here")) == (
+        1,
+        True,
+    )
+    assert {each.name for each in folder.iterdir()} == {"agent.toml", "handover.sock.lock"}
 
 
 def _status(folder: Path, agent: subprocess.Popen[bytes], *, after: float) -> statusfile.Status:
