@@ -2,9 +2,9 @@
  * programs see it in both directions at the root of the cgroup v2 hierarchy.
  *
  * The programs run at the socket, so loopback inside a container is seen, each byte once, and `local_port` is the
- * server's: one look at a table of bits, and every other packet of the machine goes on its way. They read the packet's
- * bytes and fields of struct __sk_buff, both of the kernel's user interface. They always return 1: a 0 would drop the
- * packet.
+ * server's: compared with constants, which the loader writes into the program (HTTP_CAPTURE_PORTS), because a table
+ * costs every packet of the machine a read of memory. All others go on their way. The programs read the packet's bytes
+ * and fields of struct __sk_buff, both of the kernel's user interface. They always return 1: a 0 would drop the packet.
  *
  * A connection is told by a hash of its addresses and ports and of the socket's cgroup, not by the socket's cookie: a
  * SYN, its answer, and data that completes a handshake pass while the listening socket still stands for the
@@ -80,8 +80,6 @@ struct http_capture_tcp {
     u16 window;
 };
 
-/* One bit for every port. */
-BPF_TABLE("array", int, u64, http_capture_ports, 1024);
 BPF_RINGBUF_OUTPUT(http_capture_events, RING_PAGES(HTTP_CAPTURE_RING));
 LEDGER_MAP(http_capture_ledger);
 
@@ -169,23 +167,21 @@ static __always_inline void http_capture_cut(struct __sk_buff *skb, struct http_
     }
 }
 
-/* Find the TCP header and name the connection; return where the header begins, or 0. */
+/* Find the TCP header and name the connection by its addresses; return where the header begins, or 0. */
 static __always_inline u32 http_capture_find(struct __sk_buff *skb, struct http_capture_event *head)
 {
     u64 server, server_high = 0, client, client_high = 0;
     u32 at;
-    u8 first;
+    struct http_capture_ipv4 ip4;
 
-    if (bpf_skb_load_bytes(skb, 0, &first, sizeof(first)))
+    if (bpf_skb_load_bytes(skb, 0, &ip4, sizeof(ip4)))
         return 0;
-    if (first >> 4 == 4) {
-        struct http_capture_ipv4 ip;
-        if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)) || ip.protocol != HTTP_CAPTURE_TCP ||
-            bpf_ntohs(ip.fragment) & 0x3fff)
+    if (ip4.first >> 4 == 4) {
+        if (ip4.protocol != HTTP_CAPTURE_TCP || bpf_ntohs(ip4.fragment) & 0x3fff)
             return 0;
-        at = (first & 15) * 4;
-        server = head->to_server ? ip.target : ip.source;
-        client = head->to_server ? ip.source : ip.target;
+        at = (ip4.first & 15) * 4;
+        server = head->to_server ? ip4.target : ip4.source;
+        client = head->to_server ? ip4.source : ip4.target;
     } else {
         struct http_capture_ipv6 ip;
         if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)))
@@ -205,23 +201,25 @@ static __always_inline u32 http_capture_find(struct __sk_buff *skb, struct http_
         client = head->to_server ? ip.source[0] : ip.target[0];
         client_high = head->to_server ? ip.source[1] : ip.target[1];
     }
-    head->cgroup_id = bpf_skb_cgroup_id(skb);
-    u64 hash = http_capture_mix(http_capture_mix(head->cgroup_id, server), client);
+    u64 hash = http_capture_mix(http_capture_mix(0, server), client);
     head->connection = http_capture_mix(http_capture_mix(hash, server_high), client_high);
     return at;
 }
 
 static __always_inline int http_capture_watched(u32 port)
 {
-    int word = port >> 6;
-    u64 *ports = http_capture_ports.lookup(&word);
-    return ports && *ports >> (port & 63) & 1;
+    switch (port) {
+        HTTP_CAPTURE_PORTS
+        return 1;
+    default:
+        return 0;
+    }
 }
 
 static __always_inline int http_capture_packet(struct __sk_buff *skb, u8 to_server)
 {
     u32 port = skb->local_port;
-    if (port ? !http_capture_watched(port) : to_server)
+    if (__builtin_expect(port ? !http_capture_watched(port) : to_server, 1))
         return 1;
 
     struct http_capture_event head = {};
@@ -245,7 +243,8 @@ static __always_inline int http_capture_packet(struct __sk_buff *skb, u8 to_serv
     u32 seq = bpf_ntohl(tcp.seq);
     u16 other = to_server ? tcp.source : tcp.target;
     head.time_ns = bpf_ktime_get_boot_ns();
-    head.connection = http_capture_mix(head.connection, (u64)port << 16 | other);
+    head.cgroup_id = bpf_skb_cgroup_id(skb);
+    head.connection = http_capture_mix(http_capture_mix(head.connection, head.cgroup_id), (u64)port << 16 | other);
     head.port = port;
     if (flags & HTTP_CAPTURE_SYN) {
         head.seq = seq++;

@@ -27,7 +27,7 @@ PROGRAM = KernelProgram(
     ),
     maps=("http_capture_events", "http_capture_ledger"),
     capabilities=frozenset({Capability.NET_ADMIN}),
-    ports="http_capture_ports",
+    ports="HTTP_CAPTURE_PORTS",
 )
 _FIELDS = (
     "time_ns",

@@ -25,7 +25,7 @@ from probes.kernel.handover import Manifest, MapEntry, SensorEntry, kernel_boot_
 from probes.kernel.headers import Headers, HeadersMissing, find_headers, running_machine
 from probes.kernel.http_tls import with_tls
 from probes.kernel.packet_socket import DROP_IN, explanation, in_a_network_of_its_own, open_packet_socket
-from probes.kernel.programs import Attachment, KernelProgram, port_bits, shared_source
+from probes.kernel.programs import Attachment, KernelProgram, port_cases, shared_source
 from probes.kernel.scope_config import ScopeConfig
 from probes.kernel.scope_rules import write_rules
 from probes.kernel.tracepoints import Format, TracepointMissing, c_structs, mount_privately, read_format
@@ -198,6 +198,7 @@ def _compile(programs: Sequence[KernelProgram], work: _Work) -> Any:
         [
             shared_source(),
             c_structs(f for f in work.formats.values() if f.name in needed),
+            *(port_cases(p.ports, work.ports) for p in programs if p.ports is not None),
             *(p.source for p in programs),
         ]
     )
@@ -222,10 +223,6 @@ def _attach_program(module: Any, program: KernelProgram, work: _Work) -> SensorE
     maps: list[tuple[MapEntry, int]] = []
     asleep: list[tuple[MapEntry, int]] = []
     try:
-        if program.ports is not None:
-            table = module[program.ports.encode()]
-            for index, word in port_bits(work.ports).items():
-                table[table.Key(index)] = table.Leaf(word)
         if program.scoped:
             _declare(module, work)
             notes += [*map(label, work.scopes.rules), *work.scopes.notes]

@@ -98,8 +98,8 @@ AnyAttachment = Attachment | CgroupAttachment | SocketAttachment | UprobeAttachm
 class KernelProgram:
     """One `x.bpf.c`: its stem, its attachments, and the maps that go to the agent.
 
-    `capabilities` are those that attaching it takes beside LOADING. `ports` names the table of bits that the
-    loader fills with the watched ports, for a program that watches some. `scoped` is a program that holds the
+    `capabilities` are those that attaching it takes beside LOADING. `ports` names the macro that stands for
+    the watched ports in a program that watches some, see `port_cases`. `scoped` is a program that holds the
     declared scopes: it is left out where none is declared. `more` are stems of further files of the same
     program.
     """
@@ -125,12 +125,9 @@ class KernelProgram:
         return tuple(a for a in self.attachments if isinstance(a, Attachment))
 
 
-def port_bits(ports: Iterable[int]) -> dict[int, int]:
-    """Return ports as a program's table has them: one bit each, in words of 64 by their index."""
-    words: dict[int, int] = {}
-    for port in ports:
-        words[port >> 6] = words.get(port >> 6, 0) | 1 << (port & 63)
-    return words
+def port_cases(macro: str, ports: Iterable[int]) -> str:
+    """Return C: ports as the cases of a switch, because comparing with constants is cheaper than a table."""
+    return f"#define {macro} {' '.join(f'case {port}:' for port in sorted(set(ports)))}\n"
 
 
 def shared_source() -> str:

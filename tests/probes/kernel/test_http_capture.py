@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from probes.http.segment import FIN, SYN, Segment
 from probes.kernel.handover import Field, Layout, ManifestInvalid
 from probes.kernel.http_capture import RecordDecoder
-from probes.kernel.programs import port_bits
+from probes.kernel.programs import port_cases
 
 _HEAD = struct.Struct("=QQQIIIHBB")
 _FIELDS = "time_ns connection cgroup_id seq captured skipped port to_server flags"
@@ -68,9 +68,8 @@ def test_hostile_records_never_crash(records: list[bytes]) -> None:
     assert len(list(decoder.segments(records))) + decoder.take_unreadable() == len(records)
 
 
-@given(st.sets(st.integers(1, 65535), max_size=64))
-def test_every_port_has_its_bit_and_no_other(ports: set[int]) -> None:
-    """The table that the loader writes holds exactly the ports."""
-    words = port_bits(ports)
-    assert {word * 64 + bit for word, bits in words.items() for bit in range(64) if bits >> bit & 1} == ports
-    assert all(0 <= word < 1024 and 0 < bits < 1 << 64 for word, bits in words.items())
+@given(st.lists(st.integers(1, 65535), max_size=64))
+def test_every_port_is_one_case_and_nothing_else_is(ports: list[int]) -> None:
+    """What the loader has compiled names each port once, since C refuses a second case, and no other."""
+    cases = [word for port in sorted(set(ports)) for word in ("case", f"{port}:")]
+    assert port_cases("PORTS", ports).split() == ["#define", "PORTS", *cases]
