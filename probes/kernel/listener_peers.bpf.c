@@ -83,15 +83,15 @@ static __always_inline void listener_note_event(void)
         __sync_fetch_and_add(sent, 1);
 }
 
-static __always_inline u32 listener_class(struct listener_peer_key *key)
+/* Of the first and the last word of a peer's address, which tell most of them apart, and its port. */
+static __always_inline u32 listener_class(u32 first, u32 last, u32 port)
 {
-    u32 *words = (u32 *)key->address;
-    return ((words[0] ^ words[3] ^ key->port * 0x9e3779b1) * 0x85ebca6b) >> 20;
+    return ((first ^ last ^ port * 0x9e3779b1) * 0x85ebca6b) >> 20;
 }
 
-static __always_inline int listener_is_suspect(struct listener_peer_key *key)
+static __always_inline int listener_is_suspect(u32 first, u32 last, u32 port)
 {
-    u32 class = listener_class(key);
+    u32 class = listener_class(first, last, port);
     int index = class >> 6;
     u64 *word = listener_suspects.lookup(&index);
     return word && *word >> (class & 63) & 1;
@@ -99,7 +99,7 @@ static __always_inline int listener_is_suspect(struct listener_peer_key *key)
 
 static __always_inline void listener_suspect(struct listener_peer_key *key)
 {
-    u32 class = listener_class(key);
+    u32 *words = (u32 *)key->address, class = listener_class(words[0], words[3], key->port);
     int index = class >> 6;
     u64 *word = listener_suspects.lookup(&index), bit = 1ULL << (class & 63);
     if (word && !(*word & bit))
@@ -168,16 +168,22 @@ static __always_inline void listener_attempt_ends(u64 sock, int failed)
     listener_attempts.delete(&sock);
 }
 
+/* Nearly every attempt is of a peer that never failed: it leaves before a key is made of its address. */
 static __always_inline void listener_connecting_state(struct tp_sock_inet_sock_set_state *args)
 {
     struct listener_peer_key key = {};
     struct listener_peer_value *peer;
-    u32 sampled = 0;
+    u32 words[4], state = args->newstate, port = args->dport;
     if (args->protocol != LISTENER_TCP && args->protocol != LISTENER_MPTCP)
         return;
-    __builtin_memcpy(key.address, args->daddr_v6, 16);
-    key.port = args->dport;
-    if (args->newstate == LISTENER_CLOSE) {
+    __builtin_memcpy(words, args->daddr_v6, 16);
+    int suspect = listener_is_suspect(words[0], words[3], port);
+    int sampled = state == LISTENER_ESTABLISHED && !(bpf_get_prandom_u32() & LISTENER_SAMPLED);
+    if (__builtin_expect(state != LISTENER_CLOSE && !suspect && !sampled, 1))
+        return;
+    __builtin_memcpy(key.address, words, 16);
+    key.port = port;
+    if (state == LISTENER_CLOSE) {
         listener_suspect(&key);
         peer = listener_peer(&key);
         if (peer)
@@ -186,20 +192,17 @@ static __always_inline void listener_connecting_state(struct tp_sock_inet_sock_s
         listener_note_event();
         return;
     }
-    if (args->newstate == LISTENER_ESTABLISHED) {
-        sampled = !(bpf_get_prandom_u32() & LISTENER_SAMPLED);
-        if (sampled && !listener_reached.lookup(&key)) {
-            u64 now = bpf_ktime_get_boot_ns();
-            listener_reached.update(&key, &now);
-        }
+    if (sampled && !listener_reached.lookup(&key)) {
+        u64 now = bpf_ktime_get_boot_ns();
+        listener_reached.update(&key, &now);
     }
-    if (!listener_is_suspect(&key))
+    if (!suspect)
         return;
-    if (args->newstate == LISTENER_SYN_SENT) {
+    if (state == LISTENER_SYN_SENT) {
         listener_attempt_begins(&key, args->skaddr);
         return;
     }
-    peer = args->newstate == LISTENER_ESTABLISHED ? listener_peers.lookup(&key) : 0;
+    peer = state == LISTENER_ESTABLISHED ? listener_peers.lookup(&key) : 0;
     if (!peer)
         return;
     peer->last_ns = bpf_ktime_get_boot_ns();
@@ -264,7 +267,7 @@ int listener_connect_returned(struct tp_syscalls_sys_exit_connect *args)
 {
     s64 error = -args->ret;
     /* What routes answer: EHOSTUNREACH, ENETUNREACH, EINVAL (blackhole), EACCES (prohibit). */
-    if (error != 113 && error != 101 && error != 22 && error != 13)
+    if (__builtin_expect(error != 113 && error != 101 && error != 22 && error != 13, 1))
         return 0;
     u64 *registers = listener_registers(listener_task());
     u8 name[28] = {}; /* struct sockaddr_in6; of a shorter one the rest is whatever follows */
