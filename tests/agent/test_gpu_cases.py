@@ -97,9 +97,9 @@ class Host:
         return any(isinstance(seen, GpuAbsent) for seen in self.seen)
 
     def rounds(self, count: int) -> None:
-        """Look until so many more rounds were told."""
-        goal = len(self.seen) + count
-        self.until(lambda: len(self.seen) >= goal)
+        """Look until so many more were told of what is read from now on; a slow thread tells of before."""
+        told, since_ns = len(self.seen), self.now().boot_ns
+        self.until(lambda: sum(seen.at.boot_ns >= since_ns for seen in self.seen[told:]) >= count)
 
     def open_cases(self) -> set[tuple[FaultClass, Subject]]:
         """Return what stands open."""
