@@ -20,15 +20,8 @@ from agent.host.witness import Witness
 from agent.process import statusfile
 from agent.process.descriptors import keep
 from agent.recordings.recorder import FOLDER, REQUEST
-from agent.testing import (
-    HOST,
-    KERNEL_BOOT,
-    FakeSupervisor,
-    LoopbackLink,
-    ScriptedSensor,
-    builders,
-    death,
-)
+from agent.testing import HOST, KERNEL_BOOT, death
+from agent.testing_ports import FakeSupervisor, LoopbackLink, ScriptedSensor, builders
 from escalation.model import CasePhase, CaseReport, FaultClass, Heartbeat
 from escalation.outbox import Outbox
 from escalation.wire.codec import decode

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from agent.process.descriptors import Reception, keep, restore
-from agent.testing import KERNEL_BOOT, FakeSupervisor
+from agent.testing import KERNEL_BOOT
+from agent.testing_ports import FakeSupervisor
 from probes.kernel import handover as wire
 from probes.kernel.handover import Handover, HandoverError, Manifest, SensorEntry
 from probes.observation import SensorName

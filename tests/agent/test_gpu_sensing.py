@@ -11,7 +11,7 @@ import pytest
 
 from agent.pipeline import Pipeline
 from agent.sensing import Sensing
-from agent.testing import ScriptedSensor
+from agent.testing_ports import ScriptedSensor
 from probes.gpu.facts import Absence
 from probes.gpu.sensor import NAME, NvmlSensor
 from probes.gpu.worker import Connection

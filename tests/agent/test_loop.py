@@ -19,12 +19,7 @@ from agent.testing import (
     HOST,
     KERNEL_BOOT,
     SURROUNDINGS,
-    FakeSupervisor,
-    FlakySpool,
-    ManualClock,
-    ScriptedSensor,
     at,
-    builders,
     case_report,
     death,
     exchange,
@@ -33,6 +28,7 @@ from agent.testing import (
     reloaded,
     seeing,
 )
+from agent.testing_ports import FakeSupervisor, FlakySpool, ManualClock, ScriptedSensor, builders
 from agent.uplink.backlog import CAPACITY
 from agent.uplink.spooling import Spool, Spooling
 from agent.uplink.writing import PATIENCE_S

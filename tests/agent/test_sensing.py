@@ -12,7 +12,8 @@ import pytest
 from agent.pipeline import Pipeline
 from agent.sensing import CHORES_S, REOPEN_S, STUCK_S, Sensing
 from agent.sensor_thread import SensorThread
-from agent.testing import ManualClock, ScriptedSensor, builders, death
+from agent.testing import death
+from agent.testing_ports import ManualClock, ScriptedSensor, builders
 from probes.observation import Blind, BlindReason, Gap, Instant, Observation, Seeing, SensorName
 from probes.sensor import SensorBlind
 from probes.settings import SensorSettings

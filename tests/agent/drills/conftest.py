@@ -19,7 +19,8 @@ from agent.drills.rehearsal import Rehearsal, Verdict
 from agent.drills.stage import Theatre, this_host
 from agent.host.witness import Witness
 from agent.process import statusfile
-from agent.testing import HOST, KERNEL_BOOT, FakeSupervisor, LoopbackLink
+from agent.testing import HOST, KERNEL_BOOT
+from agent.testing_ports import FakeSupervisor, LoopbackLink
 from escalation.model import CaseReport
 from escalation.outbox import Outbox
 from escalation.wire.codec import decode
