@@ -35,8 +35,7 @@ from agent.pipeline import Pipeline
 from agent.process import logs, statusfile
 from agent.process.descriptors import Reception, keep, restore
 from agent.process.memory import trimmer
-from agent.process.metrics import Snapshot, page
-from agent.process.metrics_server import MetricsServer
+from agent.process.metrics import AgentCollector, MetricsPage, Snapshot
 from agent.process.privileges import Standing
 from agent.process.supervisor import Supervisor
 from agent.recordings.recorder import FOLDER, Recorder
@@ -134,7 +133,7 @@ class Agent:
         supervisor = self._ports.supervisor
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._spooling)
-            await self._serve_metrics(stack)
+            self._serve_metrics(stack)
             await stack.enter_async_context(self._sensing)
             reception = Reception(
                 path=Path(self._settings.sensors.socket),
@@ -189,7 +188,7 @@ class Agent:
             self._recording_ends = loop.call_later(seconds, self._end_recording, "its time was over")
 
     def snapshot(self) -> Snapshot:
-        """Return the agent's numbers as they stand."""
+        """Return the agent's numbers as they stand; called from the metrics page's thread."""
         link = self._delivery.status()
         depth = self._spooling.depth_seen
         return Snapshot(
@@ -215,8 +214,8 @@ class Agent:
             connected=link.connected,
             last_ack_unix_s=None if link.last_ack_ns is None else link.last_ack_ns / 1e9,
             handovers_refused=self._reception.refused,
-            routes=self._tally.routes,
-            unobserved=self._tally.unobserved,
+            routes=self._tally.copy(),
+            unobserved=dict(self._tally.unobserved),
         )
 
     def _detectors(self, settings: AgentSettings) -> tuple[Detector, ...]:
@@ -269,13 +268,15 @@ class Agent:
             old.close()
         log.info("handover_taken", descriptors=len(handover.descriptors))
 
-    async def _serve_metrics(self, stack: contextlib.AsyncExitStack) -> None:
+    def _serve_metrics(self, stack: contextlib.AsyncExitStack) -> None:
         part = self._settings.metrics
         if not part.enabled:
             return
-        server = MetricsServer(address=part.address, port=part.port, page=lambda: page(self.snapshot()))
+        page = MetricsPage(
+            address=part.address, port=part.port, collector=AgentCollector(snapshot=self.snapshot)
+        )
         try:
-            await stack.enter_async_context(server)
+            stack.enter_context(page)
         except OSError as error:
             log.warning("metrics_not_served", address=part.address, port=part.port, error=str(error))
 

@@ -41,7 +41,7 @@ from probes.settings import SensorSettings
 DEFAULT_CONFIG: Final = Path("/etc/nanobot/agent.toml")
 SENSOR_NAMES: Final = tuple(spec.name for spec in SENSORS)
 
-_LATE_IMPORTS: Final = ("encodings.idna", "grpc.aio", "grpc._cython.cygrpc", "stringprep")
+_LATE_IMPORTS: Final = ("encodings.idna", "grpc.aio", "grpc._cython.cygrpc", "stringprep", "socketserver")
 """What libraries import only when they get there, which may be after the code can no longer be read."""
 
 

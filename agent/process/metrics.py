@@ -7,20 +7,26 @@ snapshot instead of keeping counters, so that the work loop pays nothing for bei
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Self
+from wsgiref.simple_server import WSGIServer
 
-from agent.process.exposition import Family, Kind, Sample, text
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
 from agent.routes.tally import FIRST_TOKEN_BOUNDS_S, Labels, RouteCounts, Spread
 from probes.http.facts import GAP_BOUNDS_S
 
 _ROUTE = ("port", "route", "model")
-_COUNTED = {
-    "empty": "Whole answers with status 200 and nothing in them.",
-    "budget_exhausted": "Answers whose tokens ran out before any text.",
-    "cut": "Answers without their proper end.",
-    "errors_in_answers": "Errors inside an answer with a good status.",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,112 +59,136 @@ class Snapshot:
     unobserved: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
-def page(now: Snapshot) -> bytes:
-    """Return the whole page; a label value appears from the start, at 0."""
-    return text(_families(now))
+class AgentCollector(Collector):
+    """Turns a snapshot into metric families."""
+
+    def __init__(self, *, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family; a label value appears from the start, at 0."""
+        now = self._snapshot()
+        yield InfoMetricFamily("nanobot_agent_build", "The agent's version.", value={"version": now.version})
+        yield _gauge("start_time_seconds", "When the agent started, Unix time.", now.started_unix_s)
+        yield _gauges("sensor_seeing", "Whether a sensor sees (1) or is blind (0).", "sensor", now.seeing)
+        yield _counters("observations", "What sensors said.", "sensor", now.observations)
+        yield _counters("samples_lost", "What sensors missed, a lower bound.", "sensor", now.lost)
+        yield _counters("pipeline_drops", "Observations dropped by a full pipeline.", "sensor", now.dropped)
+        yield _counters("sensor_errors", "Defects of a sensor.", "sensor", now.sensor_errors)
+        yield _counters("detector_errors", "Defects of a detector.", "detector", now.detector_errors)
+        yield _gauge("pipeline_observations", "Observations that wait to be judged.", now.pipeline_depth)
+        yield _gauges("open_cases", "Cases that stand open.", "fault_class", now.open_cases)
+        yield _counter("cases_turned_away", "Cases not opened: too many stood open.", now.cases_turned_away)
+        yield _counter("reports_committed", "Reports committed to the spool.", now.committed)
+        yield _counter("reports_acknowledged", "Reports that the orchestrator committed.", now.acknowledged)
+        yield _counter("commit_failures", "Commits that the spool refused.", now.commit_failures)
+        yield _gauge("reports_uncommitted", "Reports kept in memory: no room on disk.", now.uncommitted)
+        yield _gauge("spool_open", "Whether the spool is open and answers.", float(now.spool_open))
+        yield _gauge("spool_reports", "Reports that wait in the spool.", now.spool_reports)
+        yield _gauge("spool_bytes", "Bytes of the reports that wait.", now.spool_bytes)
+        yield _gauge(
+            "spool_oldest_seconds", "When the oldest waiting report was made.", now.spool_oldest_unix_s
+        )
+        yield _gauge("uplink_connected", "Whether a stream to the orchestrator is up.", float(now.connected))
+        yield _gauge("last_ack_seconds", "When the orchestrator last acknowledged.", now.last_ack_unix_s)
+        yield _counter("handovers_refused", "Handovers of descriptors refused.", now.handovers_refused)
+        yield from _of_routes(now.routes)
+        unobserved = CounterMetricFamily(
+            "nanobot_route_unobserved", "Traffic that could not be judged.", labels=("port", "reason")
+        )
+        for labels, count in now.unobserved.items():
+            unobserved.add_metric(labels, count)
+        yield unobserved
 
 
-def _families(now: Snapshot) -> Iterator[Family]:
-    build = Sample((("version", now.version),), 1.0)
-    yield Family("nanobot_agent_build_info", Kind.GAUGE, "The agent's version.", (build,))
-    yield _gauge("start_time_seconds", "When the agent started, Unix time.", now.started_unix_s)
-    yield _gauges("sensor_seeing", "Whether a sensor sees (1) or is blind (0).", "sensor", now.seeing)
-    yield _counters("observations", "What sensors said.", "sensor", now.observations)
-    yield _counters("samples_lost", "What sensors missed, a lower bound.", "sensor", now.lost)
-    yield _counters("pipeline_drops", "Observations dropped by a full pipeline.", "sensor", now.dropped)
-    yield _counters("sensor_errors", "Defects of a sensor.", "sensor", now.sensor_errors)
-    yield _counters("detector_errors", "Defects of a detector.", "detector", now.detector_errors)
-    yield _gauge("pipeline_observations", "Observations that wait to be judged.", now.pipeline_depth)
-    yield _gauges("open_cases", "Cases that stand open.", "fault_class", now.open_cases)
-    yield _counter("cases_turned_away", "Cases not opened: too many stood open.", now.cases_turned_away)
-    yield _counter("reports_committed", "Reports committed to the spool.", now.committed)
-    yield _counter("reports_acknowledged", "Reports that the orchestrator committed.", now.acknowledged)
-    yield _counter("commit_failures", "Commits that the spool refused.", now.commit_failures)
-    yield _gauge("reports_uncommitted", "Reports kept in memory: no room on disk.", now.uncommitted)
-    yield _gauge("spool_open", "Whether the spool is open and answers.", float(now.spool_open))
-    yield _gauge("spool_reports", "Reports that wait in the spool.", now.spool_reports)
-    yield _gauge("spool_bytes", "Bytes of the reports that wait.", now.spool_bytes)
-    yield _gauge("spool_oldest_seconds", "When the oldest waiting report was made.", now.spool_oldest_unix_s)
-    yield _gauge("uplink_connected", "Whether a stream to the orchestrator is up.", float(now.connected))
-    yield _gauge("last_ack_seconds", "When the orchestrator last acknowledged.", now.last_ack_unix_s)
-    yield _counter("handovers_refused", "Handovers of descriptors refused.", now.handovers_refused)
-    yield from _of_routes(now.routes)
-    yield Family(
-        "nanobot_route_unobserved_total",
-        Kind.COUNTER,
-        "Traffic that could not be judged.",
-        tuple(
-            Sample((("port", port), ("reason", reason)), count)
-            for (port, reason), count in now.unobserved.items()
-        ),
+class MetricsPage:
+    """Serves /metrics. `with`-managed; a port that is taken costs the page, not the agent."""
+
+    def __init__(self, *, address: str, port: int, collector: Collector) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(collector)
+        self._address = address
+        self._port = port
+        self._server: WSGIServer | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self._server, self._thread = start_http_server(self._port, self._address, self._registry)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join(timeout=5)
+            self._server = self._thread = None
+
+
+def _of_routes(routes: Mapping[Labels, RouteCounts]) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "nanobot_route_requests", "Requests that ended, by class of status.", labels=(*_ROUTE, "status")
     )
-
-
-def _of_routes(routes: Mapping[Labels, RouteCounts]) -> Iterator[Family]:
-    yield Family(
-        "nanobot_route_requests_total",
-        Kind.COUNTER,
-        "Requests that ended, by class of status.",
-        tuple(
-            Sample((*_route(labels), ("status", status)), count)
-            for labels, counts in routes.items()
-            for status, count in counts.requests.items()
+    counted = {
+        "empty": CounterMetricFamily(
+            "nanobot_route_empty", "Whole answers with status 200 and nothing in them.", labels=_ROUTE
         ),
-    )
-    for name, about in _COUNTED.items():
-        samples = (Sample(_route(labels), getattr(counts, name)) for labels, counts in routes.items())
-        yield Family(f"nanobot_route_{name}_total", Kind.COUNTER, about, tuple(samples))
-    yield Family(
-        "nanobot_route_first_token_seconds",
-        Kind.HISTOGRAM,
-        "From a request to the first token.",
-        tuple(
-            sample
-            for labels, counts in routes.items()
-            for sample in _spread(labels, counts.first_token, FIRST_TOKEN_BOUNDS_S)
+        "budget_exhausted": CounterMetricFamily(
+            "nanobot_route_budget_exhausted", "Answers whose tokens ran out before any text.", labels=_ROUTE
         ),
-    )
-    yield Family(
-        "nanobot_route_between_tokens_seconds",
-        Kind.HISTOGRAM,
-        "Between two chunks of a stream.",
-        tuple(
-            sample
-            for labels, counts in routes.items()
-            for sample in _spread(labels, counts.between_tokens, GAP_BOUNDS_S)
+        "cut": CounterMetricFamily("nanobot_route_cut", "Answers without their proper end.", labels=_ROUTE),
+        "errors_in_answers": CounterMetricFamily(
+            "nanobot_route_errors_in_answers", "Errors inside an answer with a good status.", labels=_ROUTE
         ),
+    }
+    first = HistogramMetricFamily(
+        "nanobot_route_first_token_seconds", "From a request to the first token.", labels=_ROUTE
     )
+    between = HistogramMetricFamily(
+        "nanobot_route_between_tokens_seconds", "Between two chunks of a stream.", labels=_ROUTE
+    )
+    for labels, counts in routes.items():
+        for status, count in list(counts.requests.items()):
+            requests.add_metric((*labels, status), count)
+        for name, family in counted.items():
+            family.add_metric(labels, getattr(counts, name))
+        _spread(first, labels, counts.first_token, FIRST_TOKEN_BOUNDS_S)
+        _spread(between, labels, counts.between_tokens, GAP_BOUNDS_S)
+    yield from (requests, *counted.values(), first, between)
 
 
-def _route(labels: Labels) -> tuple[tuple[str, str], ...]:
-    return tuple(zip(_ROUTE, labels, strict=True))
-
-
-def _spread(labels: Labels, spread: Spread, bounds_s: tuple[float, ...]) -> Iterator[Sample]:
-    if not sum(spread.buckets):
-        return
-    below = 0
+def _spread(
+    family: HistogramMetricFamily, labels: Labels, spread: Spread, bounds_s: tuple[float, ...]
+) -> None:
+    below, buckets = 0, []
     for bound, count in zip((*map(str, bounds_s), "+Inf"), spread.buckets, strict=True):
         below += count
-        yield Sample((*_route(labels), ("le", bound)), below, "_bucket")
-    yield Sample(_route(labels), below, "_count")
-    yield Sample(_route(labels), spread.total_s, "_sum")
+        buckets.append((bound, float(below)))
+    if below:
+        family.add_metric(labels, buckets, spread.total_s)
 
 
-def _gauge(name: str, about: str, value: float | None) -> Family:
-    samples = () if value is None else (Sample((), value),)
-    return Family(f"nanobot_agent_{name}", Kind.GAUGE, about, samples)
+def _gauge(name: str, about: str, value: float | None) -> Metric:
+    family = GaugeMetricFamily(f"nanobot_agent_{name}", about)
+    if value is not None:
+        family.add_metric([], value)
+    return family
 
 
-def _gauges(name: str, about: str, label: str, values: Mapping[str, float]) -> Family:
-    samples = (Sample(((label, key),), value) for key, value in values.items())
-    return Family(f"nanobot_agent_{name}", Kind.GAUGE, about, tuple(samples))
+def _gauges(name: str, about: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(f"nanobot_agent_{name}", about, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], float(value))
+    return family
 
 
-def _counter(name: str, about: str, value: float) -> Family:
-    return Family(f"nanobot_agent_{name}_total", Kind.COUNTER, about, (Sample((), value),))
+def _counter(name: str, about: str, value: float) -> Metric:
+    family = CounterMetricFamily(f"nanobot_agent_{name}", about)
+    family.add_metric([], value)
+    return family
 
 
-def _counters(name: str, about: str, label: str, values: Mapping[str, float]) -> Family:
-    samples = (Sample(((label, key),), value) for key, value in values.items())
-    return Family(f"nanobot_agent_{name}_total", Kind.COUNTER, about, tuple(samples))
+def _counters(name: str, about: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(f"nanobot_agent_{name}", about, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], float(value))
+    return family

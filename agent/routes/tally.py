@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -58,7 +58,7 @@ class RouteCounts:
 
 
 class RouteTally:
-    """Counts on the work loop."""
+    """Counts on the work loop; the metrics page reads from its own thread."""
 
     def __init__(self) -> None:
         self.routes: dict[Labels, RouteCounts] = {}
@@ -75,6 +75,10 @@ class RouteTally:
             elif isinstance(observation, Unobserved):
                 facts = observation.facts
                 self.unobserved[str(facts.port), facts.reason.value] += facts.count
+
+    def copy(self) -> Mapping[Labels, RouteCounts]:
+        """Return the series as they stand, safe to walk while the loop goes on."""
+        return dict(self.routes)
 
     def _exchange(self, facts: ExchangeFacts) -> None:
         counts = self._series(facts.name)

@@ -1,32 +1,24 @@
 """The page of numbers that a server serves: fetched within a second, and the wanted numbers read from it.
 
-Of a page only the lines of wanted names are looked at, and of these name and number: labels tell engines
-apart, whose numbers are added up. prometheus-client's reader of whole pages brings 2 MB and a web server; a
-test holds this against it.
+A module of its own because the privileged loader, which reads the registry of sensors, is not to load a
+parser from a third party; `server_metrics` imports it when the first page is asked for.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from probes.host import local_api
 from probes.observation import AskingFailed, GaugeRead, ServerGauge, ServerKind
 
 BYTES_MAX: Final = 2 << 20
 _TIMEOUT_S: Final = 1.0
-_SAMPLE: Final = re.compile(
-    rb"""([a-zA-Z_:][a-zA-Z0-9_:]*) [ \t]*
-    (?: \{ (?: [^"}] | "(?:[^"\\]|\\.)*+" )*+ \} )? [ \t]*  # labels, whose texts may hold a brace
-    (?<=[ \t}]) ([^ \t_]+)
-    (?: [ \t]+ -?[0-9.]+ )? [ \t\r]* (?: [ \t]\#.* )?  # a time, and an example in newer pages
-    """,
-    re.VERBOSE,
-)
 
 _Fold = Callable[[float, float], float]
 
@@ -99,25 +91,22 @@ def gauges_of(server: ServerKind, page: bytes) -> tuple[GaugeRead, ...]:
 
 def _exposed(wanted: Mapping[str, tuple[ServerGauge, _Fold]], page: bytes) -> tuple[GaugeRead, ...]:
     names = tuple(name.encode() for name in wanted)
-    lines = [line for line in page.split(b"\n") if line.startswith(names)]
+    lines = [line for line in page.splitlines() if line.startswith(names)]
     found: dict[ServerGauge, float] = {}
-    for name, value in _samples(lines):
-        if name in wanted and math.isfinite(value):
-            gauge, fold = wanted[name]
-            found[gauge] = fold(found[gauge], value) if gauge in found else value
+    try:
+        samples: Iterable[Any] = (
+            sample
+            for family in text_string_to_metric_families(b"\n".join(lines).decode() + "\n")
+            for sample in family.samples
+        )
+        for sample in samples:
+            if sample.name in wanted and math.isfinite(sample.value):
+                gauge, fold = wanted[sample.name]
+                found[gauge] = fold(found[gauge], sample.value) if gauge in found else sample.value
+    except (ValueError, IndexError, KeyError, OverflowError) as error:
+        raise PageInvalid(f"not in the exposition format: {error}") from error
     finite = (pair for pair in sorted(found.items()) if math.isfinite(pair[1]))
     return tuple(GaugeRead(gauge, value) for gauge, value in finite)
-
-
-def _samples(lines: list[bytes]) -> Iterator[tuple[str, float]]:
-    for line in lines:
-        match = _SAMPLE.fullmatch(line)
-        if match is None:
-            raise PageInvalid("a line is not in the exposition format")
-        try:
-            yield match[1].decode(), float(match[2])
-        except ValueError as error:
-            raise PageInvalid("a value is no number") from error
 
 
 def _loaded_models(page: bytes) -> tuple[GaugeRead, ...]:

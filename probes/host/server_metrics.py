@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from probes.host import metrics_page
 from probes.observation import (
     AskingFailed,
     Instant,
@@ -92,6 +91,8 @@ class ServerMetricsSensor:
         """Hold nothing, let go of nothing."""
 
     def _asked(self, endpoint: _Endpoint, now: Instant) -> ServerMetrics:
+        from probes.host import metrics_page  # noqa: PLC0415 -- see there
+
         answer = metrics_page.ask(endpoint.server, endpoint.host, endpoint.port, endpoint.path)
         return ServerMetrics(
             sensor=NAME,

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import socket
 import subprocess
+import urllib.request
 from collections import Counter
 
-import httpx2
 import pytest
-from hypothesis import given, strategies as st
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client import CollectorRegistry, generate_latest
 
-from agent.process import metrics
-from agent.process.exposition import Family, Kind, Sample, text
-from agent.process.metrics import Snapshot
-from agent.process.metrics_server import CONNECTIONS_MAX, HEAD_BYTES_MAX, MetricsServer
+from agent.process.metrics import AgentCollector, MetricsPage, Snapshot
 from agent.routes.tally import RouteCounts
 from tests.monitoring.programs import found
 
@@ -40,7 +34,9 @@ FULL = Snapshot(
 
 
 def page(snapshot: Snapshot) -> str:
-    return metrics.page(snapshot).decode()
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(AgentCollector(snapshot=lambda: snapshot))
+    return generate_latest(registry).decode()
 
 
 @pytest.mark.parametrize(
@@ -93,68 +89,12 @@ def test_promtool_has_nothing_to_say() -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-@given(st.text(), st.floats())
-def test_is_read_back_as_it_was_written(label: str, value: float) -> None:
-    """Any text of a label and any number are for Prometheus' own reader what they were."""
-    family = Family("name", Kind.GAUGE, "About.", (Sample((("model", label),), value),))
-    (read,) = text_string_to_metric_families(text([family]).decode())
-    (sample,) = read.samples
-    assert sample.labels == {"model": label}
-    assert repr(sample.value) == repr(value)
-
-
-async def asked(question: bytes, port: int) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(question)
-    answer = await reader.read()
-    writer.close()
-    return answer
-
-
-async def test_is_served_until_the_end() -> None:
+def test_is_served_until_the_end() -> None:
     """The page answers over HTTP, and its port is free afterwards."""
-    port = 0
+    collector = AgentCollector(snapshot=lambda: FULL)
     for _ in range(2):
-        async with MetricsServer(address="127.0.0.1", port=port, page=lambda: b"numbers") as served:
-            port = served.port
-            async with httpx2.AsyncClient(timeout=5) as client:
-                answer = await client.get(f"http://127.0.0.1:{port}/metrics")
-            assert (answer.status_code, answer.content) == (200, b"numbers")
-            assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-
-
-async def test_a_port_that_is_taken_is_told() -> None:
-    """Entering raises, so that the agent can go on without the page."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        server = MetricsServer(address="127.0.0.1", port=taken.getsockname()[1], page=bytes)
-        with pytest.raises(OSError, match="in use"):
-            await server.__aenter__()
-
-
-@pytest.mark.parametrize(
-    ("question", "answer"),
-    [
-        (b"HEAD / HTTP/1.0\r\n\r\n", b"HTTP/1.1 200 OK"),
-        (b"POST / HTTP/1.1\r\n\r\n", b"HTTP/1.1 405 Method Not Allowed"),
-        (b"x" * HEAD_BYTES_MAX * 2, b""),
-    ],
-)
-async def test_any_other_question_ends_its_connection(question: bytes, answer: bytes) -> None:
-    """Only the page's head, a refusal, or nothing: and the next one who asks is answered."""
-    async with MetricsServer(address="127.0.0.1", port=0, page=lambda: b"numbers") as served:
-        try:
-            told = await asked(question, served.port)
-        except ConnectionResetError:
-            told = b""  # what was sent and not read resets the connection
-        assert told.split(b"\r\n")[0] == answer
-        assert (await asked(b"GET / HTTP/1.1\r\n\r\n", served.port)).endswith(b"numbers")
-
-
-async def test_who_keeps_connections_open_is_bounded_and_holds_no_stop_up() -> None:
-    """A connection beyond the bound is closed at once; those that wait are closed with the page."""
-    async with MetricsServer(address="127.0.0.1", port=0, page=lambda: b"numbers") as served:
-        silent = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(CONNECTIONS_MAX)]
-        assert await asked(b"", served.port) == b""
-    for reader, writer in silent:
-        assert await reader.read() == b""
-        writer.close()
+        with MetricsPage(address="127.0.0.1", port=0, collector=collector) as served:
+            assert served._server is not None
+            url = f"http://127.0.0.1:{served._server.server_port}/metrics"
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                assert b"nanobot_agent_spool_reports 5.0" in answer.read()

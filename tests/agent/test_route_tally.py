@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hypothesis import given, strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
 
-from agent.process import metrics
-from agent.process.metrics import Snapshot
+from agent.process.metrics import AgentCollector, Snapshot
 from agent.routes.tally import OTHERS, SERIES, RouteTally
 from agent.testing import at
 from probes.http.facts import (
@@ -47,9 +47,11 @@ def tally(*exchanges: ExchangeFacts) -> RouteTally:
 
 def page(counted: RouteTally) -> list[str]:
     shown = Snapshot(
-        version="1", started_unix_s=1.0, seeing={}, routes=counted.routes, unobserved=counted.unobserved
+        version="1", started_unix_s=1.0, seeing={}, routes=counted.copy(), unobserved=counted.unobserved
     )
-    return metrics.page(shown).decode().splitlines()
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(AgentCollector(snapshot=lambda: shown))
+    return generate_latest(registry).decode().splitlines()
 
 
 LABELS = 'model="qwen3",port="8000",route="chat_completions"'

@@ -8,10 +8,10 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.process import metrics
-from agent.process.metrics import Snapshot
+from agent.process.metrics import AgentCollector, Snapshot
 from agent.routes.tally import RouteCounts
 from dev import dashboard
 from escalation.server.metrics import ServerMetrics
@@ -44,11 +44,13 @@ def pages() -> str:
         routes={("8000", "chat_completions", "m"): counts},
         unobserved={("8000", "tls"): 1},
     )
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(AgentCollector(snapshot=lambda: snapshot))
     server = ServerMetrics()
     server.http_request(route="/", method="GET", status=200, seconds=0.1)
     server.receiver("pager")
     server.certificate("orchestrator", lambda: 1.0)
-    return metrics.page(snapshot).decode() + server.text().decode()
+    return generate_latest(registry).decode() + server.text().decode()
 
 
 def published() -> dict[str, set[str]]:

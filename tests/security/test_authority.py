@@ -95,7 +95,7 @@ def test_the_agent_listens_for_metrics_alone() -> None:
         for called, _ in source.calls(module)
         if called.rpartition(".")[2] in {"listen", "create_server", "start_server", "start_http_server"}
     }
-    assert listening == {"agent/process/descriptors.py", "agent/process/metrics_server.py"}
+    assert listening == {"agent/process/descriptors.py", "agent/process/metrics.py"}
     names = {called for called, _ in source.calls(source.tree(source.ROOT / "agent/process/descriptors.py"))}
     assert "socket.socket" in names
     assert "AF_UNIX" in (source.ROOT / "agent/process/descriptors.py").read_text()

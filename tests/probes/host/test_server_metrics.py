@@ -9,7 +9,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from hypothesis import given, strategies as st
-from prometheus_client.parser import text_string_to_metric_families
 
 from probes.host.metrics_page import BYTES_MAX, PageInvalid, gauges_of
 from probes.host.server_metrics import NAME, ServerMetricsSensor
@@ -196,25 +195,6 @@ def test_no_page_does_harm(kind: ServerKind, page: bytes) -> None:
     except PageInvalid:
         return
     assert all(abs(each.value) < float("inf") for each in gauges)
-
-
-@given(
-    labels=st.dictionaries(st.from_regex("[a-z_]{1,8}", fullmatch=True), st.text(max_size=12), max_size=3),
-    value=st.floats(allow_nan=False, allow_infinity=False),
-    ends=st.sampled_from(["", " 1700000000000", " "]),
-)
-def test_reads_what_prometheus_own_reader_reads(labels: dict[str, str], value: float, ends: str) -> None:
-    """Whatever a label holds, and with a time or without, the number is the one that is meant."""
-    escaped = {
-        name: text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-        for name, text in labels.items()
-    }
-    told = ",".join(f'{name}="{text}"' for name, text in escaped.items())
-    line = f"vllm:num_requests_running{{{told}}} {value!r}{ends}\n"
-    ((sample,),) = (family.samples for family in text_string_to_metric_families(line))
-    assert gauges_of(ServerKind.VLLM, line.encode()) == (
-        GaugeRead(ServerGauge.REQUESTS_RUNNING, float(sample.value)),
-    )
 
 
 @given(
