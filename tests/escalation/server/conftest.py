@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,7 +14,7 @@ from dev import postgres
 from escalation.server import app, config
 from escalation.server.clock import SystemClock
 from tests.escalation.server.databases import Database
-from tests.escalation.server.site import TOKEN, Authority, Ready, Site, free_port
+from tests.escalation.server.site import Authority, Ready, Site, written
 from tests.escalation.server.web_house import House, built
 
 _NUMBERS = itertools.count(1)
@@ -53,30 +52,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture
 def site(authority: Authority, tmp_path: Path) -> Site:
     """Files and ports of one orchestrator that is not started yet."""
-    key, certificate = authority.leaf("spiffe://nanobot.local/nanobot/orchestrator", server=True)
-    (tmp_path / "server.key").write_bytes(key)
-    (tmp_path / "server.crt").write_bytes(certificate)
-    grpc_port, http_port = free_port(), free_port()
-    config_file = tmp_path / "orchestrator.toml"
-    config_file.write_text(
-        f"""
-[grpc]
-listen = "127.0.0.1:{grpc_port}"
-certificate = "{tmp_path}/server.crt"
-key = "{tmp_path}/server.key"
-clients_ca = "{authority.ca}"
-[http]
-listen = "127.0.0.1:{http_port}"
-[store]
-path = "{tmp_path}/store/orchestrator.db"
-[[person]]
-name = "ada"
-role = "operator"
-token_sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}"
-"""
-    )
     database = tmp_path / "store" / "orchestrator.db"
-    return Site(authority, tmp_path, config_file, database, grpc_port, http_port)
+    return written(authority, tmp_path, store=f'path = "{database}"', database=database)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import hashlib
 import itertools
 import socket
 from dataclasses import dataclass
@@ -118,6 +119,34 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def written(authority: Authority, folder: Path, *, store: str, database: Path | None = None) -> Site:
+    """Write the files of an orchestrator whose settings of the store are `store`; return where it lives."""
+    folder.mkdir(exist_ok=True)
+    key, certificate = authority.leaf("spiffe://nanobot.local/nanobot/orchestrator", server=True)
+    (folder / "server.key").write_bytes(key)
+    (folder / "server.crt").write_bytes(certificate)
+    grpc_port, http_port = free_port(), free_port()
+    config_file = folder / "orchestrator.toml"
+    config_file.write_text(
+        f"""
+[grpc]
+listen = "127.0.0.1:{grpc_port}"
+certificate = "{folder}/server.crt"
+key = "{folder}/server.key"
+clients_ca = "{authority.ca}"
+[http]
+listen = "127.0.0.1:{http_port}"
+[store]
+{store}
+[[person]]
+name = "ada"
+role = "operator"
+token_sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}"
+"""
+    )
+    return Site(authority, folder, config_file, database or folder / "none.db", grpc_port, http_port)
 
 
 class Ready(Supervisor):

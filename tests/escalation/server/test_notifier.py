@@ -6,12 +6,9 @@ import asyncio
 import hashlib
 import hmac
 import json
-import os
 import signal
 import sqlite3
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +28,7 @@ from escalation.server.testing import FakeDesk, ManualClock, case_report
 from escalation.wire import codec
 from tests.escalation.server.databases import Database
 from tests.escalation.server.notifiers.told import Listening, Mailbox, listening
+from tests.escalation.server.own_process import serving
 from tests.escalation.server.site import Site, escalate, wired
 from tests.escalation.server.test_notices import notice, routing
 
@@ -328,24 +326,6 @@ def configure(site: Site, hook: Listening) -> None:
             f'[[notify.webhook]]\nname = "hook"\nurl = "{hook.url}"\nsecret_file = "{secret}"\n'
             f'[[notify.route]]\nreceivers = ["hook"]\n'
         )
-
-
-@asynccontextmanager
-async def serving(site: Site, failpoint: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "escalation.server", "serve", "--config", str(site.config_file),
-        env={**os.environ, "NANOBOT_FAILPOINT": failpoint}, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stderr is not None
-    while line := await process.stderr.readline():
-        if b"orchestrator_ready" in line:
-            break
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.communicate()
 
 
 async def test_a_kill_between_sending_and_marking_tells_twice_with_one_id(

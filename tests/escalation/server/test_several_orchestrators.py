@@ -4,116 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import os
 import random
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
-import grpc.aio
 import httpx2
 import psycopg
 import pytest
 
 from dev import postgres
-from escalation.model import AgentId, CasePhase, Loss, LossKind, Subject, SubjectKind
+from escalation.model import AgentId, Loss, LossKind
 from escalation.outbox import Outbox, Stored
 from escalation.server import audit
 from escalation.server.desk import AuditEntry
-from escalation.server.testing import case_report, heartbeat
+from escalation.server.testing import case_report
 from escalation.uplink import Uplink, UplinkLimits
-from escalation.wire import codec
 from escalation.wire.credentials import Files
 from tests.escalation.server.databases import Database
-from tests.escalation.server.site import METHOD, TOKEN, Authority, Site, free_port, wired
+from tests.escalation.server.own_process import LAST, deliver, serving
+from tests.escalation.server.site import TOKEN, Authority, Site, written
 
 pytestmark = pytest.mark.postgres
 
-_LAST = 23
 _FED = 60
 _READS_AGAIN_WITHIN_S = 5.0
-
-
-def _site(authority: Authority, folder: Path, info: str) -> Site:
-    """Write the files of one orchestrator that uses the database `info`."""
-    folder.mkdir()
-    key, certificate = authority.leaf("spiffe://nanobot.local/nanobot/orchestrator", server=True)
-    (folder / "server.key").write_bytes(key)
-    (folder / "server.crt").write_bytes(certificate)
-    grpc_port, http_port = free_port(), free_port()
-    config_file = folder / "orchestrator.toml"
-    config_file.write_text(
-        f"""
-[grpc]
-listen = "127.0.0.1:{grpc_port}"
-certificate = "{folder}/server.crt"
-key = "{folder}/server.key"
-clients_ca = "{authority.ca}"
-[http]
-listen = "127.0.0.1:{http_port}"
-[store]
-postgres = "{info}"
-[[person]]
-name = "ada"
-role = "operator"
-token_sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}"
-"""
-    )
-    return Site(authority, folder, config_file, folder / "none.db", grpc_port, http_port)
-
-
-@asynccontextmanager
-async def _running(site: Site, failpoint: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "escalation.server", "serve", "--config", str(site.config_file),
-        env={**os.environ, "NANOBOT_FAILPOINT": failpoint}, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stderr is not None
-    while line := await process.stderr.readline():
-        if b"orchestrator_ready" in line:
-            break
-    said = asyncio.create_task(process.stderr.read())
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-        assert b"Traceback" not in await said
-
-
-def _reports() -> list[bytes]:
-    """Heartbeats, and a case that opens, is updated and clears, and then another case."""
-    bodies = [heartbeat(), case_report(), *(case_report(CasePhase.UPDATED, count=n) for n in range(2, 12))]
-    other = case_report(case_id="case-2", subject=Subject(SubjectKind.UNIT, "vllm.service"))
-    bodies += [case_report(CasePhase.CLEARED, count=12), heartbeat(), other]
-    bodies += [heartbeat() for _ in range(_LAST - len(bodies))]
-    return [wired(body, number) for number, body in enumerate(bodies, start=1)]
-
-
-async def _deliver(site: Site, acknowledged: int) -> int:
-    """Send all reports above `acknowledged`, two in a batch; return the highest number acknowledged."""
-    waiting = _reports()[acknowledged:]
-    async with site.channel(site.authority.agent("spark-1")) as channel:
-        call = channel.stream_stream(METHOD)()
-        try:
-            for first in range(0, len(waiting), 2):
-                await call.write(codec.join(waiting[first : first + 2]))
-                ack = await call.read()
-                if ack is grpc.aio.EOF:
-                    break
-                acknowledged = codec.decode_ack(ack).sequence
-            await call.done_writing()
-        except grpc.aio.AioRpcError:
-            pass
-        call.cancel()
-    return acknowledged
 
 
 def _chain(info: str) -> list[AuditEntry]:
@@ -128,15 +45,15 @@ async def test_what_one_did_not_acknowledge_the_other_takes(
 ) -> None:
     """Killed at a named place while its neighbour runs: each report is there once, the incidents are two."""
     assert isinstance(shared.where, str)
-    sites = [_site(authority, tmp_path / name, shared.where) for name in ("a", "b")]
-    async with _running(sites[0], f"{point}:{times}") as doomed, _running(sites[1]):
-        acknowledged = await _deliver(sites[0], 0)
+    sites = [written(authority, tmp_path / name, store=f'postgres = "{shared.where}"') for name in ("a", "b")]
+    async with serving(sites[0], f"{point}:{times}") as doomed, serving(sites[1]):
+        acknowledged = await deliver(sites[0], 0)
         assert await asyncio.wait_for(doomed.wait(), 10) == -signal.SIGKILL
-        assert acknowledged < _LAST
-        assert await _deliver(sites[1], acknowledged) == _LAST
+        assert acknowledged < LAST
+        assert await deliver(sites[1], acknowledged) == LAST
     with psycopg.connect(shared.where) as connection:
         sequences = connection.execute("SELECT sequence FROM reports ORDER BY sequence").fetchall()
-        assert [row[0] for row in sequences] == [*range(1, _LAST + 1)]
+        assert [row[0] for row in sequences] == [*range(1, LAST + 1)]
         incidents = connection.execute("SELECT open FROM incidents ORDER BY changed").fetchall()
         assert incidents == [(0,), (1,)]
     chain = _chain(shared.where)
@@ -228,7 +145,7 @@ async def test_a_restart_of_the_database_loses_no_acknowledged_report(
 ) -> None:
     """Agents deliver through two orchestrators while the server falls: all of it is there, once, in order."""
     info = own_cluster.create("desk")
-    sites = [_site(authority, tmp_path / name, info) for name in ("a", "b")]
+    sites = [written(authority, tmp_path / name, store=f'postgres = "{info}"') for name in ("a", "b")]
     hosts = [_host(f"spark-{number}", sites[number % 2], tmp_path) for number in range(4)]
     sent: dict[str, int] = dict.fromkeys((host.agent_id for host in hosts), 0)
 
@@ -247,7 +164,7 @@ async def test_a_restart_of_the_database_loses_no_acknowledged_report(
                 feed(host)
             await asyncio.sleep(0.02)
 
-    async with _running(sites[0]), _running(sites[1]), asyncio.TaskGroup() as tasks:
+    async with serving(sites[0]), serving(sites[1]), asyncio.TaskGroup() as tasks:
         assert [await _reads(site) for site in sites] == [200, 200]
         uplinks = [tasks.create_task(host.uplink.run()) for host in hosts]
         feeding = tasks.create_task(feed_all())
