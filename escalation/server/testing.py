@@ -45,7 +45,7 @@ from escalation.model import (
 from escalation.server.attention.attention_desk import StoredAttention
 from escalation.server.attention.maintenance import Window
 from escalation.server.attention.values import AttentionSettings
-from escalation.server.decision.approvals import Policy
+from escalation.server.decision.approvals import Policy, due_of
 from escalation.server.decision.rule_desk import StoredRules
 from escalation.server.decision.rules import RuleSettings
 from escalation.server.decision.signatures import SignatureCheck
@@ -59,6 +59,7 @@ from escalation.server.storage.store import (
     Delivery,
     Elsewhere,
     Ledger,
+    Sketch,
     StoreUnavailable,
 )
 from escalation.server.testing_notices import MemoryNotices
@@ -212,6 +213,11 @@ class MemoryLedger:
         found = [each for each in self._recommendations.values() if each.state in states]
         return found if limit is None else found[-limit:]
 
+    def due(self, *, now_ns: int) -> Sequence[Recommendation]:
+        """Return the recommendations that time alone may change by now, oldest first."""
+        found = ((each, due_of(each)) for each in self._recommendations.values())
+        return [each for each, due in found if due is not None and due.is_over(now_ns)]
+
     def oldest(self, state: State) -> int | None:
         """Return when the oldest recommendation in `state` was made (Unix ns); None where there is none."""
         found = (each.created_ns for each in self._recommendations.values() if each.state is state)
@@ -221,6 +227,13 @@ class MemoryLedger:
         """Return what decides the place of the newest `limit` entries in one of `states`, oldest first."""
         found = self.in_states(states, limit=limit)
         return [row_of(each, self._incidents[each.incident_id]) for each in found]
+
+    def sketches(self, states: frozenset[State]) -> Sequence[Sketch]:
+        """Return whom the recommendations in one of `states` concern, oldest first."""
+        found = ((each.id, self._incidents[each.incident_id]) for each in self.in_states(states, limit=None))
+        return [
+            Sketch(each, of.id, of.agent_id, of.fault_class, of.subject, of.severity) for each, of in found
+        ]
 
     def done_with_key(self, key: Key) -> Sequence[Recommendation]:
         """Return the recommendations in DONE whose incident has this key."""

@@ -162,9 +162,7 @@ def pass_time(
     for name, shadow in ledger.records.of(rules.SHADOWS).items():
         if shadow.is_over(now_ns):
             _unshadow(work, ledger, RuleName(name), "its time is over")
-    for recommendation in ledger.in_states(approvals.UNFINISHED, limit=None):
-        if not approvals.may_be_due(recommendation, now_ns=now_ns):
-            continue
+    for recommendation in ledger.due(now_ns=now_ns):
         incident = _incident_of(ledger, recommendation)
         host = ledger.host(incident.agent_id)
         seen = host is not None and coverage.would_be_seen(host, incident.fault_class)

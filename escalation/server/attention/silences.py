@@ -16,9 +16,9 @@ import enum
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, NewType
+from typing import Final, NewType, Protocol
 
-from escalation.model import FaultClass, Incident, Severity, SubjectKind
+from escalation.model import AgentId, FaultClass, Severity, Subject, SubjectKind
 from escalation.server.clock import is_over
 from escalation.server.storage.records import Kind
 
@@ -54,6 +54,26 @@ class Field(enum.StrEnum):
     SUBJECT_KIND = "subject_kind"
     SUBJECT_NAME = "subject_name"
     SEVERITY = "severity"
+
+
+class Coverable(Protocol):
+    """What of an incident matchers look at; the incident itself, or what is read of it alone."""
+
+    @property
+    def agent_id(self) -> AgentId:
+        """Return whose it is."""
+
+    @property
+    def fault_class(self) -> FaultClass:
+        """Return what is at fault."""
+
+    @property
+    def subject(self) -> Subject:
+        """Return whom it hit."""
+
+    @property
+    def severity(self) -> Severity:
+        """Return how bad it is."""
 
 
 class Test(enum.StrEnum):
@@ -99,7 +119,7 @@ class Matcher:
     def __str__(self) -> str:
         return f"{self.field.value}{self.test.value}{self.value}"
 
-    def fits(self, incident: Incident) -> bool:
+    def fits(self, incident: Coverable) -> bool:
         """Return whether `incident` is one that this matcher means."""
         found = _READ[self.field](incident)
         if self.test is Test.FITS:
@@ -141,7 +161,7 @@ class Silence:
         named = Matcher(Field.FAULT_CLASS, Test.IS, fault_class.value)
         return named in self.matchers or fault_class in self.also
 
-    def covers(self, incident: Incident) -> bool:
+    def covers(self, incident: Coverable) -> bool:
         """Return whether it is meant for `incident`, whenever."""
         if incident.fault_class in GUARDED and not self.names(incident.fault_class):
             return False
@@ -227,7 +247,7 @@ def fits_pattern(pattern: str, text: str) -> bool:
     return not pattern[at_pattern:].strip("*")
 
 
-_READ: Final[Mapping[Field, Callable[[Incident], str]]] = {
+_READ: Final[Mapping[Field, Callable[[Coverable], str]]] = {
     Field.HOST: lambda incident: incident.agent_id,
     Field.FAULT_CLASS: lambda incident: incident.fault_class.value,
     Field.SUBJECT_KIND: lambda incident: incident.subject.kind.value,

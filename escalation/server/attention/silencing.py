@@ -70,7 +70,7 @@ def covered(ledger: Ledger, silence: Silence) -> Sequence[Incident]:
 
 def entries_under(ledger: Ledger, silence: Silence) -> frozenset[RecommendationId]:
     """Return the unfinished recommendations that `silence` covers."""
-    return frozenset(each for each, incident in _unfinished(ledger) if silence.covers(incident))
+    return frozenset(each.id for each in ledger.sketches(UNFINISHED) if silence.covers(each))
 
 
 def pass_time(ledger: Ledger, *, windows: Sequence[Window], now_ns: int) -> Passed:
@@ -153,21 +153,17 @@ def _hold_all(ledger: Ledger, silences: Sequence[Silence], *, now_ns: int) -> se
     """Count what silences cover and did not before, and return what looks different since."""
     found: set[RecommendationId] = set()
     held = {each.id: set(ledger.records.of(HELD, owner=each.id)) for each in silences}
-    for recommendation_id, incident in _unfinished(ledger):
+    for sketch in ledger.sketches(UNFINISHED):
         for each in silences:
-            if incident.id in held[each.id] or not each.covers(incident):
+            if sketch.incident_id in held[each.id] or not each.covers(sketch):
+                continue
+            incident = ledger.incident(sketch.incident_id)
+            if incident is None:
                 continue
             held[each.id].add(incident.id)
             quiet.hold(ledger, each, incident, now_ns=now_ns)
-            found.add(recommendation_id)
+            found.add(sketch.id)
     return found
-
-
-def _unfinished(ledger: Ledger) -> Sequence[tuple[RecommendationId, Incident]]:
-    found = (
-        (each.id, ledger.incident(each.incident_id)) for each in ledger.in_states(UNFINISHED, limit=None)
-    )
-    return [(each, incident) for each, incident in found if incident is not None]
 
 
 def _noun(silence: Silence) -> str:

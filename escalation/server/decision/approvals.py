@@ -317,7 +317,7 @@ def _approve(
     action = recommendation.advice.action
     person, reason = _named(event.person), _stated(event.reason)
     _require(recommendation, State.PROPOSED, "be approved")
-    if _too_late(recommendation.created_ns, recommendation.approve_by_ns, now_ns):
+    if _is_late(recommendation, now_ns):
         raise Expired(f"recommendation {recommendation.id}: the time to approve it is over")
     if incident.drill:
         raise Refused(
@@ -419,7 +419,7 @@ def _mark_done(
     if recommendation.state is State.DONE and recommendation.done_by is None:
         return replace(recommendation, done_by=person)  # it helped before they could say so
     _require(recommendation, State.APPROVED, "be marked done")
-    if _execution_is_late(recommendation, now_ns):
+    if _is_late(recommendation, now_ns):
         raise Expired(f"recommendation {recommendation.id}: the time to carry it out is over")
     if digest_of(recommendation.advice.action, incident) != recommendation.digest:
         raise Superseded(
@@ -435,7 +435,7 @@ def _case_cleared(recommendation: Recommendation, incident: Incident, now_ns: in
     if recommendation.state in {State.PROPOSED, State.SHADOW}:
         return _finish(recommendation, State.WITHDRAWN, now_ns)
     if recommendation.state is State.APPROVED:
-        if _execution_is_late(recommendation, now_ns) or _ended_uncured(incident):
+        if _is_late(recommendation, now_ns) or _ended_uncured(incident):
             return _finish(recommendation, State.LAPSED, now_ns)
         return replace(recommendation, state=_move(recommendation, State.DONE), done_ns=now_ns)
     return recommendation
@@ -446,10 +446,10 @@ def _time_passed(
 ) -> Recommendation:
     match recommendation.state:
         case State.PROPOSED:
-            if _too_late(recommendation.created_ns, recommendation.approve_by_ns, now_ns):
+            if _is_late(recommendation, now_ns):
                 return _finish(recommendation, State.EXPIRED, now_ns)
         case State.APPROVED:
-            if _execution_is_late(recommendation, now_ns):
+            if _is_late(recommendation, now_ns):
                 return _finish(recommendation, State.LAPSED, now_ns)
         case State.DONE:
             return _verify(recommendation, incident, event, policy, now_ns)
@@ -468,15 +468,37 @@ def _time_passed(
     return recommendation
 
 
-def may_be_due(recommendation: Recommendation, *, now_ns: int) -> bool:
-    """Return whether time alone may change it by now; of what it may not nothing else has to be read."""
+@dataclass(frozen=True, slots=True)
+class Due:
+    """When time alone may change something: from `at_ns` on, or when the clock stands before `since_ns`."""
+
+    at_ns: int
+    since_ns: int
+
+    def is_over(self, now_ns: int) -> bool:
+        """Return whether it has to be looked at by now."""
+        return now_ns >= self.at_ns or now_ns < self.since_ns
+
+
+_AT_ANY_TIME: Final = Due(0, 0)
+
+
+def due_of(recommendation: Recommendation) -> Due | None:
+    """Return when time alone may change it; None: never. What may not be due has not even to be read.
+
+    When something carried out is verified depends on its incident, its host and the settings: always.
+    """
     match recommendation.state:
         case State.PROPOSED:
-            return _too_late(recommendation.created_ns, recommendation.approve_by_ns, now_ns)
+            return Due(recommendation.approve_by_ns, recommendation.created_ns - _CLOCK_SLACK_NS)
         case State.APPROVED:
-            return _execution_is_late(recommendation, now_ns)
+            if recommendation.decided_ns is None or recommendation.execute_by_ns is None:
+                return _AT_ANY_TIME
+            return Due(recommendation.execute_by_ns, recommendation.decided_ns - _CLOCK_SLACK_NS)
+        case State.DONE:
+            return _AT_ANY_TIME
         case _:
-            return recommendation.state is State.DONE
+            return None
 
 
 def _verify(
@@ -525,14 +547,10 @@ def _require(recommendation: Recommendation, state: State, what: str) -> None:
     raise Refused(message)
 
 
-def _too_late(started_ns: int, deadline_ns: int, now_ns: int) -> bool:
-    return now_ns >= deadline_ns or now_ns < started_ns - _CLOCK_SLACK_NS
-
-
-def _execution_is_late(recommendation: Recommendation, now_ns: int) -> bool:
-    if recommendation.decided_ns is None or recommendation.execute_by_ns is None:
-        return True
-    return _too_late(recommendation.decided_ns, recommendation.execute_by_ns, now_ns)
+def _is_late(recommendation: Recommendation, now_ns: int) -> bool:
+    """Return whether the time to approve, or to carry out, is over, or its clock was set back."""
+    due = due_of(recommendation)
+    return due is not None and due.is_over(now_ns)
 
 
 def _named(person: str) -> str:

@@ -22,12 +22,14 @@ from escalation.model import (
     RecommendationId,
     Severity,
     State,
+    Subject,
+    SubjectKind,
     evidence_kind,
 )
 from escalation.server.desk import HostState
 from escalation.server.notify.notices import Notice
 from escalation.server.storage.records import Kind
-from escalation.server.storage.store import StoreCorrupt
+from escalation.server.storage.store import Sketch, StoreCorrupt
 from escalation.server.web.queue_page import QueueRow
 
 T = TypeVar("T")
@@ -35,6 +37,7 @@ T = TypeVar("T")
 # Ten thousand rows are read for one page of the queue, and an enum is slow to call.
 _STATES: Final = {each.value: each for each in State}
 _FAULT_CLASSES: Final = {each.value: each for each in FaultClass}
+_SUBJECT_KINDS: Final = {each.value: each for each in SubjectKind}
 _SEVERITIES: Final = {each.value: each for each in Severity}
 
 _INCIDENT_FIELDS: Final = {
@@ -98,6 +101,22 @@ def queue_row(columns: tuple[Any, ...]) -> QueueRow:
             approvers=() if approvers == "[]" else tuple(json.loads(approvers)),
         )
     except (ValueError, TypeError, KeyError) as error:
+        raise StoreCorrupt(f"an entry in the database cannot be read: {error}") from error
+
+
+def sketch(columns: tuple[Any, ...]) -> Sketch:
+    """Read whom an entry concerns from the columns that the ledger asks for."""
+    entry_id, incident_id, host, fault_class, kind, name, severity = columns
+    try:
+        return Sketch(
+            RecommendationId(entry_id),
+            IncidentId(incident_id),
+            AgentId(host),
+            _FAULT_CLASSES[fault_class],
+            Subject(_SUBJECT_KINDS[kind], name),
+            _SEVERITIES[severity],
+        )
+    except KeyError as error:
         raise StoreCorrupt(f"an entry in the database cannot be read: {error}") from error
 
 

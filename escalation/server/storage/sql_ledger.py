@@ -26,12 +26,13 @@ from escalation.model import (
     RecommendationId,
     State,
 )
+from escalation.server.decision.approvals import due_of
 from escalation.server.desk import AuditEntry, HostState
 from escalation.server.incident.incidents import Case, Clearing, Key, key_of
 from escalation.server.storage import rows
 from escalation.server.storage.sql_notices import SqlNotices
 from escalation.server.storage.sql_records import SqlRecords
-from escalation.server.storage.store import Added, Delivery, ReportRow, StoreCorrupt
+from escalation.server.storage.store import Added, Delivery, ReportRow, Sketch, StoreCorrupt
 from escalation.server.web.queue_page import QueueRow
 
 _CACHED: Final = 4096
@@ -419,6 +420,16 @@ class SqlLedger:
         ).fetchall()
         return [rows.load_recommendation(value) for (value,) in reversed(found)]
 
+    def due(self, *, now_ns: int) -> Sequence[Recommendation]:
+        """Return the recommendations that time alone may change by now, oldest first."""
+        found = self.database.execute(
+            "SELECT value FROM recommendations WHERE position IN ("
+            "SELECT position FROM recommendations WHERE due_ns <= ? "
+            "UNION ALL SELECT position FROM recommendations WHERE since_ns > ?) ORDER BY position",
+            (now_ns, now_ns),
+        )
+        return [rows.load_recommendation(value) for (value,) in found]
+
     def oldest(self, state: State) -> int | None:
         """Return when the oldest recommendation in `state` was made (Unix ns); None where there is none."""
         row = self.database.execute(
@@ -439,6 +450,19 @@ class SqlLedger:
         ).fetchall()
         return [rows.queue_row(row) for row in reversed(found)]
 
+    def sketches(self, states: frozenset[State]) -> Sequence[Sketch]:
+        """Return whom the recommendations in one of `states` concern, oldest first."""
+        self._flush_incidents()
+        marks = ", ".join("?" * len(states))
+        found = self.database.execute(
+            "SELECT recommendations.id, incident_id, agent_id, incidents.fault_class, subject_kind, "  # noqa: S608 - question marks only
+            "subject_name, severity FROM recommendations "
+            "JOIN incidents ON incidents.id = recommendations.incident_id "
+            f"WHERE state IN ({marks}) ORDER BY position",
+            sorted(states),
+        )
+        return [rows.sketch(row) for row in found]
+
     def done_with_key(self, key: Key) -> Sequence[Recommendation]:
         """Return the recommendations in DONE whose incident has this key."""
         self._flush_incidents()
@@ -453,11 +477,14 @@ class SqlLedger:
 
     def put_recommendation(self, recommendation: Recommendation, incident: Incident) -> None:
         """Keep the recommendation as it now is."""
+        due = due_of(recommendation)
         self.database.execute(
             "INSERT INTO recommendations (id, incident_id, state, fault_class, action_kind, value, "
-            "created_ns, approvers) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+            "created_ns, approvers, due_ns, since_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET "
             "state = excluded.state, action_kind = excluded.action_kind, value = excluded.value, "
-            "created_ns = excluded.created_ns, approvers = excluded.approvers",
+            "created_ns = excluded.created_ns, approvers = excluded.approvers, "
+            "due_ns = excluded.due_ns, since_ns = excluded.since_ns",
             (
                 recommendation.id,
                 recommendation.incident_id,
@@ -467,6 +494,8 @@ class SqlLedger:
                 rows.dump(recommendation),
                 recommendation.created_ns,
                 rows.dump(recommendation.approvers),
+                None if due is None else due.at_ns,
+                None if due is None else due.since_ns,
             ),
         )
         held = self._recommendations.get(recommendation.incident_id)

@@ -27,7 +27,9 @@ from escalation.model import (
     Recommendation,
     RecommendationId,
     Report,
+    Severity,
     State,
+    Subject,
 )
 from escalation.server.desk import AuditEntry, HostState
 from escalation.server.incident.incidents import Case, Key
@@ -82,6 +84,18 @@ class Added:
     fresh: Container[int]
     count: int
     missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """A recommendation, and of its incident what says whom it concerns: read without any evidence."""
+
+    id: RecommendationId
+    incident_id: IncidentId
+    agent_id: AgentId
+    fault_class: FaultClass
+    subject: Subject
+    severity: Severity
 
 
 class Ledger(Protocol):
@@ -148,11 +162,17 @@ class Ledger(Protocol):
     def in_states(self, states: frozenset[State], *, limit: int | None) -> Sequence[Recommendation]:
         """Return the newest `limit` recommendations (None: all) that are in one of `states`, oldest first."""
 
+    def due(self, *, now_ns: int) -> Sequence[Recommendation]:
+        """Return the recommendations that time alone may change by now, oldest first."""
+
     def oldest(self, state: State) -> int | None:
         """Return when the oldest recommendation in `state` was made (Unix ns); None where there is none."""
 
     def queue_rows(self, states: frozenset[State], *, limit: int) -> Sequence[QueueRow]:
         """Return what decides the place of the newest `limit` entries in one of `states`, oldest first."""
+
+    def sketches(self, states: frozenset[State]) -> Sequence[Sketch]:
+        """Return whom the recommendations in one of `states` concern, oldest first."""
 
     def done_with_key(self, key: Key) -> Sequence[Recommendation]:
         """Return the recommendations in DONE whose incident has this key."""

@@ -151,6 +151,10 @@ async def test_the_database_tells_of_each_row_what_the_whole_entry_says(database
 
 
 _WITHOUT_COLUMNS = """
+DROP INDEX recommendations_due;
+DROP INDEX recommendations_since;
+ALTER TABLE recommendations DROP COLUMN due_ns;
+ALTER TABLE recommendations DROP COLUMN since_ns;
 DROP INDEX incidents_explained;
 ALTER TABLE incidents DROP COLUMN severity;
 ALTER TABLE incidents DROP COLUMN explained_by;
@@ -172,7 +176,7 @@ def _undo(database: Database) -> None:
 
 
 async def test_an_older_database_tells_the_same_rows_after_its_migration(database: Database) -> None:
-    """Severity, age, first approvals and causes are read back from the values that were kept."""
+    """Severity, age, first approvals, causes and deadlines are read back from the values that were kept."""
     store = database.open()
     policy = Policy(two_person=frozenset({ActionKind.RESTART_CONTAINER}))
     desk = Service(store=store, clock=ManualClock(), policy=policy)
@@ -190,10 +194,12 @@ async def test_an_older_database_tells_the_same_rows_after_its_migration(databas
     await desk.approve(first.recommendation.id, person="ada", reason="x", digest=first.recommendation.digest)
 
     def told(ledger: Ledger) -> object:
-        return ledger.queue_rows(frozenset(State), limit=9), ledger.explained(limit=9)
+        due = [ledger.due(now_ns=START_NS + hours * 3600 * 10**9) for hours in (-1, 0, 4)]
+        return ledger.queue_rows(frozenset(State), limit=9), ledger.explained(limit=9), due
 
     before = await store.read(told)
     assert [each.explained_by for each in before[1]] == [first.incident.id]  # type: ignore[index]
+    assert [len(each) for each in before[2]] == [1, 0, 1]  # type: ignore[index]
     await store.close()
     _undo(database)
     store = database.open()
