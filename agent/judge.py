@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from agent.cases import CaseBook, Changes
 from agent.detector import Asking, Detector, ProcessKey, Remembering, Tick, World
-from agent.finding import Finding, Hysteresis, Place
-from escalation.model import FaultClass
+from agent.finding import Finding, Hysteresis, Place, absent
+from escalation.model import FaultClass, Reason, ReasonCode
 from probes.observation import DrillBegan, DrillEnded, Instant, Observation
 
 
@@ -91,7 +91,17 @@ class Judge:
                 found.extend(detector.tick(tick))
             except Exception as error:  # noqa: BLE001  # one detector must not take the others down
                 self._count(detector, error)
+        found.extend(self._unjudged(now))
         return self.book.judge(found, now)
+
+    def _unjudged(self, now: Instant) -> list[Finding]:
+        """Return the end of cases whose detector is switched off: nobody else would clear them."""
+        judged = {note.fault_class for detector in self._detectors for note in detector.FAULTS}
+        unjudged = self.book.open_cases(set(FaultClass) - judged)
+        return [
+            absent(case.fault_class, case.subject, now, Reason(ReasonCode.NOT_WATCHED, count=1))
+            for case in unjudged
+        ]
 
     def questions(self) -> Questions:
         """Return what the detectors want to know at the next tick."""

@@ -68,7 +68,7 @@ class BlindSensor:
             quiet="A sensor that the configuration disables; a sensor that is still starting; `host.logs` "
             "on a host that keeps no journal, `host.units` on one without systemd; `kernel.xid` where the "
             "NVIDIA driver has no such tracepoint, or is not there.",
-            clears="The sensor sees again.",
+            clears="The sensor sees again, or is switched off, or is one that is not missed here.",
         ),
     )
 
@@ -77,6 +77,7 @@ class BlindSensor:
         self._kernel_boot_id = kernel_boot_id
         self._dark: dict[SensorName, _Darkness] = {}
         self._seeing: set[SensorName] = set()
+        self._unmissed: set[SensorName] = set()
 
     @classmethod
     def build(cls, config: Config, surroundings: Surroundings) -> Self:
@@ -95,12 +96,15 @@ class BlindSensor:
         sensor = observation.sensor
         if not isinstance(observation.coverage, Blind):
             self._dark.pop(sensor, None)
+            self._unmissed.discard(sensor)
             self._seeing.add(sensor)
-            return (self._over(sensor, observation.at),)
+            return (self._over(sensor, observation.at, ReasonCode.SENSOR_SEES_AGAIN),)
         self._seeing.discard(sensor)
+        self._unmissed.discard(sensor)
         reason = observation.coverage.reason
         if reason is BlindReason.DISABLED or (sensor, reason) in NOT_MISSED:
             self._dark.pop(sensor, None)
+            self._unmissed.add(sensor)
             return ()
         known = self._dark.get(sensor)
         if known is None or known.reason is not reason:
@@ -110,11 +114,13 @@ class BlindSensor:
 
     def tick(self, tick: Tick) -> Sequence[Finding]:
         """Turn darkness into a finding once its grace is over, and say it again each `repeat_s`."""
-        found = [
-            self._over(sensor, tick.now)
-            for case in tick.open_cases
-            if (sensor := SensorName(case.subject.name)) in self._seeing
-        ]
+        found = []
+        for case in tick.open_cases:
+            sensor = SensorName(case.subject.name)
+            if sensor in self._seeing:
+                found.append(self._over(sensor, tick.now, ReasonCode.SENSOR_SEES_AGAIN))
+            elif sensor in self._unmissed:
+                found.append(self._over(sensor, tick.now, ReasonCode.NOT_WATCHED))
         for sensor, dark in self._dark.items():
             silent_s = tick.now.since_s(dark.since)
             if silent_s < self._config.grace_s:
@@ -144,10 +150,7 @@ class BlindSensor:
             evidence=(BlindEvidence(sensor, WireReason(dark.reason.value), round(silent_s, 3)),),
         )
 
-    def _over(self, sensor: SensorName, at: Instant) -> Finding:
+    def _over(self, sensor: SensorName, at: Instant, code: ReasonCode) -> Finding:
         return absent(
-            FaultClass.MONITOR_BLIND,
-            Subject(SubjectKind.SENSOR, sensor),
-            at,
-            Reason(ReasonCode.SENSOR_SEES_AGAIN, count=1),
+            FaultClass.MONITOR_BLIND, Subject(SubjectKind.SENSOR, sensor), at, Reason(code, count=1)
         )

@@ -22,6 +22,7 @@ from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
+from agent.host.heard import Heard
 from agent.subjects import cut, incarnation_of, place_of, subject_of, target_of
 from escalation.model import (
     Change,
@@ -52,6 +53,7 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     settle_s: Annotated[float, Meta(ge=0)] = 20.0
     accept_after_s: Annotated[float, Meta(ge=60)] = 86_400.0
     clear_hold_s: Annotated[float, Meta(ge=0)] = 60.0
+    gone_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
 
 
 class _Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,12 +95,14 @@ class ConfigDrift:
             "of a process, in which a shell may still become the server; two servers of one kind and port. "
             "Planned changes cannot be declared beforehand: they are accepted afterwards.",
             clears="The recorded command line is back; a person accepts the change (`nanobot-agent "
-            "accept-drift`); or it has run for `accept_after_s`. Held for `clear_hold_s`.",
+            "accept-drift`); it has run for `accept_after_s`; or the server has not been there for "
+            "`gone_clear_after_s`. Held for `clear_hold_s`.",
         ),
     )
 
     def __init__(self, *, config: Config, surroundings: Surroundings) -> None:
         self._config = config
+        self._heard = Heard(SENSOR)
         self._around = surroundings
         self._servers: OrderedDict[str, _Server] = OrderedDict()
         self._lives: dict[str, tuple[int | None, int | None, Instant]] = {}
@@ -122,6 +126,7 @@ class ConfigDrift:
         """Judge every server of one look."""
         if isinstance(observation, Gap) and observation.sensor == SENSOR:
             self._sees = not isinstance(observation.coverage, Blind)
+            self._heard.sight(observation)
             return ()
         if not isinstance(observation, CommandLines):
             return ()
@@ -129,19 +134,28 @@ class ConfigDrift:
         self._accepted |= set(observation.accepted[:SERVERS_MAX])
         lines = [(_name(line.origin, line.port), line) for line in observation.lines if line.print]
         several = Counter(name for name, _ in lines)
+        if not observation.complete:
+            self._heard.blur(observation.at)
         found = []
         for name, line in lines:
+            self._heard.take(subject_of(line.origin), observation.at)
             age_s = observation.at.since_s(line.started)
             if several[name] == 1 and age_s >= self._config.settle_s:
                 found += self._judged(name, line, observation, min(age_s, _LONGEST_S))
         return found
 
     def tick(self, tick: Tick) -> Sequence[Finding]:
-        """End cases whose change was accepted though their server is not there; unknown while blind."""
+        """End what was accepted though its server is not there, and what is gone; unknown while blind."""
         if not self._sees:
             return [unknown(_FAULT, tick.now, case.subject) for case in tick.open_cases]
         accepted, self._accepted = self._accepted, set()
-        return [self._accept(case, tick.now) for case in tick.open_cases if self._is_named(case, accepted)]
+        over = (
+            self._accept(case, tick.now)
+            if self._is_named(case, accepted)
+            else self._heard.gone(case, tick, self._config.gone_clear_after_s)
+            for case in tick.open_cases
+        )
+        return [each for each in over if each is not None]
 
     def memory(self) -> dict[str, bytes]:
         """Return what each server was recorded with."""
@@ -168,7 +182,7 @@ class ConfigDrift:
         if shape.print == server.record.print:
             server.ran_s = max(server.ran_s, age_s)
             server.other = None
-            return self._ended(server, look.at, ReasonCode.BACK_AS_RECORDED)
+            return self._ended(server, look.at, ReasonCode.BACK_AS_RECORDED, of=subject_of(line.origin))
         fresh = server.other is None or server.other.print != shape.print
         if fresh:
             server.other, server.other_ran_s = shape, 0.0
@@ -177,7 +191,7 @@ class ConfigDrift:
         if names & self._accepted or server.other_ran_s >= self._config.accept_after_s:
             self._accepted -= names
             server.record, server.ran_s, server.other = shape, server.other_ran_s, None
-            return self._ended(server, look.at, ReasonCode.CHANGE_ACCEPTED)
+            return self._ended(server, look.at, ReasonCode.CHANGE_ACCEPTED, of=subject_of(line.origin))
         return self._present(server, shape, line, look.at, count=int(fresh))
 
     def _server(self, name: str, key: str) -> _Server:
@@ -237,13 +251,14 @@ class ConfigDrift:
         )
         return [*over, present]
 
-    def _ended(self, server: _Server, at: Instant, code: ReasonCode) -> list[Finding]:
-        if server.case is None:
-            return []
-        kind, name = server.case
+    def _ended(
+        self, server: _Server, at: Instant, code: ReasonCode, *, of: Subject | None = None
+    ) -> list[Finding]:
+        """Return that the case is over; `of` is whose it would be where it was not kept in mind."""
+        told = Subject(SubjectKind(server.case[0]), server.case[1]) if server.case is not None else of
         if code is not ReasonCode.BACK_AS_RECORDED:
             server.case = None
-        return [absent(_FAULT, Subject(SubjectKind(kind), name), at, Reason(code, count=1))]
+        return [absent(_FAULT, told, at, Reason(code, count=1))] if told is not None else []
 
     def _is_named(self, case: OpenCase, accepted: set[str]) -> bool:
         key = (case.subject.kind.value, case.subject.name)

@@ -24,6 +24,7 @@ from msgspec import Meta
 from agent.bounded import entry
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
+from agent.host.heard import Heard
 from agent.subjects import cut, incarnation_of, place_of, subject_of, target_of
 from escalation.model import (
     FaultClass,
@@ -68,6 +69,7 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     lasting_s: Annotated[float, Meta(ge=0)] = 15.0
     calm_percent: Annotated[float, Meta(gt=0, le=100)] = 5.0
     clear_hold_s: Annotated[float, Meta(ge=0)] = 60.0
+    gone_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
 
 
 @dataclass(slots=True)
@@ -101,12 +103,13 @@ class CpuContention:
             quiet="A busy host whose servers do not wait; a burst within the minute; a server that always "
             "waits like this.",
             clears="The server's waits are usual again, or hardly any task of the host waits, for "
-            "`clear_hold_s`.",
+            "`clear_hold_s`; or its cgroup is gone, or it has not been there for `gone_clear_after_s`.",
         ),
     )
 
     def __init__(self, *, config: Config, surroundings: Surroundings) -> None:
         self._config = config
+        self._heard = Heard(DELAYS)
         self._around = surroundings
         self._servers: OrderedDict[Subject, _Server] = OrderedDict()
         self._pressure: PressureState | None = None
@@ -126,6 +129,7 @@ class CpuContention:
         """Judge one window of a server's waits; keep in mind how the host waits."""
         match observation:
             case Gap(sensor=sensor, coverage=coverage) if sensor in {PRESSURE, DELAYS}:
+                self._heard.sight(observation)
                 if isinstance(coverage, Blind):
                     self._blind.add(sensor)
                 else:
@@ -133,6 +137,8 @@ class CpuContention:
             case PressureState():
                 self._pressure = observation
             case RunDelay():
+                if observation.threads:
+                    self._heard.take(subject_of(observation.origin), observation.at)
                 return self._judged(observation)
             case _:
                 pass
@@ -150,6 +156,8 @@ class CpuContention:
                 found.append(absent(_FAULT, case.subject, calm.at, self._free_again()))
             elif self._blind:
                 found.append(unknown(_FAULT, tick.now, case.subject))
+            elif (gone := self._heard.gone(case, tick, self._config.gone_clear_after_s)) is not None:
+                found.append(gone)
         return found
 
     def memory(self) -> dict[str, bytes]:

@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 from msgspec import Meta
 
-from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick, sight_after
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick, quiet_for_s, sight_after
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.host.log_evidence import log_evidence
 from agent.subjects import incarnation_of, place_of, service_of, target_of
@@ -73,6 +73,7 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     free_again: Annotated[float, Meta(gt=0, lt=1)] = 0.9
     clear_after_s: Annotated[float, Meta(ge=0)] = 60.0
     clear_hold_s: Annotated[float, Meta(ge=0)] = 30.0
+    gone_clear_after_s: Annotated[float, Meta(gt=0)] = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,8 @@ class DatabaseSessions:
             quiet="Refused keys without a word of the database; many sessions while nobody is turned away. "
             "A role or database at its own limit is a note.",
             clears="Nobody was turned away for `clear_after_s` while the logs were seen, and sessions are "
-            "below `free_again` of what they were then; or the database started anew.",
+            "below `free_again` of what they were then; or the database started anew; or nobody was for "
+            "`gone_clear_after_s`, and its port is closed, or it is not known what they were then.",
         ),
     )
 
@@ -290,18 +292,31 @@ class DatabaseSessions:
     def _over(self, case: OpenCase, now: Instant) -> Finding | None:
         if self._ready_at is not None and self._ready_at.boot_ns > case.last_seen.boot_ns:
             return self._absent(case, now, quiet_s=now.since_s(self._ready_at))
-        last = self._table.last
-        if last is None or now.since_s(last.at) > self._config.fresh_s or self._sight[SESSIONS] is None:
-            return None
+        sight = self._sight[SESSIONS]
         seeing = [since for name in (JOURNAL, FILES) if (since := self._sight[name]) is not None]
-        if not seeing:
+        if sight is None or not seeing:
             return None
         began = max((*seeing, case.last_seen, *((self._told,) if self._told else ())), key=_boot_ns)
         quiet_s = now.since_s(began)
-        then = self._table.at_refusal or self._table.most
-        if quiet_s < self._config.clear_after_s or last.sessions >= self._config.free_again * then:
+        last = self._table.last
+        if last is None or now.since_s(last.at) > self._config.fresh_s:
+            # Nobody listens where a database would: what turns nobody away for so long is gone.
+            gone_s = min(quiet_s, quiet_for_s(sight, last.at if last is not None else sight, now))
+            return self._gone(case, now, gone_s) if gone_s >= self._config.gone_clear_after_s else None
+        # What this process did not see, an earlier one may have: the case remembers.
+        told = [each.sessions for each in case.evidence if isinstance(each, SessionsEvidence)]
+        full = max(self._table.at_refusal, *told, 0)
+        if quiet_s < self._config.clear_after_s:
             return None
-        return self._absent(case, now, quiet_s=quiet_s)
+        if last.sessions < self._config.free_again * (full or self._table.most):
+            return self._absent(case, now, quiet_s=quiet_s)
+        forgotten = not full and quiet_s >= self._config.gone_clear_after_s
+        return self._gone(case, now, quiet_s) if forgotten else None
+
+    def _gone(self, case: OpenCase, now: Instant, gone_s: float) -> Finding:
+        threshold = self._config.gone_clear_after_s
+        reason = Reason(ReasonCode.NOT_SEEN_SINCE, threshold=threshold, window_s=round(gone_s, 3))
+        return absent(_FAULT, case.subject, now, reason)
 
     def _absent(self, case: OpenCase, now: Instant, *, quiet_s: float) -> Finding:
         self._table.at_refusal = 0

@@ -21,6 +21,7 @@ from msgspec import Meta
 from agent.bounded import keep
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, unknown
+from agent.host.heard import Heard
 from agent.host.server_work import LearntPace, ServerWork
 from agent.subjects import cut
 from escalation.model import (
@@ -58,6 +59,7 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     lasting_s: Annotated[float, Meta(ge=0)] = 60.0
     back_fraction: Annotated[float, Meta(gt=0, le=1)] = 0.8
     clear_hold_s: Annotated[float, Meta(ge=0)] = 60.0
+    gone_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
 
 
 @dataclass(slots=True)
@@ -113,7 +115,8 @@ class GpuClocks:
             "pace (high); the clock alone is a note.",
             quiet="An idle GPU; clocks that are set so, synchronised or held by a display, unless the driver "
             "slows the GPU down as well; low power at full clock (memory-bound work).",
-            clears="The busy GPU runs at `back_fraction` of its usual clock again, held for `clear_hold_s`.",
+            clears="The busy GPU runs at `back_fraction` of its usual clock again, held for `clear_hold_s`; "
+            "or no such GPU has been told of for `gone_clear_after_s`.",
         ),
     )
 
@@ -124,6 +127,7 @@ class GpuClocks:
         self._work = ServerWork()
         self._recalled: dict[str, _Learnt] = {}
         self._sees = False
+        self._heard = Heard(GPUS)
 
     @classmethod
     def build(cls, config: Config, surroundings: Surroundings) -> Self:
@@ -140,22 +144,29 @@ class GpuClocks:
         match observation:
             case Gap(sensor=sensor, coverage=coverage) if sensor == GPUS:
                 self._sees = not isinstance(coverage, Blind)
+                self._heard.sight(observation)
                 self._break_off()
                 return () if self._sees else (unknown(_FAULT, observation.at),)
             case GpuAbsent(gpu=absent):
+                if absent is not None:
+                    self._heard.take(_subject(absent), observation.at)
                 self._break_off(absent)
             case Exchange(facts=facts):
                 calm = all(gpu.low_since is None for gpu in self._gpus.values())
                 self._work.answered(observation.at, facts, learn=calm)
-            case GpuState():
+            case GpuState(facts=state):
+                self._heard.take(_subject(state.gpu), observation.at)
                 return self._judged(observation)
             case _:
                 pass
         return ()
 
     def tick(self, tick: Tick) -> Sequence[Finding]:
-        """Say unknown of open cases while nothing is seen."""
-        return (unknown(_FAULT, tick.now),) if tick.open_cases and not self._sees else ()
+        """Say unknown of open cases while nothing is seen; end those of GPUs that are not there any more."""
+        if not self._sees:
+            return (unknown(_FAULT, tick.now),) if tick.open_cases else ()
+        gone = (self._heard.gone(case, tick, self._config.gone_clear_after_s) for case in tick.open_cases)
+        return tuple(over for over in gone if over is not None)
 
     def memory(self) -> Mapping[str, bytes]:
         """Return what is usual of each GPU and of the answers beside it, to be kept across a restart."""
@@ -263,12 +274,10 @@ class GpuClocks:
         severity: Severity = Severity.UNKNOWN,
         evidence: GpuEvidence | None = None,
     ) -> Finding:
-        identity = facts.gpu
-        name = identity.pci or _key(identity)
         return Finding(
             verdict=verdict,
             fault_class=_FAULT,
-            subject=Subject(SubjectKind.GPU, cut(name)),
+            subject=_subject(facts.gpu),
             at=at,
             severity=severity,
             incarnation=Incarnation(kernel_boot_id=self._around.kernel_boot_id),
@@ -293,3 +302,7 @@ class GpuClocks:
 def _is_meant(reasons: int) -> bool:
     """Whether somebody set the clocks so, or the GPU rests, and nothing else holds them down as well."""
     return bool(reasons & CLOCKS_BENIGN) and not reasons & CLOCKS_BAD
+
+
+def _subject(identity: GpuIdentity) -> Subject:
+    return Subject(SubjectKind.GPU, cut(identity.pci or _key(identity)))

@@ -29,6 +29,7 @@ from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.gpus.lists import GpuLists
 from agent.gpus.placement import Placement
+from agent.host.heard import Heard
 from agent.host.server_numbers import ServerNumbers
 from agent.host.server_work import Burn, LearntPace, Pace, ServerWork
 from agent.routes.names import MODEL_ROUTES
@@ -73,6 +74,8 @@ _NEEDED: Final = frozenset({NvidiaDevice.CONTROL, NvidiaDevice.UVM})
 
 _SERVERS_MAX: Final = 128
 _FORGOTTEN_S: Final = 3600.0
+_UNHEARD_S: Final = 86400.0
+"""What runs no server for so long, though its cgroup stands, has none any more."""
 
 
 class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -155,6 +158,7 @@ class GpuPlacement:
 
     def __init__(self, *, config: Config, surroundings: Surroundings) -> None:
         self._config = config
+        self._heard = Heard(SERVERS)
         self._around = surroundings
         self._lists = GpuLists()
         self._numbers = ServerNumbers()
@@ -191,6 +195,7 @@ class GpuPlacement:
             case ServerMetrics():
                 self._numbers.take(observation)
             case ServerUsage():
+                self._heard.take(subject_of(observation.origin), observation.at)
                 return self._measured(observation)
             case _:
                 pass
@@ -207,6 +212,8 @@ class GpuPlacement:
             if look is not None and not look.exists and quiet_s >= self._config.gone_after_s:
                 reason = Reason(ReasonCode.CGROUP_GONE, window_s=round(quiet_s, 3))
                 gone.append(absent(case.fault_class, case.subject, tick.now, reason))
+            elif (unheard := self._heard.gone(case, tick, _UNHEARD_S)) is not None:
+                gone.append(unheard)
         return gone
 
     def memory(self) -> Mapping[str, bytes]:
@@ -232,6 +239,7 @@ class GpuPlacement:
 
     def _sight(self, gap: Gap) -> Sequence[Finding]:
         is_blind = isinstance(gap.coverage, Blind)
+        self._heard.sight(gap)
         if gap.sensor == GPUS and is_blind:
             self._lists.forget()
             for server in self._servers.values():

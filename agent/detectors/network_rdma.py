@@ -29,6 +29,7 @@ from agent.detector import (
     sight_after,
 )
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
+from agent.host.heard import Heard
 from agent.subjects import cut, subject_of
 from escalation.model import (
     FaultClass,
@@ -61,6 +62,7 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     least_rise: Annotated[int, Meta(ge=1)] = 100
     window_s: Annotated[float, Meta(gt=0)] = 120.0
     clear_after_s: Annotated[float, Meta(ge=0)] = 300.0
+    gone_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
 
 
 @dataclass(slots=True)
@@ -122,12 +124,14 @@ class NetworkRdma:
             "device stands on it, a log line alone only where it names an RDMA operation.",
             quiet="A port without a carrier that nothing uses, an interface that was switched off, "
             "counters that rise by little, a rank that ended for another reason.",
-            clears="The link is up and has shown nothing for `clear_after_s` while it was seen.",
+            clears="The link is up and has shown nothing for `clear_after_s` while it was seen; or it has "
+            "not been there for `gone_clear_after_s`.",
         ),
     )
 
     def __init__(self, *, config: Config) -> None:
         self._config = config
+        self._heard = Heard(LINKS)
         self._seeing_since: Instant | None = None
         self._ports: OrderedDict[str, _Port] = OrderedDict()
         self._devices: dict[str, str] = {}
@@ -153,6 +157,7 @@ class NetworkRdma:
             case LogLine(pattern=pattern) if pattern in COLLECTIVE_FAILED:
                 return self._logged(observation)
             case Gap(sensor=sensor) if sensor == LINKS:
+                self._heard.sight(observation)
                 self._seeing_since = sight_after(self._seeing_since, observation)
                 return () if self._seeing_since else (unknown(_FAULT, observation.at),)
             case _:
@@ -169,13 +174,17 @@ class NetworkRdma:
             if quiet_s < self._config.clear_after_s or (port is not None and port.up is False):
                 continue
             if case.subject.kind is SubjectKind.INTERFACE and port is None:
-                continue  # nothing is known of it: it may be unplugged
+                # It may be unplugged for a while.
+                gone = self._heard.gone(case, tick, self._config.gone_clear_after_s)
+                found += [gone] if gone is not None else []
+                continue
             code = ReasonCode.LINK_STEADY_AGAIN
             reason = Reason(code, threshold=self._config.clear_after_s, window_s=round(quiet_s, 3))
             found.append(absent(_FAULT, case.subject, tick.now, reason))
         return found
 
     def _port(self, device: str, at: Instant) -> _Port:
+        self._heard.take(Subject(SubjectKind.INTERFACE, cut(device)), at)
         port = entry(self._ports, device, _Port, limit=_LINKS_MAX)
         port.forget(at, self._config.window_s)
         return port

@@ -22,6 +22,7 @@ from agent.bounded import entry
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, unknown
 from agent.host.exposure import parse
+from agent.host.heard import Heard
 from agent.subjects import cut
 from escalation.model import FaultClass, PeerEvidence, Reason, ReasonCode, Severity, Subject, SubjectKind
 from probes.observation import Blind, Gap, Instant, MeshStatus, Observation, PeerTraffic, SensorName
@@ -43,6 +44,7 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     window_s: Annotated[float, Meta(ge=10, le=3600)] = 60.0
     open_after: Annotated[int, Meta(ge=1)] = 2
     clear_hold_s: Annotated[float, Meta(ge=0)] = 60.0
+    gone_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +101,13 @@ class NetworkRetransmission:
             "the mesh is a note; connections whose sockets cannot be asked (a container's own "
             "network).",
             clears="As many segments went there and less than `clear_percent` of them again; held for "
-            "`clear_hold_s`.",
+            "`clear_hold_s`; or nothing was told of it for `gone_clear_after_s`, while more would have been.",
         ),
     )
 
     def __init__(self, *, config: Config) -> None:
         self._config = config
+        self._heard = Heard(PEERS)
         self._addresses: OrderedDict[str, _Address] = OrderedDict()
         self._relayed: frozenset[str] = frozenset()
         self._relayed_at: Instant | None = None
@@ -129,14 +132,17 @@ class NetworkRetransmission:
         """Judge one window of one address, or follow the sensor's sight."""
         match observation:
             case PeerTraffic(segments=int()):
+                self._heard.take(_subject(observation.address), observation.at)
                 return self._judged(observation)
             case PeerTraffic():
+                self._heard.take(_subject(observation.address), observation.at)
                 self._address(observation.address).add(observation, self._config.window_s)
                 return ()
             case MeshStatus(peers_known=True):
                 self._relayed, self._relayed_at = frozenset(observation.relayed), observation.at
                 return ()
             case Gap(sensor=sensor) if sensor == PEERS:
+                self._heard.sight(observation)
                 self._blind = isinstance(observation.coverage, Blind)
                 self._addresses.clear()
                 return (unknown(_FAULT, observation.at),) if self._blind else ()
@@ -144,8 +150,11 @@ class NetworkRetransmission:
                 return ()
 
     def tick(self, tick: Tick) -> Sequence[Finding]:
-        """Hold clearings back while nothing is seen; silence is no evidence."""
-        return (unknown(_FAULT, tick.now),) if self._blind and tick.open_cases else ()
+        """Hold clearings back while nothing is seen; end what nothing was lost to for a day."""
+        if self._blind:
+            return (unknown(_FAULT, tick.now),) if tick.open_cases else ()
+        gone = (self._heard.gone(case, tick, self._config.gone_clear_after_s) for case in tick.open_cases)
+        return [over for over in gone if over is not None]
 
     def _address(self, address: str) -> _Address:
         return entry(self._addresses, address, _Address, limit=_ADDRESSES_MAX)
@@ -196,9 +205,13 @@ class NetworkRetransmission:
         return Finding(
             verdict=verdict,
             fault_class=_FAULT,
-            subject=Subject(SubjectKind.PEER, cut(f"{traffic.address} 0")),
+            subject=_subject(traffic.address),
             at=traffic.at,
             severity=Severity.UNKNOWN if not present else Severity.MEDIUM if certain else Severity.NOTE,
             reasons=reasons,
             evidence=(evidence,) if present else (),
         )
+
+
+def _subject(address: str) -> Subject:
+    return Subject(SubjectKind.PEER, cut(f"{address} 0"))

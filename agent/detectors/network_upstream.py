@@ -29,6 +29,7 @@ from agent.bounded import entry, keep
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.host.exposure import parse
+from agent.host.heard import Heard
 from agent.subjects import cut, incarnation_of, place_of, process_name, subject_of, target_of
 from escalation.model import FaultClass, PeerEvidence, Reason, ReasonCode, Severity, Subject, SubjectKind
 from probes.observation import (
@@ -76,6 +77,7 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     window_s: Annotated[float, Meta(gt=0)] = 600.0
     load_patience_s: Annotated[float, Meta(ge=0)] = 1800.0
     clear_hold_s: Annotated[float, Meta(ge=0)] = 30.0
+    gone_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
 
 
 @dataclass(slots=True)
@@ -120,12 +122,13 @@ class NetworkUpstream:
             " a race between addresses, a worker's port that the kernel had chosen (but for a "
             "gateway).",
             clears="A connection to the peer succeeds; or the cgroup that asked is gone, or made anew by a "
-            "restart; held for `clear_hold_s`.",
+            "restart; or nobody has failed to reach it for `gone_clear_after_s`; held for `clear_hold_s`.",
         ),
     )
 
     def __init__(self, *, config: Config, surroundings: Surroundings) -> None:
         self._config = config
+        self._heard = Heard(PEERS)
         self._around = surroundings
         self._peers: OrderedDict[Peer, _Peer] = OrderedDict()
         self._servers: OrderedDict[int, ServerUsage] = OrderedDict()
@@ -146,6 +149,7 @@ class NetworkUpstream:
         """Judge attempts; remember which servers live here and what the host's addresses are."""
         match observation:
             case ConnectFailures():
+                self._heard.take(_subject(observation.peer), observation.at)
                 return self._failed(observation)
             case ConnectSuccesses():
                 return self._succeeded(observation)
@@ -154,6 +158,7 @@ class NetworkUpstream:
             case ListenerInventory():
                 self._own_addresses = frozenset(address for address, _ in observation.host_addresses)
             case Gap(sensor=sensor) if sensor == PEERS:
+                self._heard.sight(observation)
                 self._blind = isinstance(observation.coverage, Blind)
                 self._peers.clear()
                 return (unknown(_FAULT, observation.at),) if self._blind else ()
@@ -162,14 +167,16 @@ class NetworkUpstream:
         return ()
 
     def tick(self, tick: Tick) -> Sequence[Finding]:
-        """Clear what nobody asks any more because the asker is gone; hold the rest while blind."""
+        """Clear what nobody asks any more, or whose asker is gone; hold the rest while blind."""
         if self._blind:
             return (unknown(_FAULT, tick.now),) if tick.open_cases else ()
-        return [
+        over = (
             absent(_FAULT, case.subject, tick.now, Reason(ReasonCode.CGROUP_GONE, count=1))
-            for case in tick.open_cases
             if _asker_is_gone(case, tick)
-        ]
+            else self._heard.gone(case, tick, self._config.gone_clear_after_s)
+            for case in tick.open_cases
+        )
+        return [each for each in over if each is not None]
 
     def _peer(self, peer: Peer) -> _Peer:
         return entry(self._peers, peer, _Peer, limit=_PEERS_MAX)

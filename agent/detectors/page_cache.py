@@ -22,6 +22,7 @@ from msgspec import Meta
 from agent.bounded import entry
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
+from agent.host.heard import Heard
 from agent.subjects import incarnation_of, place_of, subject_of, target_of
 from escalation.model import (
     FaultClass,
@@ -66,6 +67,7 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     cache_share: Annotated[float, Meta(gt=0, le=1)] = 0.2
     available_share: Annotated[float, Meta(gt=0, le=1)] = 0.3
     clear_hold_s: Annotated[float, Meta(ge=0)] = 0.0
+    gone_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
 
 
 @dataclass(slots=True)
@@ -92,12 +94,14 @@ class PageCache:
             "whose GPU has no memory of its own.",
             quiet="Memory that is really full; a GPU with its own memory; a single restart; a server that "
             "the kernel killed or that crashed; other servers.",
-            clears="The server has stayed up for `life_s`.",
+            clears="The server has stayed up for `life_s`; or it has not been there for "
+            "`gone_clear_after_s`.",
         ),
     )
 
     def __init__(self, *, config: Config, surroundings: Surroundings) -> None:
         self._config = config
+        self._heard = Heard(SERVERS)
         self._around = surroundings
         self._servers: OrderedDict[Subject, _Server] = OrderedDict()
         self._memory: MemoryState | None = None
@@ -131,16 +135,21 @@ class PageCache:
                 if known is not None:
                     known.died_at = at
             case ServerUsage():
+                self._heard.take(subject_of(observation.origin), observation.at)
                 return self._measured(observation)
             case _:
                 pass
         return ()
 
     def tick(self, tick: Tick) -> Sequence[Finding]:
-        """Say unknown of open cases while memory or servers cannot be seen."""
-        return (unknown(_FAULT, tick.now),) if tick.open_cases and self._blind else ()
+        """Say unknown of open cases while memory or servers cannot be seen; end those of servers gone."""
+        if self._blind:
+            return (unknown(_FAULT, tick.now),) if tick.open_cases else ()
+        gone = (self._heard.gone(case, tick, self._config.gone_clear_after_s) for case in tick.open_cases)
+        return tuple(over for over in gone if over is not None)
 
     def _sight(self, gap: Gap) -> Sequence[Finding]:
+        self._heard.sight(gap)
         if gap.sensor not in {MEMORY, SERVERS}:
             return ()
         if not isinstance(gap.coverage, Blind):

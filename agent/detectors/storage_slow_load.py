@@ -26,6 +26,7 @@ from agent.bounded import entry, keep
 from agent.detector import DetectorConfig, FaultNote, ProcessKey, Surroundings, Tick
 from agent.finding import Finding, Hysteresis, Verdict, absent, unknown
 from agent.host.filesystems import block_evidence
+from agent.host.heard import Heard
 from agent.subjects import incarnation_of, place_of, subject_of, target_of
 from escalation.model import (
     Evidence,
@@ -76,6 +77,7 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     reads_min: Annotated[int, Meta(ge=1)] = 10
     warm_up: Annotated[int, Meta(ge=1)] = 40
     clear_hold_s: Annotated[float, Meta(ge=0)] = 0.0
+    gone_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
 
 
 @dataclass(slots=True)
@@ -101,12 +103,14 @@ class StorageSlowLoad:
             "`stalled_percent` of the time or reads take `slower_factor` times what is usual for it.",
             quiet="The first start after the host's, for longer; a start without reads; a busy disk while "
             "the servers listen; a server that answers requests.",
-            clears="The server listens or answers; or its process, or its cgroup, is gone.",
+            clears="The server listens or answers; or its process, or its cgroup, is gone; or it has not "
+            "been there for `gone_clear_after_s`.",
         ),
     )
 
     def __init__(self, *, config: Config, surroundings: Surroundings) -> None:
         self._config = config
+        self._heard = Heard(SERVERS)
         self._around = surroundings
         self._disks: OrderedDict[str, _Disk] = OrderedDict()
         self._loading: OrderedDict[Subject, ServerReadiness] = OrderedDict()
@@ -129,6 +133,7 @@ class StorageSlowLoad:
         """Judge a server that does not listen; keep in mind what disks do."""
         match observation:
             case Gap(sensor=sensor, coverage=coverage) if sensor == SERVERS:
+                self._heard.sight(observation)
                 self._sees = not isinstance(coverage, Blind)
                 return () if self._sees else (unknown(_FAULT, observation.at),)
             case Filesystems(at=at, io_full_avg60=full):
@@ -142,6 +147,7 @@ class StorageSlowLoad:
                     self._answered(subject, server)
                     return (self._over(subject, at),)
             case ServerReadiness():
+                self._heard.take(subject_of(observation.origin), observation.at)
                 return self._judged(observation)
             case _:
                 pass
@@ -160,6 +166,8 @@ class StorageSlowLoad:
             if code is not None:
                 self._forget(case.subject)
                 found.append(absent(_FAULT, case.subject, tick.now, Reason(code, count=1)))
+            elif (gone := self._heard.gone(case, tick, self._config.gone_clear_after_s)) is not None:
+                found.append(gone)
         return found or (() if self._sees else (unknown(_FAULT, tick.now),))
 
     def watching(self) -> Sequence[ProcessKey]:

@@ -190,6 +190,8 @@ class ReasonCode(enum.StrEnum):
     SHARED_MEMORY_SMALL = "shared_memory_small"
     FIREWALL_NOT_SEEN = "firewall_not_seen"
     MOUNT_SILENT = "mount_silent"
+    NOT_SEEN_SINCE = "not_seen_since"
+    NOT_WATCHED = "not_watched"
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,6 +270,8 @@ class ReasonCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_CODE_SHARED_MEMORY_SMALL: _ClassVar[ReasonCode]
     REASON_CODE_FIREWALL_NOT_SEEN: _ClassVar[ReasonCode]
     REASON_CODE_MOUNT_SILENT: _ClassVar[ReasonCode]
+    REASON_CODE_NOT_SEEN_SINCE: _ClassVar[ReasonCode]
+    REASON_CODE_NOT_WATCHED: _ClassVar[ReasonCode]
 
 class Device(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -764,6 +766,8 @@ REASON_CODE_DRILL_ENDED: ReasonCode
 REASON_CODE_SHARED_MEMORY_SMALL: ReasonCode
 REASON_CODE_FIREWALL_NOT_SEEN: ReasonCode
 REASON_CODE_MOUNT_SILENT: ReasonCode
+REASON_CODE_NOT_SEEN_SINCE: ReasonCode
+REASON_CODE_NOT_WATCHED: ReasonCode
 DEVICE_UNSPECIFIED: Device
 DEVICE_CONTROL: Device
 DEVICE_GPU: Device

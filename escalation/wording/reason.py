@@ -232,6 +232,10 @@ def sentence(reason: Reason) -> str:  # noqa: C901, PLR0912, PLR0915 -- one case
             text = "It was mounted for writing and is read-only now"
         case ReasonCode.MOUNT_SILENT:
             text = "It is mounted and answers no question about itself"
+        case ReasonCode.NOT_SEEN_SINCE:
+            text = "Nothing was seen of it since, though it would have been: it is gone, or out of use"
+        case ReasonCode.NOT_WATCHED:
+            text = "It is no longer watched for on this host: a person switched that off, or it is not missed"
         case ReasonCode.MOUNT_MISSING:
             text = "What belongs there is not mounted"
         case ReasonCode.FILESYSTEM_ERRORS:

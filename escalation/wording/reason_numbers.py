@@ -60,6 +60,8 @@ _NUMBERS: Final[Mapping[ReasonCode, _Numbers]] = {
     ReasonCode.MOUNT_READ_ONLY: _Numbers(thing=""),
     ReasonCode.MOUNT_MISSING: _Numbers(thing="", window="for"),
     ReasonCode.MOUNT_SILENT: _Numbers(thing="", window="for"),
+    ReasonCode.NOT_SEEN_SINCE: _Numbers(thing="", unit="s", window="for"),
+    ReasonCode.NOT_WATCHED: _Numbers(thing=""),
     ReasonCode.FILESYSTEM_ERRORS: _Numbers(thing="error"),
     ReasonCode.BLOCK_ERRORS: _Numbers(thing="failed request"),
     ReasonCode.READS_SLOW: _Numbers(thing="read", unit="usual"),

@@ -76,6 +76,9 @@ _RECOMMENDATIONS: Final = uuid.UUID("6b0b5c1e-6f0a-5d0c-9c83-2f5a1f0f7a10")
 _CURED_ALIVE: Final = frozenset({FaultClass.UNIT_RESTART_LOOP})
 """Faults of what cannot stay up: only staying up is their cure."""
 
+_NO_PROOF: Final = frozenset({ReasonCode.NOT_SEEN_SINCE, ReasonCode.NOT_WATCHED})
+"""Why a case may end without anybody having seen that its fault is over."""
+
 _CLOCK_SLACK_NS: Final = 60_000_000_000
 """How far a clock may be set back (time synchronisation) before what it started counts as expired."""
 
@@ -521,9 +524,12 @@ def _verify(
 
 
 def _ended_uncured(incident: Incident) -> bool:
-    """Return whether it cleared because what should stay up is stopped or gone: no proof of a cure."""
-    gone = any(reason.code is ReasonCode.CGROUP_GONE for reason in incident.reasons)
-    return incident.fault_class in _CURED_ALIVE and not incident.open and gone
+    """Return whether it cleared because what should stay up is gone, or nobody looks: no proof of a cure."""
+    if incident.open:
+        return False
+    codes = {reason.code for reason in incident.reasons}
+    gone = incident.fault_class in _CURED_ALIVE and ReasonCode.CGROUP_GONE in codes
+    return gone or not codes.isdisjoint(_NO_PROOF)
 
 
 def _finish(recommendation: Recommendation, state: State, now_ns: int) -> Recommendation:

@@ -62,6 +62,24 @@ def test_clears_when_it_sees_again_even_after_a_restart(detector: BlindSensor) -
     assert [found.verdict for found in detector.tick(tick(2, case))] == [Verdict.ABSENT]
 
 
+@pytest.mark.parametrize(
+    ("sensor", "reason", "clears"),
+    [
+        (SENSOR, BlindReason.DISABLED, True),
+        ("kernel.xid", BlindReason.NO_KERNEL_SUPPORT, True),
+        ("kernel.xid", BlindReason.NO_HEADERS, False),
+    ],
+)
+def test_clears_when_the_sensor_is_switched_off_or_not_missed(
+    detector: BlindSensor, sensor: str, reason: BlindReason, clears: bool
+) -> None:
+    """A person decided that, or there is nothing to be seen any more: it says so, and not that it sees."""
+    case = open_case(FaultClass.MONITOR_BLIND, Subject(SubjectKind.SENSOR, sensor))
+    assert present(detector, blind(1, sensor, reason)) == []
+    found = [(one.verdict, one.reasons[0].code) for one in detector.tick(tick(2, case))]
+    assert found == ([(Verdict.ABSENT, ReasonCode.NOT_WATCHED)] if clears else [])
+
+
 def test_keeps_open_while_nothing_is_heard(detector: BlindSensor) -> None:
     """A case of a sensor of which nothing is known stays open."""
     assert detector.tick(tick(1e6, open_case(FaultClass.MONITOR_BLIND, SUBJECT))) == []

@@ -244,6 +244,17 @@ def test_what_is_recorded_outlives_the_agent(detector: ConfigDrift) -> None:
     assert ended(third.observe(look(3800, line(3770, pid=12)))) == [(SUBJECT, ReasonCode.BACK_AS_RECORDED)]
 
 
+def test_a_case_ends_though_a_crash_lost_that_it_was_opened(detector: ConfigDrift) -> None:
+    """What is learnt is kept each hour, a case at once: what was recorded before the drift is back."""
+    memory = detector.memory()
+    present(detector, look(3700, line(3660, pid=11, context=1)))
+    successor = ConfigDrift.build(Config(), SURROUNDINGS)
+    successor.recall(memory)
+    assert ended(successor.observe(look(3800, line(3770, pid=12)))) == [
+        (SUBJECT, ReasonCode.BACK_AS_RECORDED)
+    ]
+
+
 @given(st.dictionaries(st.text(max_size=20), st.binary(max_size=80), max_size=5))
 def test_a_memory_that_cannot_be_read_is_counted(memory: dict[str, bytes]) -> None:
     """Whatever lies there."""

@@ -157,6 +157,28 @@ def test_clears_when_sessions_are_free_again(detector: DatabaseSessions) -> None
     assert over.reasons[0].count == 20
 
 
+@pytest.mark.parametrize(("now", "clears"), [(20, True), (95, False)])
+def test_after_a_restart_the_case_says_how_many_sessions_there_were(now: int, clears: bool) -> None:
+    """To a new detector a steady number is the most that it knows; fewer than at the refusal is fewer."""
+    successor = DatabaseSessions.build(Config(), SURROUNDINGS)
+    successor.observe(seeing(0, "host.logs"))
+    successor.observe(seeing(0, "host.sessions"))
+    then = SessionsEvidence(port=5432, sessions=100, limit=None, refused=3, window_s=60.0)
+    case = open_case(FAULT, UNIT, last_seen=at(-10), evidence=(then,))
+    successor.observe(sessions(70, now))
+    assert [over.verdict for over in successor.tick(tick(71, case))] == [Verdict.ABSENT] * clears
+
+
+def test_clears_a_database_that_nobody_hears_of_for_an_hour(detector: DatabaseSessions) -> None:
+    """Nobody is turned away, and nothing listens where it did: it was taken away."""
+    detector.observe(seeing(0, "host.sessions"))
+    present(detector, sessions(1, 100), log_line(2, TOO_MANY), sessions(10, 0))
+    case = open_case(FAULT, UNIT, last_seen=at(10))
+    assert detector.tick(tick(10 + 3599, case)) == []
+    (over,) = detector.tick(tick(10 + 3600, case))
+    assert (over.verdict, over.reasons[0].code) == (Verdict.ABSENT, ReasonCode.NOT_SEEN_SINCE)
+
+
 def test_clears_when_the_database_starts_anew(detector: DatabaseSessions) -> None:
     """Its own word that it takes connections, after the case was last seen."""
     present(detector, log_line(2, TOO_MANY))

@@ -281,17 +281,20 @@ def test_is_not_cured_when_the_case_stays_open_too_long() -> None:
 
 
 @pytest.mark.parametrize(
-    ("over", "marked", "unmarked"),
+    ("fault", "over", "marked", "unmarked"),
     [
-        (ReasonCode.CGROUP_GONE, State.NOT_CURED, State.LAPSED),
-        (ReasonCode.UNIT_STAYS_UP, State.VERIFIED, State.DONE),
+        (FaultClass.UNIT_RESTART_LOOP, ReasonCode.CGROUP_GONE, State.NOT_CURED, State.LAPSED),
+        (FaultClass.UNIT_RESTART_LOOP, ReasonCode.UNIT_STAYS_UP, State.VERIFIED, State.DONE),
+        (FaultClass.NETWORK_RETRANSMISSION, ReasonCode.NOT_SEEN_SINCE, State.NOT_CURED, State.LAPSED),
+        (FaultClass.STORAGE_FULL, ReasonCode.NOT_WATCHED, State.NOT_CURED, State.LAPSED),
+        (FaultClass.STORAGE_FULL, ReasonCode.SPACE_FREE_AGAIN, State.VERIFIED, State.DONE),
     ],
 )
-def test_a_loop_that_ended_because_its_unit_was_stopped_is_no_cure(
-    over: ReasonCode, marked: State, unmarked: State
+def test_what_was_stopped_or_is_not_there_to_be_seen_is_not_cured(
+    fault: FaultClass, over: ReasonCode, marked: State, unmarked: State
 ) -> None:
-    """Only staying up cures what could not; that a stopped unit restarts no more is nobody's success."""
-    incident = replace(_incident(), fault_class=FaultClass.UNIT_RESTART_LOOP)
+    """That a stopped unit restarts no more, and that nobody saw the fault again, is nobody's success."""
+    incident = replace(_incident(), fault_class=fault)
     approved = _approve(_proposed(incident), incident)
     closed = replace(incident, open=False, cleared_ns=START_NS + 10, reasons=(Reason(over, count=1),))
     cleared = approvals.CaseCleared()
