@@ -20,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Final, Self
 
+import msgspec
 from msgspec import Meta
 
 from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
@@ -27,7 +28,7 @@ from agent.finding import Finding, Hysteresis, OpenCase, absent
 from agent.host.server_numbers import ServerNumbers
 from agent.routes.findings import gone_for_long, out_of_sight, present
 from agent.routes.names import MODEL_ROUTES, SENSOR, port_of, route_id_of, subject_of_route
-from agent.routes.patience import PatienceConfig, PortMemory
+from agent.routes.patience import LearntPatience, PatienceConfig, PortMemory
 from escalation.model import (
     FaultClass,
     FlightEvidence,
@@ -136,6 +137,22 @@ class RouteStall:
         """Clear the cases of engines that answer again."""
         found = (self._over(case, tick) for case in tick.open_cases)
         return [finding for finding in found if finding]
+
+    def memory(self) -> dict[str, bytes]:
+        """Return how slow each port was when all was well, to be kept across a restart."""
+        learnt = {str(port): memory.learnt for port, memory in self._ports.items()}
+        return {key: msgspec.json.encode(each) for key, each in learnt.items() if each is not None}
+
+    def recall(self, memory: Mapping[str, bytes]) -> int:
+        """Take up what `memory` returned before; return how many entries could not be read."""
+        unreadable = 0
+        for key, raw in list(memory.items())[:_PORTS]:
+            try:
+                learnt = msgspec.json.decode(raw, type=LearntPatience)
+                self._ports[int(key)] = PortMemory.recalled(learnt)
+            except ValueError:
+                unreadable += 1
+        return unreadable
 
     def _port(self, port: int) -> PortMemory:
         memory = self._ports.get(port)

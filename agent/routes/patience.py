@@ -7,14 +7,17 @@ several engines share its port; that one of them is silent shows at the engine's
 Patience is longer than the slowest that this port was seen to be, and grows with the largest request under
 way, because nothing comes back while it is read in. Where no answer has begun, it is longer still while the
 port is not known yet, after an idle time in which a model may have been unloaded, and where whole answers are
-asked for, which say nothing until they are done.
+asked for, which say nothing until they are done. What was learnt survives a restart; how long the port was
+idle before it does not, and counts as long.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Annotated, Final
 
+import msgspec
 from msgspec import Meta
 
 from agent.detector import DetectorConfig
@@ -32,6 +35,7 @@ _ROUNDING_NS: Final = 1_000_000
 _LEARNING: Final = 0.02
 _FADING: Final = 0.999
 _BELIEVED_S: Final = 60.0
+_GOOD_MOST: Final = 1_000_000
 _RESIDENT: Final = frozenset({ServerKind.VLLM, ServerKind.TENSORRT_LLM})
 """Servers that never unload their model."""
 
@@ -49,6 +53,14 @@ class PatienceConfig(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw
     unloaded_after_s: Annotated[float, Meta(gt=0)] = 240.0
 
 
+class LearntPatience(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is kept of a port: its good answers, the share of whole ones, and the slowest."""
+
+    good: Annotated[int, Meta(ge=1, le=_GOOD_MOST)]
+    whole_share: Annotated[float, Meta(ge=0, le=1)]
+    slowest_s: Annotated[float, Meta(ge=0, le=86400)]
+
+
 @dataclass(slots=True)
 class PortMemory:
     """One port: since when it is silent, what waits there, and how slow it was when all was well."""
@@ -64,6 +76,22 @@ class PortMemory:
     slowest_s: float = 0.0
     laid_to: RouteName | None = None  # the route that the present silence is laid to
     flights: dict[RouteName, FlightFacts] = field(default_factory=dict)
+
+    @property
+    def learnt(self) -> LearntPatience | None:
+        """What is worth keeping; None where no good answer was seen."""
+        if not self.good:
+            return None
+        return LearntPatience(
+            good=min(self.good, _GOOD_MOST),
+            whole_share=min(1.0, max(0.0, self.whole_share)),
+            slowest_s=min(86400.0, max(0.0, self.slowest_s)),
+        )
+
+    @classmethod
+    def recalled(cls, learnt: LearntPatience) -> PortMemory:
+        """Return what is known of a port of which an earlier one had learnt this."""
+        return cls(good=learnt.good, whole_share=learnt.whole_share, slowest_s=learnt.slowest_s)
 
     def forget_silence(self, until_ns: int) -> None:
         """Begin anew: what happens until then is not seen, and may be a sign of life."""
@@ -141,7 +169,8 @@ class PortMemory:
         if self.asked_since_ns is None or since_ns > self.asked_last_ns + _ROW_NS:
             self.asked_since_ns = since_ns
             self.laid_to = None
-            self.idle_before_s = max(0.0, (since_ns - (self.alive_ns or since_ns)) / 1e9)
+            idle_s = inf if self.alive_ns is None else (since_ns - self.alive_ns) / 1e9
+            self.idle_before_s = max(0.0, idle_s)
             self.gave_up = 0
         else:
             self.asked_since_ns = min(self.asked_since_ns, since_ns)

@@ -375,3 +375,41 @@ def test_tokens_that_a_server_counts_are_a_sign_of_life(detector: RouteStall) ->
             found += present(detector, told)
         found += present(detector, in_flight(since, oldest_s=5.0 * n))
     assert found == []
+
+
+def test_how_slow_a_port_is_when_all_is_well_is_known_after_a_restart() -> None:
+    """A port whose answers begin after five minutes is not stalled in the first minutes of the next agent."""
+    slow = learnt(first_token_s=300.0, duration_s=400.0)
+    again = RouteStall.build(Config(), SURROUNDINGS)
+    nonsense = {
+        "8001": b"{}",
+        "x": slow.memory()["8000"],
+        "8002": b'{"good":1,"whole_share":2,"slowest_s":0}',
+    }
+    assert again.recall(slow.memory() | nonsense) == len(nonsense)
+    assert again.memory() == slow.memory()
+    again.observe(seeing(LEARNT_S, SENSOR))
+    assert silence(again, 700) == silence(slow, 700) == []
+    fresh = RouteStall.build(Config(), SURROUNDINGS)
+    fresh.observe(seeing(LEARNT_S, SENSOR))
+    assert silence(fresh, 700) != []
+
+
+def test_a_model_that_may_have_been_unloaded_before_a_restart_has_time_to_load(
+    detector: RouteStall,
+) -> None:
+    """Nobody knows how long the port was idle: its first answer waits as after a long time."""
+    again = RouteStall.build(Config(), SURROUNDINGS)
+    again.recall(detector.memory())
+    again.observe(seeing(LEARNT_S, SENSOR))
+    ollama = origin(server=Kind.OLLAMA)
+    assert silence(again, 550, where=ollama) == []
+    assert silence(detector, 550, where=ollama) != []
+
+
+def test_what_it_recalls_is_bounded(detector: RouteStall) -> None:
+    """A memory that somebody else wrote may be of any size."""
+    raw = detector.memory()["8000"]
+    again = RouteStall.build(Config(), SURROUNDINGS)
+    again.recall({str(port): raw for port in range(1, 500)})
+    assert len(again.memory()) == 64
