@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from agent.candidates import Candidates, Fingerprint
 from agent.case_notes import KEY_PREFIX, CaseNote, decode, encode
 from agent.drill_log import DrillLog, Raised
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict
@@ -36,11 +37,8 @@ from escalation.model import (
     Reason,
     ReasonCode,
     Severity,
-    Subject,
 )
 from probes.observation import Instant
-
-Fingerprint = tuple[FaultClass, Subject]
 
 MAX_OPEN: Final = 1000
 """Open cases; beyond them a host is beyond judging one by one, and what is turned away is counted."""
@@ -49,9 +47,6 @@ KEPT_FOR_GRAVE: Final = 100
 """Of these, the last places, which only a grave case may open in: a flood of small ones cannot fill them."""
 
 _GRAVE: Final = frozenset({Severity.HIGH, Severity.CRITICAL})
-
-MAX_CANDIDATES: Final = 4096
-"""Subjects that were seen, but not often enough to open; the oldest is forgotten first."""
 
 KEPT_EVIDENCE: Final = 4
 KEPT_REASONS: Final = 8
@@ -88,12 +83,6 @@ class _Open:
     clearing: _Clearing | None = None
 
 
-@dataclass(slots=True)
-class _Candidate:
-    first: Instant
-    sightings: list[tuple[int, int]]
-
-
 class CaseBook:
     """The cases of one host. Owned by one task; gives back what to commit."""
 
@@ -110,7 +99,7 @@ class CaseBook:
         self._hysteresis = hysteresis
         self._updates = updates or UpdatePolicy()
         self._open: dict[Fingerprint, _Open] = {}
-        self._candidates: dict[Fingerprint, _Candidate] = {}
+        self._candidates = Candidates()
         self._serial = 0
         self.drills = DrillLog()
         self.turned_away = 0
@@ -213,22 +202,14 @@ class CaseBook:
 
     def _sighting(self, fingerprint: Fingerprint, finding: Finding, drill: str) -> Sequence[CaseReport]:
         rule = self._hysteresis.get(finding.fault_class, Hysteresis())
-        candidate = self._candidates.pop(fingerprint, None) or _Candidate(finding.at, [])
-        oldest = finding.at.boot_ns - int(rule.open_window_s * 1e9)
-        kept = [seen for seen in candidate.sightings if seen[0] >= oldest]
-        if not kept:
-            candidate.first = finding.at
-        candidate.sightings = [*kept, (finding.at.boot_ns, max(1, finding.count))][-rule.open_after :]
-        total = sum(count for _, count in candidate.sightings)
-        if total < rule.open_after:
-            self._candidates[fingerprint] = candidate
-            while len(self._candidates) > MAX_CANDIDATES:
-                del self._candidates[next(iter(self._candidates))]
+        enough = self._candidates.seen(fingerprint, finding, rule)
+        if enough is None:
             return ()
+        first, total = enough
         if len(self._open) >= _places(finding.severity):
             self.turned_away += 1
             return ()
-        note = self._opened(finding, candidate.first, total, drill)
+        note = self._opened(finding, first, total, drill)
         self._open[fingerprint] = _Open(note)
         if drill:
             raised = Raised(note.case_id, note.fault_class, note.subject, opened=finding.at)
@@ -288,7 +269,7 @@ class CaseBook:
     def _absent(self, finding: Finding) -> None:
         assert finding.subject is not None
         fingerprint = (finding.fault_class, finding.subject)
-        self._candidates.pop(fingerprint, None)
+        self._candidates.forget(fingerprint)
         case = self._open.get(fingerprint)
         if case is not None and case.clearing is None and finding.at.boot_ns >= case.note.last_boot_ns:
             case.clearing = _Clearing(finding.at, finding.reasons)
