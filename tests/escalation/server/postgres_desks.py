@@ -8,13 +8,11 @@ from contextlib import asynccontextmanager
 import psycopg
 
 from dev import postgres
-from escalation.model import AgentId, Body, BootId, Report
 from escalation.server.decision.approvals import Policy
 from escalation.server.service import Service
 from escalation.server.storage.postgres_settings import PostgresSettings
 from escalation.server.storage.postgres_store import PostgresStore
-from escalation.server.storage.store import Delivery
-from escalation.server.testing import START_NS, ManualClock, case_report
+from escalation.server.testing import ManualClock
 from tests.escalation.server.databases import Database
 
 SETTINGS = PostgresSettings()
@@ -23,17 +21,6 @@ SETTINGS = PostgresSettings()
 def info_of(database: Database) -> str:
     assert isinstance(database.where, str)
     return database.where
-
-
-def delivery_of(number: int, body: Body | None = None, *, host: str = "spark-1") -> Delivery:
-    report = Report(
-        agent_id=AgentId(host),
-        boot_id=BootId("boot-1"),
-        sequence=number,
-        created_ns=START_NS,
-        body=case_report() if body is None else body,
-    )
-    return Delivery(report.agent_id, report.boot_id, ((number, START_NS, b"x"),), (report,))
 
 
 @asynccontextmanager

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from escalation.model import (
-    AgentId,
-    BootId,
     CasePhase,
     CaseReport,
     FaultClass,
@@ -16,7 +14,6 @@ from escalation.model import (
     Reason,
     ReasonCode,
     Recommendation,
-    Report,
     RouteEvidence,
     RouteId,
     RouteKind,
@@ -27,8 +24,9 @@ from escalation.model import (
 )
 from escalation.server import triage
 from escalation.server.decision.approvals import Policy
-from escalation.server.storage.store import Delivery, Ledger
+from escalation.server.storage.store import Ledger
 from escalation.server.testing import START_NS, MemoryLedger, case_report
+from tests.escalation.server.deliveries import delivery_of
 
 MINUTE_NS = 60 * 10**9
 VLLM = RouteId(8000, RouteKind.CHAT_COMPLETIONS, "qwen3-32b", ServerKind.VLLM)
@@ -104,15 +102,7 @@ class Fleet:
     def report_body(self, host: str, body: CaseReport) -> None:
         """Let `host` report `body`."""
         self._sequence += 1
-        report = Report(
-            agent_id=AgentId(host),
-            boot_id=BootId(f"boot-{host}"),
-            sequence=self._sequence,
-            created_ns=self.now_ns,
-            body=body,
-        )
-        row = (report.sequence, report.created_ns, b"")
-        delivery = Delivery(report.agent_id, report.boot_id, (row,), (report,))
+        delivery = delivery_of(self._sequence, body, host=host, boot=f"boot-{host}", at_ns=self.now_ns)
         triage.receive(self.ledger, delivery, policy=Policy(), now_ns=self.now_ns)
 
     def clear(self, host: str, fault: FaultClass, route: RouteId = VLLM) -> None:

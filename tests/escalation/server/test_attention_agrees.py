@@ -12,17 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from dev import postgres
-from escalation.model import (
-    AgentId,
-    BootId,
-    CasePhase,
-    FaultClass,
-    Report,
-    Severity,
-    State,
-    Subject,
-    SubjectKind,
-)
+from escalation.model import CasePhase, FaultClass, Severity, State, Subject, SubjectKind
 from escalation.server import audit
 from escalation.server.attention.attention_desk import StoredAttention, Until
 from escalation.server.attention.maintenance import Window
@@ -34,9 +24,10 @@ from escalation.server.desk import DeskError, Entry
 from escalation.server.notify.notice_routes import Route, Router
 from escalation.server.notify.notices import Event
 from escalation.server.service import Service
-from escalation.server.storage.store import Delivery, Ledger, Store
+from escalation.server.storage.store import Ledger, Store
 from escalation.server.testing import ManualClock, MemoryStore, case_report
 from tests.escalation.server.databases import Database
+from tests.escalation.server.deliveries import delivery_of
 
 _EXAMPLES = int(os.environ.get("NANOBOT_EXAMPLES", "12"))
 _NUMBERS = itertools.count(1)
@@ -158,15 +149,7 @@ class _Side:
             count=count,
             last_seen_ns=self.clock.wall_ns(),
         )
-        report = Report(
-            agent_id=AgentId(host),
-            boot_id=BootId("boot-1"),
-            sequence=number,
-            created_ns=self.clock.wall_ns(),
-            body=body,
-        )
-        row = (number, report.created_ns, b"payload")
-        await desk.receive(Delivery(report.agent_id, report.boot_id, (row,), (report,)))
+        await desk.receive(delivery_of(number, body, host=host, at_ns=self.clock.wall_ns()))
 
     async def let_time_pass(self) -> None:
         """Let every desk do what is due, and learn what the other wrote, as each does every second."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from escalation.model import AgentId, BootId, CasePhase, FaultClass, IncidentId, Report, Severity, State
+from escalation.model import CasePhase, FaultClass, IncidentId, Severity, State
 from escalation.server.attention.attention_desk import StoredAttention, Until
 from escalation.server.attention.shelves import shown, states_of
 from escalation.server.attention.values import SNOOZES, AttentionSettings
@@ -13,10 +13,10 @@ from escalation.server.desk import DeskError, NotFound, Refused, Unavailable
 from escalation.server.incident.timeline import MomentKind
 from escalation.server.notify.notices import Event
 from escalation.server.service import Service
-from escalation.server.storage.store import Delivery
 from escalation.server.testing import START_NS, FakeDesk, ManualClock, case_report
 from tests.escalation.server.attended import HOUR, desk_with, detail_of, moments, other, part, told, verbs
 from tests.escalation.server.databases import Database
+from tests.escalation.server.deliveries import delivery_of
 
 # Acknowledge ---------------------------------------------------------------------------------------------
 
@@ -334,15 +334,7 @@ async def test_what_one_process_notes_another_one_shows_its_watchers(shared: Dat
     clock = ManualClock()
     desks = [Service(store=each, clock=clock, policy=Policy()) for each in stores]
     try:
-        report = Report(
-            agent_id=AgentId("spark-1"),
-            boot_id=BootId("boot-1"),
-            sequence=1,
-            created_ns=START_NS,
-            body=case_report(),
-        )
-        row = (1, START_NS, b"")
-        await desks[0].receive(Delivery(report.agent_id, report.boot_id, (row,), (report,)))
+        await desks[0].receive(delivery_of(1))
         for each in desks:
             await each.tick()
             await each.publish()

@@ -10,13 +10,10 @@ from pathlib import Path
 import pytest
 
 from escalation.model import (
-    AgentId,
-    BootId,
     CasePhase,
     CaseReport,
     FaultClass,
     Incident,
-    Report,
     Severity,
     State,
     Subject,
@@ -27,8 +24,8 @@ from escalation.server.desk import Refused
 from escalation.server.service import Service
 from escalation.server.storage import sqlite_file
 from escalation.server.storage.sqlite_store import SqliteStore
-from escalation.server.storage.store import Delivery
-from escalation.server.testing import CONTAINER, START_NS, FakeDesk, ManualClock, MemoryStore, case_report
+from escalation.server.testing import CONTAINER, FakeDesk, ManualClock, MemoryStore, case_report
+from tests.escalation.server.deliveries import delivery_of
 
 MOUNT = Subject(SubjectKind.MOUNT, "/srv/models")
 
@@ -43,15 +40,7 @@ class Queue:
     async def tell(self, body: CaseReport) -> None:
         """Let the host report `body`."""
         self._sequence += 1
-        report = Report(
-            agent_id=AgentId("spark-1"),
-            boot_id=BootId("boot-1"),
-            sequence=self._sequence,
-            created_ns=START_NS,
-            body=body,
-        )
-        row = (report.sequence, report.created_ns, b"")
-        await self.service.receive(Delivery(report.agent_id, report.boot_id, (row,), (report,)))
+        await self.service.receive(delivery_of(self._sequence, body))
 
     async def open(self) -> dict[bool, Incident]:
         """Return the open incidents, by whether they are drills."""
@@ -194,6 +183,8 @@ async def test_an_older_database_has_no_drills_and_takes_them_from_now_on(tmp_pa
         "DROP TABLE notices; DROP TABLE records; DROP INDEX incidents_open; DROP INDEX incidents_explained; "
         "ALTER TABLE incidents DROP COLUMN drill; ALTER TABLE incidents DROP COLUMN severity; "
         "ALTER TABLE incidents DROP COLUMN explained_by; "
+        "DROP INDEX recommendations_due; DROP INDEX recommendations_since; "
+        "ALTER TABLE recommendations DROP COLUMN due_ns; ALTER TABLE recommendations DROP COLUMN since_ns; "
         "ALTER TABLE recommendations DROP COLUMN created_ns; "
         "ALTER TABLE recommendations DROP COLUMN approvers; "
         "UPDATE incidents SET value = json_remove(value, '$.drill'); "

@@ -8,8 +8,6 @@ import pytest
 
 from escalation.model import (
     ActionKind,
-    AgentId,
-    BootId,
     CasePhase,
     Evidence,
     FaultClass,
@@ -17,7 +15,6 @@ from escalation.model import (
     Reason,
     ReasonCode,
     Recommendation,
-    Report,
     RouteEvidence,
     RouteId,
     RouteKind,
@@ -29,8 +26,9 @@ from escalation.model import (
 )
 from escalation.server import triage
 from escalation.server.decision.approvals import Policy
-from escalation.server.storage.store import Delivery, Ledger
+from escalation.server.storage.store import Ledger
 from escalation.server.testing import CONTAINER, START_NS, MemoryLedger, case_report
+from tests.escalation.server.deliveries import delivery_of
 
 REVOKED = FaultClass.GPU_ACCESS_REVOKED
 FALLBACK = FaultClass.GPU_CPU_FALLBACK
@@ -84,15 +82,7 @@ class Site:
             evidence=evidence,
         )
         self._sequence += 1
-        report = Report(
-            agent_id=AgentId(host),
-            boot_id=BootId(f"boot-{host}"),
-            sequence=self._sequence,
-            created_ns=self.now_ns,
-            body=body,
-        )
-        row = (report.sequence, report.created_ns, b"")
-        delivery = Delivery(report.agent_id, report.boot_id, (row,), (report,))
+        delivery = delivery_of(self._sequence, body, host=host, boot=f"boot-{host}", at_ns=self.now_ns)
         triage.receive(self.ledger, delivery, policy=Policy(), now_ns=self.now_ns)
 
     def slow(self, *, target: Subject = BOX, host: str = "spark-a") -> None:

@@ -6,12 +6,10 @@ from hypothesis import given, strategies as st
 
 from escalation.model import (
     AgentId,
-    BootId,
     CasePhase,
     CaseReport,
     FaultClass,
     Incident,
-    Report,
     Severity,
     State,
     Subject,
@@ -20,8 +18,8 @@ from escalation.model import (
 from escalation.server import triage
 from escalation.server.decision.approvals import Policy
 from escalation.server.incident.incidents import RETURNS_WITHIN_S
-from escalation.server.storage.store import Delivery
 from escalation.server.testing import START_NS, MemoryLedger, case_report
+from tests.escalation.server.deliveries import delivery_of
 
 _HOST = AgentId("spark-1")
 
@@ -33,10 +31,7 @@ class _Fleet:
         self.ledger = MemoryLedger()
 
     def report(self, body: CaseReport, number: int, *, boot: str = "boot-1", at_ns: int = START_NS) -> None:
-        report = Report(
-            agent_id=_HOST, boot_id=BootId(boot), sequence=number, created_ns=at_ns + number, body=body
-        )
-        delivery = Delivery(_HOST, report.boot_id, ((number, report.created_ns, b""),), (report,))
+        delivery = delivery_of(number, body, boot=boot, at_ns=at_ns + number)
         triage.receive(self.ledger, delivery, policy=Policy(), now_ns=at_ns + number)
 
     def incidents(self) -> list[Incident]:

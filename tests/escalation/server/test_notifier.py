@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from escalation.model import AgentId, BootId, IncidentId, Report, Severity
+from escalation.model import IncidentId, Severity
 from escalation.server.decision.approvals import Policy
 from escalation.server.desk import NotFound, Refused
 from escalation.server.metrics import ServerMetrics
@@ -23,10 +23,10 @@ from escalation.server.notify.notifier import Notifier, parcels_of
 from escalation.server.notify.notifiers.receiver import Receiver, Rejected, Unreachable
 from escalation.server.notify.notifiers.registry import NotifySettings
 from escalation.server.service import Service
-from escalation.server.storage.store import Delivery
 from escalation.server.testing import FakeDesk, ManualClock, case_report
 from escalation.wire import codec
 from tests.escalation.server.databases import Database
+from tests.escalation.server.deliveries import delivery_of
 from tests.escalation.server.notifiers.told import Listening, Mailbox, listening
 from tests.escalation.server.own_process import serving
 from tests.escalation.server.site import Site, escalate, wired
@@ -281,15 +281,7 @@ async def test_of_several_orchestrators_one_tells(shared: Database) -> None:
     services = [Service(store=store, clock=clock, policy=Policy(), routing=routing()) for store in stores]
     for number, service in enumerate(services, start=1):
         body = case_report(case_id=f"case-{number}", drill=number == 2)
-        report = Report(
-            agent_id=AgentId("spark-1"),
-            boot_id=BootId("boot-1"),
-            sequence=number,
-            created_ns=clock.wall_ns(),
-            body=body,
-        )
-        row = (number, report.created_ns, b"")
-        await service.receive(Delivery(report.agent_id, report.boot_id, (row,), (report,)))
+        await service.receive(delivery_of(number, body, at_ns=clock.wall_ns()))
     for _ in range(2):
         await asyncio.gather(*(each.turn("pager") for each in notifiers))
     assert sorted(len(box.sent) for box in boxes) == [0, 2]

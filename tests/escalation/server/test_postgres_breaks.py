@@ -15,14 +15,8 @@ from escalation.server.storage.sql_ledger import SqlLedger
 from escalation.server.storage.store import Ledger
 from escalation.server.testing import case_report
 from tests.escalation.server.databases import Database
-from tests.escalation.server.postgres_desks import (
-    SETTINGS,
-    delivery_of,
-    desk_of,
-    end_connections,
-    info_of,
-    opened,
-)
+from tests.escalation.server.deliveries import delivery_of
+from tests.escalation.server.postgres_desks import SETTINGS, desk_of, end_connections, info_of, opened
 
 pytestmark = pytest.mark.postgres
 

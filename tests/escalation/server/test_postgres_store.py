@@ -25,14 +25,8 @@ from escalation.server.storage.postgres_store import PostgresStore
 from escalation.server.storage.store import Ledger, StoreCorrupt, StoreTooNew, StoreTooOld, StoreUnavailable
 from escalation.server.testing import START_NS, ManualClock, case_report, heartbeat
 from tests.escalation.server.databases import Database
-from tests.escalation.server.postgres_desks import (
-    SETTINGS,
-    delivery_of,
-    desk_of,
-    end_connections,
-    info_of,
-    opened,
-)
+from tests.escalation.server.deliveries import delivery_of
+from tests.escalation.server.postgres_desks import SETTINGS, desk_of, end_connections, info_of, opened
 
 pytestmark = pytest.mark.postgres
 _IMPATIENT = PostgresSettings(idle_s=0.1)

@@ -32,14 +32,12 @@ from hypothesis.stateful import (
 from escalation.model import (
     ActionKind,
     AgentId,
-    BootId,
     CaseId,
     CasePhase,
     CaseReport,
     Incarnation,
     Incident,
     RecommendationId,
-    Report,
     State,
     Subject,
     SubjectKind,
@@ -50,9 +48,10 @@ from escalation.server.decision.approvals import MOVES, UNFINISHED, Policy
 from escalation.server.decision.track_record import RestartBudget
 from escalation.server.desk import AuditEntry
 from escalation.server.notify.notices import Event
-from escalation.server.storage.store import Delivery, Ledger
+from escalation.server.storage.store import Ledger
 from escalation.server.testing import CONTAINER, ManualClock, case_report
 from tests.escalation.server.databases import Database
+from tests.escalation.server.deliveries import delivery_of
 from tests.escalation.server.notifiers.told import Mailbox
 from tests.escalation.server.racing import PAGER, PERSONS, Door, door
 
@@ -233,15 +232,10 @@ class Race(RuleBasedStateMachine):
 
     async def _report(self, body: CaseReport, number: int) -> None:
         at = self.arena.doors[number]
-        report = Report(
-            agent_id=self.host,
-            boot_id=BootId("00000000-0000-4000-8000-000000000001"),
-            sequence=next(self.sequence),
-            created_ns=self.arena.clock.wall_ns(),
-            body=replace(body, last_seen_ns=self.arena.clock.wall_ns()),
-        )
-        rows = ((report.sequence, report.created_ns, b""),)
-        await at.run(at.service.receive(Delivery(report.agent_id, report.boot_id, rows, (report,))))
+        now_ns = self.arena.clock.wall_ns()
+        seen = replace(body, last_seen_ns=now_ns)
+        delivery = delivery_of(next(self.sequence), seen, host=self.host, at_ns=now_ns)
+        await at.run(at.service.receive(delivery))
 
     def _mine(self, ledger: Ledger) -> list[Incident]:
         cases = [ledger.case(self.host, CaseId(f"case-{number}")) for number in range(1, self.opened + 1)]

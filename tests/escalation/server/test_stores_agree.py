@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from dev import postgres
-from escalation.model import AgentId, BootId, CasePhase, FaultClass, Incarnation, Report, Subject, SubjectKind
+from escalation.model import CasePhase, FaultClass, Incarnation, Subject, SubjectKind
 from escalation.server import audit
 from escalation.server.decision.approvals import Policy
 from escalation.server.desk import DeskError, Entry
@@ -19,6 +19,7 @@ from escalation.server.service import Service
 from escalation.server.storage.store import Delivery, Store
 from escalation.server.testing import ManualClock, MemoryStore, case_report, heartbeat
 from tests.escalation.server.databases import Database
+from tests.escalation.server.deliveries import delivery_of
 
 _EXAMPLES = int(os.environ.get("NANOBOT_EXAMPLES", "15"))
 _NUMBERS = itertools.count(1)
@@ -80,15 +81,7 @@ class _Side:
 
     async def _report(self, desk: Service, host: str, body: Any) -> None:
         sent = self._sent.setdefault(host, [])
-        report = Report(
-            agent_id=AgentId(host),
-            boot_id=BootId("boot-1"),
-            sequence=len(sent) + 1,
-            created_ns=self.clock.wall_ns(),
-            body=body,
-        )
-        row = (report.sequence, report.created_ns, b"payload")
-        sent.append(Delivery(report.agent_id, report.boot_id, (row,), (report,)))
+        sent.append(delivery_of(len(sent) + 1, body, host=host, at_ns=self.clock.wall_ns()))
         await desk.receive(sent[-1])
 
     async def _decide(self, desk: Service, decision: str, number: int) -> str:
