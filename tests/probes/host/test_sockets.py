@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from probes.host.sockets import (
     ListeningSocket,
     SocketsUnreadable,
     canonical,
+    host_addresses,
     listening_sockets,
     messages,
     parse_address,
@@ -107,6 +110,24 @@ def test_any_text_of_proc_is_read_or_left(text: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the real socket table")
+def test_a_table_of_many_pieces_is_read_whole() -> None:
+    """No listener is lost where the kernel's answer takes several reads: 500 rows of 72 bytes and more."""
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(500)]
+        ports = {listening.getsockname()[1] for listening in opened}
+        assert ports <= {found.port for found in listening_sockets()}
+
+
+def test_asking_for_a_small_table_takes_little_memory() -> None:
+    """What is asked for and not filled has a price: it is mapped, and overwritten when it is given back."""
+    tracemalloc.start()
+    try:
+        host_addresses()
+        assert tracemalloc.get_traced_memory()[1] < 128 << 10
+    finally:
+        tracemalloc.stop()
+
+
 def test_shows_a_real_listener_without_privilege() -> None:
     """The real thing."""
     with socket.socket() as listener:
