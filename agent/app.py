@@ -353,6 +353,7 @@ class Agent:
             http_ports=self._watched_ports(),
             open_cases=sum(self._judge.book.count_open().values()),
             spool_open=self._spooling.is_open,
+            spool_error=self._spooling.error,
             spool_silent_s=self._loop.writing.held_up_s(self._ports.clock()),
             spool_reports=depth.reports,
             spool_bytes=depth.bytes,

@@ -318,11 +318,12 @@ def _spool(status: Status | None, settings: AgentSettings) -> Iterator[Check]:
         )
         return
     if not status.spool_open or status.uncommitted:
+        why = f": {status.spool_error}" if status.spool_error else ""
         yield Check(
             "spool",
             Health.BAD,
-            f"cannot be written; {status.uncommitted} reports wait in memory",
-            f"make room on the file system of {folder}",
+            f"cannot be written{why}; {status.uncommitted} reports wait in memory",
+            f"make room on the file system of {folder}, or mend what is named",
         )
         return
     share = status.spool_bytes / settings.spool.max_bytes

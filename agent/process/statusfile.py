@@ -59,6 +59,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     open_cases: int
     spool_open: bool
     spool_silent_s: float = 0.0  # since when it has not answered
+    spool_error: str | None = None  # what it refused last, while it refuses
     spool_reports: int
     spool_bytes: int
     uncommitted: int

@@ -61,6 +61,7 @@ class Spooling:
         self.boot_id: BootId | None = None
         self.committed = 0
         self.failures = 0
+        self.error: str | None = None
 
     def __repr__(self) -> str:
         return f"Spooling(open={self._spool is not None}, committed={self.committed}, {self.depth_seen})"
@@ -118,7 +119,12 @@ class Spooling:
 
     def _open(self) -> None:
         if self._spool is None:
-            self._spool = self._open_spool()
+            try:
+                self._spool = self._open_spool()
+            except OutboxError as error:
+                self.error = str(error)
+                raise
+            self.error = None
             self.boot_id = self._spool.boot_id
             self._measure()
 
@@ -128,10 +134,12 @@ class Spooling:
         reach("agent.before_commit")
         try:
             reports = self._opened.append(bodies, now_ns=now_ns, notes=notes)
-        except Exception:
+        except Exception as error:
             self.failures += 1
+            self.error = str(error)
             raise
         reach("agent.after_commit")
+        self.error = None
         self.committed += len(reports)
         self._measure()
         return reports

@@ -369,3 +369,14 @@ def test_a_change_is_accepted_by_a_command(tmp_path: Path, capsys: pytest.Captur
     config.write_text(f"[agent]\nid = 'a'\nstate_dir = '{tmp_path}/none'\n")
     assert main(["accept-drift", "vllm.service", "--config", str(config)]) == 1
     assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_why_the_spool_cannot_be_written_is_said(tmp_path: Path) -> None:
+    """A full disk, somebody else who has it, a file that is not ours: each wants something else."""
+    status = msgspec.structs.replace(
+        GOOD, spool_open=False, spool_error="open spool /x: in use by another process"
+    )
+    statusfile.write(tmp_path / statusfile.NAME, status)
+    check = by_name(examine(settings(tmp_path), sensors=(), now_unix_s=NOW))["spool"]
+    assert check.health is Health.BAD
+    assert "in use by another process" in check.says

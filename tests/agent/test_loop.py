@@ -269,8 +269,10 @@ async def test_full_disk_loses_nothing_that_fits_in_memory(tmp_path: Path) -> No
             await host.live(0.25)
         assert len(host.loop.backlog) == 17
         assert host.spooling.failures > 0
+        assert host.spooling.error == "the disk is full, says the test"
         host.disk.broken = False
         await host.live(2)
+        assert host.spooling.error is None
         assert len(host.loop.backlog) == 0
         names = [body.subject.name for body in await host.bodies() if isinstance(body, CaseReport)]
         assert names == [f"u{number}.service" for number in range(17)]
@@ -409,6 +411,7 @@ async def test_spool_that_cannot_be_opened_yet_delays_judgement_only(tmp_path: P
         host.sensor.says.append(death(1, 11))
         await host.live(5)
         assert host.supervisor.told.count("WATCHDOG=1") == 1
+        assert (host.spooling.error, len(host.said)) == ("the disk is full, says the test", 1)
         host.disk.broken = False
         await host.live(2)
         assert len(await host.bodies()) == 1
