@@ -37,7 +37,7 @@ from escalation.server.service import Service
 from escalation.server.storage.store import Store
 from escalation.server.storage.stores import open_store
 from escalation.server.supervision import Supervisor
-from escalation.server.web import http
+from escalation.server.web import connections, http
 from escalation.server.web.approval_routes import ApprovalRoutes
 from escalation.server.web.attention_routes import AttentionRoutes
 from escalation.server.web.incident_routes import IncidentRoutes
@@ -132,7 +132,7 @@ async def run(config: Config, *, clock: Clock, supervisor: Supervisor, stop: asy
             clock=clock,
             texts=texts,
         )
-        await parts.enter_async_context(_people(config, answering, stop))
+        await parts.enter_async_context(_people(config, answering, metrics, stop))
         supervisor.notify("READY=1")
         _log.info("orchestrator_ready", grpc=config.grpc.listen, http=config.http.listen)
         await stop.wait()
@@ -317,14 +317,17 @@ async def _agents(
 
 
 @contextlib.asynccontextmanager
-async def _people(config: Config, application: Starlette, stop: asyncio.Event) -> AsyncIterator[None]:
+async def _people(
+    config: Config, application: Starlette, metrics: ServerMetrics, stop: asyncio.Event
+) -> AsyncIterator[None]:
     """Listen for people and their tools."""
     listening = _listen(config.http.listen)
+    connections.end_what_is_not_taken(listening)
     server = _Quiet(
         uvicorn.Config(
             application,
             # Named, so that what else is installed beside the orchestrator does not choose its parser.
-            http="h11",
+            http=connections.protocol(metrics.connection_ended),
             loop="asyncio",
             log_config=None,
             access_log=False,
@@ -333,7 +336,7 @@ async def _people(config: Config, application: Starlette, stop: asyncio.Event) -
             proxy_headers=False,
             lifespan="off",
             timeout_graceful_shutdown=int(_DRAIN_S),
-            limit_concurrency=256,
+            limit_concurrency=connections.AT_ONCE,
         )
     )
     task = asyncio.create_task(server.serve(sockets=[listening]), name="http")

@@ -49,6 +49,13 @@ class ModelTextOutcome(enum.StrEnum):
     FAILED = "failed"
 
 
+class ConnectionEnd(enum.StrEnum):
+    """Why a connection to the pages was ended before it had asked anything whole."""
+
+    SLOW = "slow"
+    TOO_MANY = "too_many"
+
+
 class ServerMetrics:
     """Counts what the orchestrator does; one object, given to whoever counts."""
 
@@ -96,6 +103,14 @@ class ServerMetrics:
             buckets=_HTTP_BUCKETS_S,
             registry=self.registry,
         )
+        self._connections_ended = Counter(
+            "nanobot_orchestrator_http_connections_ended",
+            "HTTP connections ended because no whole request came in time, or their address had too many.",
+            ["reason"],
+            registry=self.registry,
+        )
+        for each in ConnectionEnd:
+            self._connections_ended.labels(each)
         self._logins_refused = Counter(
             "nanobot_orchestrator_logins_refused",
             "HTTP requests with credentials that fit nobody.",
@@ -164,6 +179,10 @@ class ServerMetrics:
         self._requests.labels(route, method, str(status)).inc()
         if seconds is not None:
             self._request_seconds.observe(seconds)
+
+    def connection_ended(self, why: ConnectionEnd) -> None:
+        """Count a connection that was ended by the orchestrator."""
+        self._connections_ended.labels(why).inc()
 
     def login_refused(self) -> None:
         """Count credentials that fit nobody."""
