@@ -19,6 +19,7 @@ from escalation.server.desk import (
     Entry,
     Refused,
 )
+from escalation.server.web import hosts_page
 from escalation.server.web.access import Role
 from escalation.server.web.charts import Strip, strip_of
 from escalation.server.web.entry_page import EntryPage, Typed
@@ -102,9 +103,9 @@ class PageRoutes:
         return self._card.show(request, await self._desk.entry(request.path_params["id"]))
 
     async def _hosts(self, request: Request) -> Response:
-        return self._pages.show(
-            request, "hosts.html", hosts=[host_view(host) for host in await self._desk.hosts()]
-        )
+        page = number_of(request, "page", default=1, most=_MOST_PAGES)
+        hosts = [host_view(host) for host in await self._desk.hosts()]
+        return self._pages.show(request, "hosts.html", found=hosts_page.arrange(hosts, page=page))
 
     async def _help(self, request: Request) -> Response:
         return self._pages.show(request, "help.html", states=tuple(State), severities=tuple(Severity))
