@@ -2,7 +2,7 @@
 
 A sensor that was switched off is a decision, not a fault; it stays visible in the coverage of every
 heartbeat. So does one that looks for what only some drivers have, and that another sensor tells as well. A
-sensor that is blind for less than `grace_s` is starting.
+sensor that is blind for less than `grace_s` is starting. A spool whose disk hangs is blind as a sensor is.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class BlindSensor:
             fault_class=FaultClass.MONITOR_BLIND,
             severity=(Severity.MEDIUM,),
             sensors=(),
-            opens="A sensor of the registry has been blind for `grace_s`.",
+            opens="A sensor of the registry has been blind for `grace_s`, or the agent's own spool has not "
+            "answered for as long (`agent.spool`).",
             quiet="A sensor that the configuration disables; a sensor that is still starting; `host.logs` "
             "on a host that keeps no journal, `host.units` on one without systemd; `kernel.xid` where the "
             "NVIDIA driver has no such tracepoint, or is not there.",
