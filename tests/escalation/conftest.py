@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import pytest
 import structlog
 import uvicorn
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 
 from escalation.model import ActionKind
 from escalation.server.decision.approval_desk import StoredApprovals
@@ -73,8 +75,66 @@ class Served:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout=20)
 
 
+class Hall:
+    """One server for every test, because starting and ending one takes longer than most of them.
+
+    Which application answers is each test's own.
+    """
+
+    def __init__(self) -> None:
+        self.app: Starlette | None = None
+        self.started = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            self._answer,
+            interface="asgi3",
+            log_config=None,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+            ws="none",
+        )
+        self._server = uvicorn.Server(config)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    async def serve(self) -> None:
+        """Answer until `leave`."""
+        self.loop = asyncio.get_running_loop()
+        self.loop.call_soon(self.started.set)
+        await self._server.serve(sockets=[self._listener])
+
+    async def emptied(self) -> None:
+        """Let nobody in any more, and end what still goes on."""
+        self.app = None
+        tasks = self._server.server_state.tasks
+        if tasks:
+            await asyncio.wait(tasks, timeout=1)
+        for task in tasks:
+            task.cancel()
+
+    def leave(self) -> None:
+        """End the server."""
+        self._server.should_exit = True
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self.app is not None, "asked while no test serves anything"
+        await self.app(scope, receive, send)
+
+
+@pytest.fixture(scope="session")
+def hall() -> Iterator[Hall]:
+    """A server in a thread of its own."""
+    held = Hall()
+    thread = threading.Thread(target=lambda: asyncio.run(held.serve()), name="served")
+    thread.start()
+    assert held.started.wait(10)
+    yield held
+    held.leave()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
 @pytest.fixture
-def served() -> Iterator[Served]:
+def served(hall: Hall) -> Iterator[Served]:
     # The server shares this process with the command line under test: its log must not look like output.
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     metrics = ServerMetrics()
@@ -121,23 +181,7 @@ def served() -> Iterator[Served]:
         ),
         visitors=login,
     )
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, ws="none")
-    server = uvicorn.Server(config)
-    started = threading.Event()
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    async def serve() -> None:
-        loops.append(asyncio.get_running_loop())
-        loops[0].call_soon(started.set)
-        await server.serve(sockets=[listener])
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="served")
-    thread.start()
-    assert started.wait(10)
-    yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", desk, metrics, tokens, loops[0], trusted)
-    server.should_exit = True
-    thread.join(10)
-    listener.close()
+    hall.app = app
+    yield Served(hall.url, desk, metrics, tokens, hall.loop, trusted)
+    asyncio.run_coroutine_threadsafe(hall.emptied(), hall.loop).result(timeout=10)
     structlog.reset_defaults()
-    assert not thread.is_alive()

@@ -218,7 +218,7 @@ class _Stranger(http.server.BaseHTTPRequestHandler):
 def test_another_service_at_the_address_is_told_apart(ctl: Ctl, arguments: list[str]) -> None:
     """What does not answer like an orchestrator is an error, and nothing of it is printed."""
     with http.server.HTTPServer(("127.0.0.1", 0), _Stranger) as stranger:
-        thread = threading.Thread(target=stranger.serve_forever)
+        thread = threading.Thread(target=stranger.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         outcome = ctl("--url", f"http://127.0.0.1:{stranger.server_port}", *arguments)
         stranger.shutdown()
@@ -245,7 +245,7 @@ class _Babbler(http.server.BaseHTTPRequestHandler):
 def test_nonsense_in_json_is_an_error_and_never_a_traceback(ctl: Ctl) -> None:
     """Whatever a list, an entry or the log is answered with, the command ends with 1 and a sentence."""
     with http.server.HTTPServer(("127.0.0.1", 0), _Babbler) as babbler:
-        thread = threading.Thread(target=babbler.serve_forever)
+        thread = threading.Thread(target=babbler.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         url = f"http://127.0.0.1:{babbler.server_port}"
         for _Babbler.says in (b"", b"{", b"[1]", b"{}", b'{"entries": 3}', b'{"entries": [7]}', b"[" * 9000):
