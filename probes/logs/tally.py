@@ -6,6 +6,7 @@ itself vouch for: of a process, a unit, a cgroup.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,6 +17,8 @@ from probes.observed.logs import LogCapture
 
 KINDS_MAX: Final = 256
 XIDS_MAX: Final = 256
+ADDRESSES_MAX: Final = 16
+"""So many addresses that one writer names in lines of one pattern are told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Writer:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """`count` lines of one pattern by one writer; the captures and the time are of the last one."""
+    """`count` lines of one pattern by one writer of one address; captures and time are of the last one."""
 
     pattern: Pattern
     writer: Writer
@@ -57,12 +60,13 @@ class Harvest:
 
 
 class Tally:
-    """Counts matches by pattern and writer."""
+    """Counts matches by pattern, writer and the address that they name: two nodes are two facts."""
 
     def __init__(self, matcher: Matcher) -> None:
         self._matcher = matcher
-        self._told: dict[tuple[str, Writer], Told] = {}
+        self._told: dict[tuple[str, Writer, tuple[LogCapture, ...]], Told] = {}
         self._xids: list[ToldXid] = []
+        self._named: Counter[tuple[str, Writer]] = Counter()
         self._lost = 0
 
     def __repr__(self) -> str:
@@ -85,8 +89,14 @@ class Tally:
             else:
                 self._lost += 1
             return
-        key = (said.pattern.id, writer)
+        named = tuple(each for each in said.captures if each.name in said.pattern.addresses)
+        key = (said.pattern.id, writer, named)
         known = self._told.get(key)
+        if named and known is None:
+            self._named[key[:2]] += 1
+            if self._named[key[:2]] > ADDRESSES_MAX:  # whoever names more of them has no say over other lines
+                key = (*key[:2], ())
+                known = self._told.get(key)
         if known is not None:
             self._told[key] = replace(known, captures=said.captures, unix_ns=unix_ns, count=known.count + 1)
         elif len(self._told) < KINDS_MAX:
@@ -102,6 +112,7 @@ class Tally:
         """Return everything and begin anew."""
         found = Harvest(tuple(self._told.values()), tuple(self._xids), self._lost)
         self._told, self._xids, self._lost = {}, [], 0
+        self._named.clear()
         return found
 
 

@@ -15,7 +15,7 @@ from probes.logs.pattern import LineSource, Matcher
 from probes.logs.patterns import PATTERNS
 from probes.logs.reading import STUCK_S, Reading
 from probes.logs.sensor import FILES, LogSensor
-from probes.logs.tally import KINDS_MAX, Tally, Writer
+from probes.logs.tally import ADDRESSES_MAX, KINDS_MAX, Tally, Writer
 from probes.observation import BlindReason, Gap, LogLine, Seeing, SensorName
 from probes.sensor import SensorBlind
 from probes.testing import instant
@@ -205,6 +205,27 @@ def test_there_is_room_for_so_many_kinds_and_the_rest_is_counted() -> None:
     harvest = tally.harvest()
     assert (len(harvest.lines), harvest.lost) == (KINDS_MAX, 7)
     assert not tally
+
+
+def test_two_nodes_that_are_lost_at_once_are_told_apart() -> None:
+    """By the address in the line; a writer that names ever more of them takes no place from others."""
+    tally = Tally(Matcher(PATTERNS))
+
+    def add(address: str) -> None:
+        line = f"Registering new node. node_id=1 node_address={address} node_name=x"
+        said = tally.match(line, LineSource.PROGRAM)
+        assert said is not None
+        tally.add(said, Writer(pid=1), 0)
+
+    for address in ("10.0.0.1", "10.0.0.2", "10.0.0.1"):
+        add(address)
+    told = [(line.captures[0].number, line.count) for line in tally.harvest().lines]
+    assert told == [(float(0x0A000001), 2), (float(0x0A000002), 1)]
+    for number in range(200):
+        add(f"10.0.1.{number}")
+    harvest = tally.harvest()
+    assert [line.count for line in harvest.lines] == [1] * ADDRESSES_MAX + [200 - ADDRESSES_MAX]
+    assert harvest.lost == 0
 
 
 def test_a_loss_is_a_gap_of_a_sensor_that_sees() -> None:
