@@ -12,7 +12,8 @@ that is not there yet.
 A case clears when a node joins again at that address, or the node's own part starts, by the word of who
 writes such lines: anybody may write anything into a journal, so there it takes Ray's own program, or the
 container or unit that told of the loss. It clears also when the head that missed it has been gone for a day,
-because who leads now knows nothing of that node.
+because who leads now knows nothing of that node; and where its return may have been missed (the agent was not
+there, or lines were lost), a day after.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta
 
 from agent.bounded import keep
-from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick
+from agent.detector import DetectorConfig, FaultNote, Surroundings, Tick, sight_after
 from agent.finding import Finding, Hysteresis, OpenCase, Verdict, absent, unknown
 from agent.host.log_evidence import log_evidence
 from agent.routes.findings import gone_for_long
@@ -43,7 +44,6 @@ from escalation.model import (
     SubjectKind,
 )
 from probes.observation import (
-    Blind,
     Condition,
     ConnectFailures,
     FatalSignal,
@@ -136,7 +136,8 @@ class DistributedWorker:
             "head that cannot be reached while nobody was taken for dead.",
             clears="A node registers at that address again; for this host itself, its raylet starts again "
             "(said in a followed file, by `gcs_server` or `raylet` itself, or by the container or unit that "
-            "told of the loss); or the cgroup of who missed it has been gone for `gone_clear_after_s`.",
+            "told of the loss); the cgroup of who missed it has been gone for `gone_clear_after_s`; or the "
+            "logs were not read for a while, and for as long since nobody has said again that it is lost.",
         ),
     )
 
@@ -149,7 +150,7 @@ class DistributedWorker:
         self._signs: deque[_Sign] = deque(maxlen=_SIGNS_MAX)
         self._held: deque[Sessions] = deque(maxlen=16)
         self._dead_nodes: float | None = None
-        self._sight: dict[SensorName, bool] = {JOURNAL: False, FILES: False}
+        self._sight: dict[SensorName, Instant | None] = {JOURNAL: None, FILES: None}
 
     def __repr__(self) -> str:
         return f"DistributedWorker({len(self._lost)} lost, {len(self._signs)} signs)"
@@ -176,7 +177,7 @@ class DistributedWorker:
             case LogLine(pattern="ray.raylet_started"):
                 self._registered(observation, None, by="raylet")
             case Gap(sensor=sensor) if sensor in self._sight:
-                self._sight[sensor] = not isinstance(observation.coverage, Blind)
+                self._sight[sensor] = sight_after(self._sight[sensor], observation)
                 if not any(self._sight.values()):
                     return (unknown(_FAULT, observation.at),)
             case _:
@@ -291,13 +292,26 @@ class DistributedWorker:
     def _over(self, case: OpenCase, tick: Tick) -> Finding | None:
         back, now = self._back.get(case.subject.name), tick.now
         if back is None or back.boot_ns <= case.last_seen.boot_ns:
-            return gone_for_long(case, tick, self._config.gone_clear_after_s)
+            return gone_for_long(case, tick, self._config.gone_clear_after_s) or self._unproven(case, now)
         return absent(
             _FAULT,
             case.subject,
             now,
             Reason(ReasonCode.WORKER_BACK, count=1, window_s=round(now.since_s(back), 3)),
         )
+
+    def _unproven(self, case: OpenCase, now: Instant) -> Finding | None:
+        """Return the end of a case whose node may have come back unseen, where nothing was told of it since.
+
+        A cluster says once that a node is lost, and once that one joins. While the logs are read without a
+        break nothing is missed, and the case stands for as long as the node is away.
+        """
+        since = max((at for at in self._sight.values() if at is not None), key=_boot_ns, default=None)
+        if since is None or since.boot_ns <= case.last_seen.boot_ns:
+            return None
+        after_s, quiet_s = self._config.gone_clear_after_s, now.since_s(since)
+        reason = Reason(ReasonCode.NOT_SEEN_SINCE, threshold=after_s, window_s=round(quiet_s, 3))
+        return absent(_FAULT, case.subject, now, reason) if quiet_s >= after_s else None
 
     @property
     def _host(self) -> Subject:
@@ -306,6 +320,10 @@ class DistributedWorker:
 
 def _node(address: str) -> Subject:
     return Subject(SubjectKind.PEER, f"{address} 0")
+
+
+def _boot_ns(at: Instant) -> int:
+    return at.boot_ns
 
 
 def _holder(origin: Origin) -> Subject | None:

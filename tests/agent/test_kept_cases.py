@@ -157,6 +157,7 @@ TABLE = (
     Kept(FaultClass.DATABASE_CONNECTIONS_EXHAUSTED, CONTAINER, 3600),
     Kept(FaultClass.DATABASE_CONNECTIONS_EXHAUSTED, CONTAINER, 3600, lambda seconds: (sessions(seconds, 0),)),
     Kept(FaultClass.DISTRIBUTED_WORKER_LOST, PEER, DAY_S),
+    Kept(FaultClass.DISTRIBUTED_WORKER_LOST, PEER, DAY_S, world=World()),
     Kept(FaultClass.EXPOSURE_OFF_MESH_LISTENER, PORT, 60, no_listener),
     Kept(FaultClass.EXPOSURE_OFF_MESH_LISTENER, CONTAINER, 60, no_listener),
     Kept(FaultClass.EXPOSURE_OPEN_CONTROL_PLANE, PORT, 60, no_listener),

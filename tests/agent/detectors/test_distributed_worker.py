@@ -286,6 +286,22 @@ def test_a_head_that_is_gone_for_a_day_misses_nobody(detector: DistributedWorker
     assert (over.verdict, over.reasons[0].code) == (Verdict.ABSENT, ReasonCode.CGROUP_GONE)
 
 
+def test_a_loss_whose_end_may_have_been_missed_ends_a_day_later(detector: DistributedWorker) -> None:
+    """Read without a break, the logs would have told that it is back; lost lines or a restart may hide it."""
+    present(detector, log_line(2, "ray.node_dead", address=WORKER))
+    case = open_case(FAULT, PEER, last_seen=at(2))
+    assert detector.tick(tick(1e6, case)) == []
+    successor = DistributedWorker.build(Config(), SURROUNDINGS)
+    for since, judge, sight in (
+        (50, detector, seeing(50, "host.logs", lost=1)),
+        (90, successor, seeing(90, "host.log_files")),
+    ):
+        judge.observe(sight)
+        assert judge.tick(tick(since + 86399, case)) == []
+        (over,) = judge.tick(tick(since + 86400, case))
+        assert (over.verdict, over.reasons[0].code) == (Verdict.ABSENT, ReasonCode.NOT_SEEN_SINCE)
+
+
 def test_a_node_that_was_there_before_is_not_back(detector: DistributedWorker) -> None:
     """It registered, then it was lost."""
     detector.observe(log_line(1, "ray.node_registered", address=WORKER, where=GCS))
