@@ -73,7 +73,7 @@ class Config(DetectorConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     free_again: Annotated[float, Meta(gt=0, lt=1)] = 0.9
     clear_after_s: Annotated[float, Meta(ge=0)] = 60.0
     clear_hold_s: Annotated[float, Meta(ge=0)] = 30.0
-    gone_clear_after_s: Annotated[float, Meta(gt=0)] = 3600.0
+    gone_clear_after_s: Annotated[float, Meta(gt=0)] = 86400.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,8 +154,10 @@ TABLE = (
     Kept(FaultClass.CPU_CONTENTION, CONTAINER, 60),
     Kept(FaultClass.CPU_CONTENTION, Subject(SubjectKind.PROCESS, "vllm"), DAY_S, world=World()),
     Kept(FaultClass.CPU_QUOTA_THROTTLED, CONTAINER, 60),
-    Kept(FaultClass.DATABASE_CONNECTIONS_EXHAUSTED, CONTAINER, 3600),
-    Kept(FaultClass.DATABASE_CONNECTIONS_EXHAUSTED, CONTAINER, 3600, lambda seconds: (sessions(seconds, 0),)),
+    Kept(FaultClass.DATABASE_CONNECTIONS_EXHAUSTED, CONTAINER, DAY_S),
+    Kept(
+        FaultClass.DATABASE_CONNECTIONS_EXHAUSTED, CONTAINER, DAY_S, lambda seconds: (sessions(seconds, 0),)
+    ),
     Kept(FaultClass.DISTRIBUTED_WORKER_LOST, PEER, DAY_S),
     Kept(FaultClass.DISTRIBUTED_WORKER_LOST, PEER, DAY_S, world=World()),
     Kept(FaultClass.EXPOSURE_OFF_MESH_LISTENER, PORT, 60, no_listener),

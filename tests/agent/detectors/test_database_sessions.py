@@ -169,13 +169,13 @@ def test_after_a_restart_the_case_says_how_many_sessions_there_were(now: int, cl
     assert [over.verdict for over in successor.tick(tick(71, case))] == [Verdict.ABSENT] * clears
 
 
-def test_clears_a_database_that_nobody_hears_of_for_an_hour(detector: DatabaseSessions) -> None:
+def test_clears_a_database_that_nobody_hears_of_for_a_day(detector: DatabaseSessions) -> None:
     """Nobody is turned away, and nothing listens where it did: it was taken away."""
     detector.observe(seeing(0, "host.sessions"))
     present(detector, sessions(1, 100), log_line(2, TOO_MANY), sessions(10, 0))
     case = open_case(FAULT, UNIT, last_seen=at(10))
-    assert detector.tick(tick(10 + 3599, case)) == []
-    (over,) = detector.tick(tick(10 + 3600, case))
+    assert detector.tick(tick(10 + 86399, case)) == []
+    (over,) = detector.tick(tick(10 + 86400, case))
     assert (over.verdict, over.reasons[0].code) == (Verdict.ABSENT, ReasonCode.NOT_SEEN_SINCE)
 
 
