@@ -151,6 +151,11 @@ def test_who_asks_is_never_read_from_what_is_sent(house: House) -> None:
         assert client.get("/api/v1/queue", headers=headers).status_code == 401
 
 
+def _newest_deed(house: House) -> str:
+    """Return the newest link that is somebody's: other hosts may fall silent meanwhile, which nobody did."""
+    return next(each["digest"] for each in reversed(house.audit()) if each["actor"] != "orchestrator")
+
+
 @security_property(
     "T26", "A foreign page decides nothing, reading changes nothing, and nothing of ours is framed."
 )
@@ -171,7 +176,7 @@ def test_browsers_cannot_be_made_to_decide(house: House) -> None:
             if route.method == "POST" and route.role is not None:
                 for headers in foreign:
                     assert client.post(path, json={}, headers=headers).status_code == 403, route
-    before = house.audit()[-1]["digest"], house.state(entry)
+    before = _newest_deed(house), house.state(entry)
     with house.client("ada") as client:
         for route in routes:
             path = re.sub(r"\{[^}]*\}", entry["id"], route.path)
@@ -183,7 +188,7 @@ def test_browsers_cannot_be_made_to_decide(house: House) -> None:
                     assert "unsafe-" not in policy
                     assert answer.headers["x-frame-options"] == "DENY"
                     assert answer.headers["referrer-policy"] in {"no-referrer", "same-origin"}
-    assert (house.audit()[-1]["digest"], house.state(entry)) == before
+    assert (_newest_deed(house), house.state(entry)) == before
     with house.client("ada") as client:
         form = client.post(f"/api/v1/queue/{entry['id']}/reject", data={"reason": "from a form"})
         assert form.status_code == 415, "the API takes JSON, which no foreign form can send"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 
 from escalation.cli.errors import ExitCode
@@ -182,6 +183,29 @@ def test_a_command_is_printed_only_when_it_is_signed(
     assert (changed.code, changed.out) == (ExitCode.REFUSED, "")
     assert "is not what is shown (command)" in changed.err
     assert ctl("command", site.id).out == "docker restart other\n"
+
+
+def test_what_is_void_or_signed_under_other_rules_is_not_printed(
+    ctl: Ctl, signed: Site, keys: dict[str, SshKey], lying: Callable[[Lie], None]
+) -> None:
+    """A void approval is nobody's, and two that were given under different rules do not add up."""
+    asked = ("command", signed.id, "--approvers", str(signed.approvers))
+
+    def void(body: dict[str, Any]) -> None:
+        body["approvals"][0]["void_at"] = body["created_at"]
+
+    def other_rules(body: dict[str, Any]) -> None:
+        (given,) = body["approvals"]
+        text = given["document"].replace(approval.parse(given["document"]).policy, "0" * 64)
+        signature = msgspec.to_builtins(keys["operator"].sign(text))
+        body["approvals"].append({**given, "document": text, "signature": signature})
+
+    assert ctl(*asked).code == 0
+    for lie, words in ((void, "0 of 1 persons signed it"), (other_rules, "under different rules")):
+        lying(lie)
+        caught = ctl(*asked)
+        assert (caught.code, caught.out) == (ExitCode.REFUSED, "")
+        assert words in caught.err
 
 
 def _another_line(body: dict[str, Any]) -> None:

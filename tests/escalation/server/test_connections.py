@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx2
 import pytest
@@ -67,12 +68,14 @@ async def _hello(request: Request) -> Response:
 
 
 @contextlib.asynccontextmanager
-async def _served(said: list[ConnectionEnd], *, whole_within_s: float) -> AsyncIterator[int]:
+async def _served(
+    said: list[ConnectionEnd], *, whole_within_s: float, slow: Any = _hello
+) -> AsyncIterator[int]:
     """Serve one page as the orchestrator does, with less patience."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
     server = uvicorn.Server(
         uvicorn.Config(
-            Starlette(routes=[Route("/", _hello, methods=["GET", "POST"])]),
+            Starlette(routes=[Route("/", _hello, methods=["GET", "POST"]), Route("/slow", slow)]),
             http=connections.protocol(said.append, whole_within_s=whole_within_s),
             log_config=None,
             lifespan="off",
@@ -127,8 +130,29 @@ async def test_a_byte_after_an_answer_buys_no_time() -> None:
     assert said == [ConnectionEnd.SLOW]
 
 
+async def test_an_answer_may_take_longer_than_its_request() -> None:
+    """Whoever has asked waits for as long as it takes, as with a stream of changes."""
+    said, late = list[ConnectionEnd](), asyncio.Event()
+
+    async def slow(_: Request) -> Response:
+        await late.wait()
+        return PlainTextResponse("at last")
+
+    async with _served(said, whole_within_s=1.0, slow=slow) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        silent, other = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.suppress(ConnectionError):
+            await silent.read()  # it came later, and its time is over
+        late.set()
+        assert (await reader.read()).endswith(b"at last")
+        writer.close()
+        other.close()
+    assert said == [ConnectionEnd.SLOW]
+
+
 async def test_the_orchestrator_serves_with_these_bounds(orchestrator: Site) -> None:
-    """Its metrics have both reasons, and a stream of changes is not ended for asking nothing more."""
+    """Its metrics have both reasons, and nothing of what asks as it should was ended."""
     async with httpx2.AsyncClient(
         base_url=orchestrator.url, headers={"Authorization": f"Bearer {TOKEN}"}
     ) as client:
