@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from bench.rig import cpu_s, orchestrator, proportional_bytes, resident_bytes, watched
+from bench.rig import anonymous_bytes, cpu_s, orchestrator, proportional_bytes, resident_bytes, watched
 
 _SETTLE_S = 15.0
 
@@ -15,6 +15,7 @@ class Idle:
     """All sensors on, connected to an orchestrator, nothing happening."""
 
     pss_mb: float
+    anonymous_mb: float
     rss_mb: float
     growth_mb_per_hour: float
     cpu_s_per_min: float
@@ -30,6 +31,7 @@ def measure(*, seconds: float) -> Idle:
         passed = time.monotonic() - started
         return Idle(
             pss_mb=proportional_bytes(agent.pid) / 1e6,
+            anonymous_mb=anonymous_bytes(agent.pid) / 1e6,
             rss_mb=resident_bytes(agent.pid) / 1e6,
             growth_mb_per_hour=(proportional_bytes(agent.pid) - size) / 1e6 / passed * 3600,
             cpu_s_per_min=(cpu_s(agent.pid) - cpu) / passed * 60,
@@ -40,7 +42,8 @@ def measure(*, seconds: float) -> Idle:
 def table(idle: Idle) -> str:
     """Render it as Markdown."""
     return (
-        "| PSS MB | RSS MB | growth MB/h | CPU-s/min | over s |\n|---|---|---|---|---|\n"
-        f"| {idle.pss_mb:.1f} | {idle.rss_mb:.1f} | {idle.growth_mb_per_hour:.2f} "
+        "| PSS MB | of it no file's | RSS MB | growth MB/h | CPU-s/min | over s |\n"
+        "|---|---|---|---|---|---|\n"
+        f"| {idle.pss_mb:.1f} | {idle.anonymous_mb:.1f} | {idle.rss_mb:.1f} | {idle.growth_mb_per_hour:.2f} "
         f"| {idle.cpu_s_per_min:.3f} | {idle.seconds:.0f} |"
     )

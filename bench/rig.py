@@ -175,10 +175,19 @@ def resident_bytes(pid: int) -> int:
 
 def proportional_bytes(pid: int) -> int:
     """Return the proportional set size (PSS) of the process."""
+    return _rolled_up(pid, "Pss:")
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Return what the process holds that is no file's, and so does not depend on who else maps its files."""
+    return _rolled_up(pid, "Pss_Anon:")
+
+
+def _rolled_up(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith(name):
             return int(line.split()[1]) * 1024
-    raise Unavailable(f"/proc/{pid}/smaps_rollup has no Pss line")
+    raise Unavailable(f"/proc/{pid}/smaps_rollup has no line {name}")
 
 
 def _certificates(folder: Path, server: Orchestrator | None, host: str) -> str:
