@@ -25,7 +25,7 @@ from escalation.model import (
     Signed,
     State,
 )
-from escalation.server import triage
+from escalation.server import queue_rows, steps, triage
 from escalation.server.attention import attending, silencing
 from escalation.server.attention.maintenance import Window
 from escalation.server.causality.topology import Declared
@@ -166,7 +166,7 @@ class Service:
     async def note_refusal(self, *, actor: str, verb: str, object_id: str, detail: str) -> None:
         """Write to the audit log that a peer was refused."""
         work = partial(
-            triage.note,
+            steps.note,
             actor=actor,
             verb=verb,
             object_id=object_id,
@@ -260,7 +260,7 @@ class Service:
             with contextlib.suppress(Unavailable):  # watchers read the queue again when they reconnect
                 await self.publish()
 
-    def touch(self, changed: triage.Changed) -> None:
+    def touch(self, changed: steps.Changed) -> None:
         """Tell watchers anew of what changed and is kept."""
         if changed:
             self._touched.update(dict.fromkeys(changed))
@@ -396,13 +396,15 @@ def _first(ledger: Ledger, states: frozenset[State], *, now_ns: int) -> Sequence
 
 
 def _entries(ledger: Ledger, found: Sequence[Recommendation], *, weigher: Weigher) -> Sequence[Entry]:
-    consequences = triage.consequences_in(ledger)
-    entries = [triage.entry_of(ledger, each, consequences=consequences, weigher=weigher) for each in found]
+    consequences = queue_rows.consequences_in(ledger)
+    entries = [
+        queue_rows.entry_of(ledger, each, consequences=consequences, weigher=weigher) for each in found
+    ]
     return attending.attended(ledger, entries, now_ns=weigher.now_ns)
 
 
 def _entry(ledger: Ledger, entry_id: str, *, weigher: Weigher) -> Entry:
-    found = triage.entry(ledger, entry_id, weigher=weigher)
+    found = queue_rows.entry(ledger, entry_id, weigher=weigher)
     return attending.attended(ledger, [found], now_ns=weigher.now_ns, whole=True)[0]
 
 
@@ -410,7 +412,7 @@ def _entries_by_id(
     ledger: Ledger, *, wanted: Sequence[RecommendationId], weigher: Weigher
 ) -> Sequence[Entry]:
     found = (ledger.recommendation(each) for each in wanted)
-    entries = [triage.entry_of(ledger, each, weigher=weigher) for each in found if each is not None]
+    entries = [queue_rows.entry_of(ledger, each, weigher=weigher) for each in found if each is not None]
     return attending.attended(ledger, entries, now_ns=weigher.now_ns)
 
 
@@ -428,7 +430,7 @@ def _decided(
 
 def _pass_time(
     ledger: Ledger, *, windows: Sequence[Window], now_ns: int
-) -> tuple[triage.Changed, Sequence[Happening]]:
+) -> tuple[steps.Changed, Sequence[Happening]]:
     """Do what time does to attention and to silences."""
     silenced = silencing.pass_time(ledger, windows=windows, now_ns=now_ns)
     attended = attending.pass_time(ledger, now_ns=now_ns)

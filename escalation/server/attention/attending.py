@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from escalation.model import SEVERITY_ORDER, Incident, IncidentId, Recommendation, RecommendationId, State
-from escalation.server import triage
+from escalation.server import queue_rows, steps
 from escalation.server.attention import quiet
 from escalation.server.attention.silences import HELD, Origin
 from escalation.server.attention.values import (
@@ -156,7 +156,7 @@ def snooze(ledger: Ledger, entry_id: str, *, person: str, until_ns: int, now_ns:
 
 def release(ledger: Ledger, entry_id: str, *, person: str, now_ns: int) -> Noted:
     """Give an entry back to the queue: it is nobody's and not put off."""
-    entry = triage.entry(ledger, entry_id)
+    entry = queue_rows.entry(ledger, entry_id)
     incident = entry.incident
     owned = ledger.records.get(ACKNOWLEDGEMENTS, incident.id)
     put_off = ledger.records.get(SNOOZES, incident.id)
@@ -201,7 +201,7 @@ def answer(
     ledger: Ledger, entry_id: str, *, person: str, text: str, question: int | None, now_ns: int
 ) -> Noted:
     """Add an answer to the thread: to `question`, or to the newest one that has none."""
-    entry = triage.entry(ledger, entry_id)
+    entry = queue_rows.entry(ledger, entry_id)
     remarks = ledger.records.of(REMARKS, owner=entry.incident.id).values()
     questions = [each.number for each in remarks if each.is_question]
     answered = {each.answers for each in remarks}
@@ -228,7 +228,7 @@ def note_maintenance(ledger: Ledger, entry: Entry, *, person: str, now_ns: int) 
     """Record of an approval that it was given while somebody works on the host, and under whose window."""
     for each in quiet.on(ledger, entry.incident, now_ns=now_ns):
         if each.origin is not Origin.SILENCE:
-            triage.note(
+            steps.note(
                 ledger,
                 actor=person,
                 verb="recommendation.approved_in_maintenance",
@@ -250,7 +250,7 @@ def pass_time(ledger: Ledger, *, now_ns: int) -> Passed:
     ]
     changed: set[RecommendationId] = set()
     happenings: list[Happening] = []
-    consequences = triage.consequences_in(ledger) if kept else {}
+    consequences = queue_rows.consequences_in(ledger) if kept else {}
     for incident_id, each in kept:
         owned = isinstance(each, Acknowledgement)
         entry = _newest(ledger, incident_id, consequences)
@@ -289,7 +289,7 @@ def _waits_again(
         ledger,
         incident,
         _Deed(verb, detail, MomentKind.RELEASED, words),
-        actor=triage.ORCHESTRATOR,
+        actor=steps.ORCHESTRATOR,
         now_ns=now_ns,
     )
     if not waits or _rank(incident) > SEVERITY_ORDER.index(kept.seen.severity):
@@ -309,14 +309,14 @@ def _is_unfinished(entry: Entry) -> bool:
     return entry.recommendation.state in UNFINISHED
 
 
-def _newest(ledger: Ledger, incident_id: str, consequences: triage.Consequences) -> Entry | None:
+def _newest(ledger: Ledger, incident_id: str, consequences: queue_rows.Consequences) -> Entry | None:
     """Return the newest entry of an incident itself, not of its cause."""
     found: Sequence[Recommendation] = ledger.recommendations(IncidentId(incident_id))
-    return triage.entry_of(ledger, found[-1], consequences=consequences) if found else None
+    return queue_rows.entry_of(ledger, found[-1], consequences=consequences) if found else None
 
 
 def _standing(ledger: Ledger, entry_id: str, what: str) -> Entry:
-    entry = triage.entry(ledger, entry_id)
+    entry = queue_rows.entry(ledger, entry_id)
     if not _is_unfinished(entry):
         raise Refused(f"it is {entry.recommendation.state.value} and cannot {what}")
     return entry
@@ -362,7 +362,7 @@ class _Deed:
 
 
 def _note(ledger: Ledger, incident: Incident, deed: _Deed, *, actor: str, now_ns: int) -> None:
-    triage.note(ledger, actor=actor, verb=deed.verb, object_id=incident.id, detail=deed.detail, now_ns=now_ns)
+    steps.note(ledger, actor=actor, verb=deed.verb, object_id=incident.id, detail=deed.detail, now_ns=now_ns)
     timeline.add(ledger, incident.id, Moment(now_ns, deed.kind, deed.words, actor))
     ledger.put_incident(incident)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from escalation.model import Incident, IncidentId, RecommendationId
-from escalation.server import triage
+from escalation.server import steps
 from escalation.server.attention import quiet
 from escalation.server.attention.attending import Passed
 from escalation.server.attention.maintenance import AUTHOR, Window
@@ -84,7 +84,7 @@ def pass_time(ledger: Ledger, *, windows: Sequence[Window], now_ns: int) -> Pass
         if each.ended_by is None:
             changed |= entries_under(ledger, each)
             happenings += _end(
-                ledger, each, person=triage.ORCHESTRATOR, verb=f"{_noun(each)}.expired", now_ns=now_ns
+                ledger, each, person=steps.ORCHESTRATOR, verb=f"{_noun(each)}.expired", now_ns=now_ns
             )
         elif now_ns >= (each.planned_ns or each.ends_ns):
             ledger.records.remove(ACTIVE, silence_id)
@@ -117,7 +117,7 @@ def _begin(ledger: Ledger, silence: Silence, *, person: str, now_ns: int) -> Non
         + (f" also={','.join(silence.also)}" if silence.also else "")
         + f" comment={silence.comment}"
     )
-    triage.note(
+    steps.note(
         ledger,
         actor=person,
         verb=f"{_noun(silence)}.began",
@@ -139,7 +139,7 @@ def _end(ledger: Ledger, silence: Silence, *, person: str, verb: str, now_ns: in
     else:
         ledger.records.remove(ACTIVE, silence.id)
     detail = f"incidents={silence.incidents} notices={silence.notices}"
-    triage.note(ledger, actor=person, verb=verb, object_id=silence.id, detail=detail, now_ns=now_ns)
+    steps.note(ledger, actor=person, verb=verb, object_id=silence.id, detail=detail, now_ns=now_ns)
     for incident_id in ledger.records.of(HELD, owner=silence.id):
         incident = ledger.incident(IncidentId(incident_id))
         if incident is not None and incident.open:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from escalation.model import Override, State
-from escalation.server import triage
+from escalation.server import queue_rows
 from escalation.server.decision.approvals import Policy, terms_of
 from escalation.server.decision.binding import bound_of
 from escalation.server.decision.policies import case_of
@@ -80,7 +80,7 @@ class StoredApprovals:
 
 
 def _terms(ledger: Ledger, *, entry_id: str, policy: Policy) -> tuple[Entry, Terms]:
-    entry = triage.entry(ledger, entry_id)
+    entry = queue_rows.entry(ledger, entry_id)
     recommendation = entry.recommendation
     if recommendation.state is not State.PROPOSED:
         raise Refused(

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from escalation.model import Incident, Verdict
 from escalation.rule_names import RuleName, parts_of
-from escalation.server import triage
+from escalation.server import steps, triage
 from escalation.server.clock import Clock, Timekeeper
 from escalation.server.decision import rules
 from escalation.server.decision.approvals import REASON_LIMIT, Policy
@@ -54,7 +54,7 @@ class StoredRules:
         clock: Clock,
         settings: RuleSettings,
         policy: Policy,
-        touched: Callable[[triage.Changed], None],
+        touched: Callable[[steps.Changed], None],
         routing: Routing | None = None,
     ) -> None:
         """Answer from `store`; `touched` is told what looks different after a change."""
@@ -145,9 +145,7 @@ class StoredRules:
             raise Unavailable(f"nothing can be read now: {error}") from error
 
 
-def _judge(
-    ledger: Ledger, *, entry_id: str, verdict: Verdict, now_ns: int
-) -> tuple[Incident, triage.Changed]:
+def _judge(ledger: Ledger, *, entry_id: str, verdict: Verdict, now_ns: int) -> tuple[Incident, steps.Changed]:
     incident = triage.judge(ledger, entry_id, verdict, now_ns=now_ns)
     newest = ledger.recommendations(incident.id)[-1:]
     return incident, frozenset(each.id for each in newest)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from escalation.model import AgentId, Incident, IncidentId, RecommendationId
-from escalation.server import triage
+from escalation.server import queue_rows
 from escalation.server.causality import observed, topology_graph
 from escalation.server.causality.observed import HELD, REACHED, SERVED
 from escalation.server.causality.reach import Reach
@@ -106,7 +106,7 @@ def account(ledger: Ledger, incident_id: str, *, now_ns: int, policy: Policy = _
     cause = None if incident.explained_by is None else ledger.incident(incident.explained_by)
     consequences: Sequence[Incident] = ()
     if incident.open:
-        consequences = triage.consequences_in(ledger).get(incident.id, ())
+        consequences = queue_rows.consequences_in(ledger).get(incident.id, ())
     path = topology_graph.path(graph(ledger, now_ns=now_ns), incident)
     hosts = [incident.agent_id, *([cause.agent_id] if cause is not None else [])]
     hosts += sorted(_hosts_on(path))
@@ -116,7 +116,7 @@ def account(ledger: Ledger, incident_id: str, *, now_ns: int, policy: Policy = _
         cause=cause,
         consequences=tuple(consequences),
         entries=tuple(
-            triage.entry_of(ledger, each, weigher=weigher)
+            queue_rows.entry_of(ledger, each, weigher=weigher)
             for each in ledger.recommendations(incident.id)[-_ENTRIES_AT_MOST:]
         ),
         moments=timeline.of(ledger, incident.id),

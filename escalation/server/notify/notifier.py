@@ -21,7 +21,7 @@ import tenacity
 
 from escalation import failpoints
 from escalation.model import SEVERITY_ORDER, AgentId, FaultClass, IncidentId, Severity, State
-from escalation.server import triage
+from escalation.server import steps
 from escalation.server.attention import quiet
 from escalation.server.clock import Clock, Timekeeper
 from escalation.server.desk import NotFound, Refused, Unavailable
@@ -359,9 +359,9 @@ def _given_up(ledger: Ledger, *, parcel: Parcel, error: str, now_ns: int) -> Non
     first = parcel.told[0]
     more = len(parcel.told) + len(parcel.folded) - 1
     detail = f"{first.event} of {first.incident_id}" + (f" and {more} more" if more else "") + f": {error}"
-    triage.note(
+    steps.note(
         ledger,
-        actor=triage.ORCHESTRATOR,
+        actor=steps.ORCHESTRATOR,
         verb="notice.given_up",
         object_id=first.receiver,
         detail=detail,
@@ -397,7 +397,7 @@ def _test(ledger: Ledger, *, receiver: str, person: str, now_ns: int) -> NoticeI
         due_ns=now_ns,
     )
     ledger.notices.add(notice)
-    triage.note(
+    steps.note(
         ledger, actor=person, verb="notice.tested", object_id=receiver, detail=notice.id, now_ns=now_ns
     )
     return notice.id

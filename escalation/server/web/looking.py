@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from escalation.model import State
-from escalation.server import triage
+from escalation.server import queue_rows
 from escalation.server.attention import attending, last_visits
 from escalation.server.desk import Entry
 from escalation.server.incident import timeline
@@ -26,10 +26,10 @@ def look(ledger: Ledger, *, sought: Sought, person: str, now_ns: int) -> QueuePa
     since_ns = last_visits.since(ledger, person)
     shelved = attending.shelved(ledger, now_ns=now_ns)
     arranged = arrange(rows, sought, person=person, shelved=shelved, since_ns=since_ns)
-    consequences = triage.consequences_in(ledger)
+    consequences = queue_rows.consequences_in(ledger)
     found = [(ledger.recommendation(place.id), place.alike) for place in arranged.places]
     whole = [(each, alike) for each, alike in found if each is not None]
-    entries = [triage.entry_of(ledger, each, consequences=consequences) for each, _ in whole]
+    entries = [queue_rows.entry_of(ledger, each, consequences=consequences) for each, _ in whole]
     attended = attending.attended(ledger, entries, now_ns=now_ns)
     alikes = (alike for _, alike in whole)
     news = (_news(ledger, each, person=person, since_ns=since_ns) for each in attended)

@@ -22,7 +22,7 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import audit, triage
+from escalation.server import audit, queue_rows, triage
 from escalation.server.causality import causes
 from escalation.server.decision.approvals import Approve, Policy
 from escalation.server.storage import rows
@@ -59,7 +59,7 @@ def test_two_hosts_that_stall_together_are_one_stall_over_both() -> None:
     assert {found["spark-a", STALLED].explained_by, found["spark-b", FAILS].explained_by} == {ranks.id}
     recommendation = fleet.waiting()["spark-a", RANKS]
     assert recommendation.advice.action.kind is ActionKind.RESTART_UNIT
-    entry = triage.entry_of(fleet.ledger, recommendation)
+    entry = queue_rows.entry_of(fleet.ledger, recommendation)
     assert [(each.agent_id, each.fault_class) for each in entry.explains] == [
         ("spark-a", STALLED),
         ("spark-b", FAILS),

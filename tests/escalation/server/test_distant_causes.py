@@ -20,7 +20,7 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import triage
+from escalation.server import queue_rows, triage
 from escalation.server.causality import causes, distant_causes, host_causes
 from escalation.server.causality.relations import Relations
 from escalation.server.causality.topology import Declared, Engine, Host, Pair, Route
@@ -287,7 +287,7 @@ def test_a_chain_over_three_hosts_is_told_by_its_root_and_comes_apart_link_by_li
         root = standing(site, LINK).id
         assert standing(site, engine).explained_by == standing(site, router).explained_by == root
         assert [each.incident_id for each in site.waiting()] == [root]
-        entry = triage.entry(site.ledger, root)
+        entry = queue_rows.entry(site.ledger, root)
         assert [each.agent_id for each in entry.explains] == ["app-1", "spark-3"]
         tell(site, LINK, clears=True)
         assert standing(site, engine).explained_by is None

@@ -24,7 +24,7 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import triage
+from escalation.server import queue_rows, triage
 from escalation.server.decision.approvals import Policy
 from escalation.server.storage.store import Ledger
 from escalation.server.testing import CONTAINER, START_NS, MemoryLedger, case_report
@@ -115,7 +115,7 @@ def test_a_revoked_gpu_explains_the_fallback_and_the_slow_route(order: tuple[int
     (only,) = site.waiting()
     assert only.incident_id == found[REVOKED].id
     assert only.advice.action.command == ("docker", "restart", CONTAINER)
-    entry = triage.entry_of(site.ledger, only)
+    entry = queue_rows.entry_of(site.ledger, only)
     assert {each.fault_class for each in entry.explains} == {FALLBACK, SLOW}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dev import postgres
-from escalation.server import triage
+from escalation.server import steps
 from escalation.server.storage.postgres_store import PostgresStore
 from escalation.server.storage.sql_ledger import SqlLedger
 from escalation.server.storage.store import Ledger
@@ -43,7 +43,7 @@ async def test_work_is_run_again_when_the_connection_breaks_in_its_midst(
     runs: list[int] = []
 
     def work(ledger: Ledger) -> None:
-        triage.note(ledger, actor="ada", verb="x", object_id="y", detail="z", now_ns=1)
+        steps.note(ledger, actor="ada", verb="x", object_id="y", detail="z", now_ns=1)
         runs.append(1)
         if len(runs) == 1:
             end_connections(cluster, shared)
@@ -61,7 +61,7 @@ async def test_work_that_was_in_anothers_way_is_run_again(shared: Database, stat
     runs: list[int] = []
 
     def work(ledger: Ledger) -> None:
-        triage.note(ledger, actor="ada", verb="x", object_id="y", detail="z", now_ns=1)
+        steps.note(ledger, actor="ada", verb="x", object_id="y", detail="z", now_ns=1)
         runs.append(1)
         if len(runs) == 1:
             assert isinstance(ledger, SqlLedger)
@@ -157,7 +157,7 @@ async def test_a_commit_without_an_answer_is_found_out(
 
     def work(ledger: Ledger) -> str:
         runs.append(1)
-        triage.note(ledger, actor="ada", verb="x", object_id="y", detail="z", now_ns=1)
+        steps.note(ledger, actor="ada", verb="x", object_id="y", detail="z", now_ns=1)
         return "kept"
 
     try:

@@ -15,7 +15,7 @@ import pytest
 
 from dev import postgres
 from escalation.model import CasePhase, State
-from escalation.server import audit, triage
+from escalation.server import audit, steps, triage
 from escalation.server.decision.approvals import Policy
 from escalation.server.desk import DeskError, Entry
 from escalation.server.service import Service
@@ -181,10 +181,10 @@ async def test_one_that_stands_still_in_its_turn_holds_nobody_up(shared: Databas
     def stand_still(ledger: Ledger) -> None:
         runs.append(1)
         other_wrote.wait(10)
-        triage.note(ledger, actor="first", verb="x", object_id="y", detail="z", now_ns=1)
+        steps.note(ledger, actor="first", verb="x", object_id="y", detail="z", now_ns=1)
 
     def write(ledger: Ledger) -> None:
-        triage.note(ledger, actor="second", verb="x", object_id="y", detail="z", now_ns=1)
+        steps.note(ledger, actor="second", verb="x", object_id="y", detail="z", now_ns=1)
 
     first = PostgresStore(info=info_of(shared), settings=_IMPATIENT)
     second = PostgresStore(info=info_of(shared), settings=SETTINGS)
@@ -269,7 +269,7 @@ async def test_the_audit_log_cannot_be_changed_through_the_database(shared: Data
     """Updates, deletions and truncation are refused by the schema itself."""
     async with opened(shared, 1) as (store,):
         await store.write(
-            lambda ledger: triage.note(ledger, actor="ada", verb="x", object_id="y", detail="z", now_ns=1)
+            lambda ledger: steps.note(ledger, actor="ada", verb="x", object_id="y", detail="z", now_ns=1)
         )
         with psycopg.connect(info_of(shared), autocommit=True) as connection:
             for statement in ("UPDATE audit SET actor = 'eve'", "DELETE FROM audit", "TRUNCATE audit"):

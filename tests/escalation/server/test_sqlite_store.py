@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from escalation.model import AgentId, BootId
-from escalation.server import triage
+from escalation.server import steps
 from escalation.server.storage.sqlite_store import SqliteStore
 from escalation.server.storage.store import (
     Added,
@@ -62,7 +62,7 @@ async def test_the_audit_log_cannot_be_changed_through_the_database(tmp_path: Pa
     path = tmp_path / "orchestrator.db"
     store = SqliteStore(path=path)
     await store.write(
-        lambda ledger: triage.note(ledger, actor="ada", verb="x", object_id="y", detail="z", now_ns=1)
+        lambda ledger: steps.note(ledger, actor="ada", verb="x", object_id="y", detail="z", now_ns=1)
     )
     await store.close()
     database = sqlite3.connect(path)

@@ -35,7 +35,7 @@ from escalation.model import (
     SubjectKind,
     Tally,
 )
-from escalation.server import coverage, triage
+from escalation.server import coverage, queue_rows
 from escalation.server.attention.values import REMARKS, Remark
 from escalation.server.causality.topology import DECLARED, THE_MAP, Declared, Engine, Host, Route
 from escalation.server.decision import approvals
@@ -429,7 +429,7 @@ def test_whatever_hosts_report_is_weighed_in_inert_words(
     proposed = approvals.propose(found[0], advice, ordinal=1, policy=Policy(), now_ns=START_NS)
     ledger.put_recommendation(proposed, found[0])
     weigher = Weigher(ledger, policy=Policy(), now_ns=now_ns)
-    view = entry_view(triage.entry_of(ledger, proposed, weigher=weigher))
+    view = entry_view(queue_rows.entry_of(ledger, proposed, weigher=weigher))
     assert {each.condition for each in view.preconditions} <= set(Condition)
     weighed = (view.alternatives, view.preconditions, view.price, view.history, view.rule)
     assert all(map(harmless, _strings(msgspec.to_builtins(weighed))))

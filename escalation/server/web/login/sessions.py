@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from escalation.server import triage
+from escalation.server import steps
 from escalation.server.attention import last_visits
 from escalation.server.clock import Timekeeper
 from escalation.server.storage.records import Kind
@@ -209,7 +209,7 @@ class Sessions:
 
     def note(self, ledger: Ledger, actor: str, verb: str, object_id: str, detail: str) -> None:
         """Append to the audit log."""
-        triage.note(
+        steps.note(
             ledger,
             actor=actor,
             verb=verb,
