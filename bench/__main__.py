@@ -35,7 +35,9 @@ from bench.rig import Unavailable
 PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
     "idle": lambda given: idle.table(idle.measure(seconds=given.seconds)),
     "latency": lambda given: latency.table(latency.measure(events=given.events)),
-    "storms": lambda given: storms.table(storms.measure(pairs=given.pairs, peers=not given.no_peers)),
+    "storms": lambda given: storms.table(
+        storms.measure(pairs=given.pairs, peers=not given.no_peers, names=given.only)
+    ),
     "gpu": lambda given: gpu.table(gpu.measure(seconds=given.seconds)),
     "xid": lambda given: latency.table(xid.measure(events=given.events)),
     "routes": lambda given: routes.table(routes.measure(pairs=given.pairs)),
@@ -60,6 +62,7 @@ def main() -> int:
     )
     parser.add_argument("part", nargs="?", choices=(*PARTS, *ON_REQUEST, "all"), default="all")
     parser.add_argument("--pairs", type=int, default=20, help="pairs of runs for each storm (default 20)")
+    parser.add_argument("--only", nargs="*", default=(), choices=storms.COUNTS, help="these storms alone")
     parser.add_argument("--no-peers", action="store_true", help="leave out the tools to compare with")
     parser.add_argument("--events", type=int, default=100, help="events for each latency (default 100)")
     parser.add_argument("--seconds", type=float, default=300, help="how long idle is watched (default 300)")

@@ -13,7 +13,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -66,12 +66,12 @@ class Row:
     result: Paired
 
 
-def measure(*, pairs: int, peers: bool) -> list[Row]:
-    """Measure every storm; what is not installed is left out with a printed reason."""
+def measure(*, pairs: int, peers: bool, names: Collection[str] = ()) -> list[Row]:
+    """Measure every storm, or those named; what is not installed is left out with a printed reason."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         storm = compile_storm(Path(folder))
-        for name in COUNTS:
+        for name in names or COUNTS:
             try:
                 with _disk(Path(folder)) if name == "block" else nullcontext("") as disk:
                     rows.extend(_rows(storm, name, disk=disk, pairs=pairs, peers=peers))
