@@ -24,7 +24,6 @@ from agent.process import logs
 from agent.process.claim import AlreadyClaimed, claimed
 from agent.process.privileges import PrivilegeError, settle, standing
 from agent.process.supervisor import supervisor
-from agent.process.twins import forget_twins
 from agent.recordings.recorder import RecordingFailed
 from agent.uplink.link import OrchestratorLink
 from escalation.model import AGENT_ID, AgentId
@@ -44,9 +43,6 @@ SENSOR_NAMES: Final = tuple(spec.name for spec in SENSORS)
 
 _LATE_IMPORTS: Final = ("encodings.idna", "grpc.aio", "grpc._cython.cygrpc", "stringprep", "socketserver")
 """What libraries import only when they get there, which may be after the code can no longer be read."""
-
-
-_OURS: Final = ("agent", "escalation", "probes")
 
 
 class StartError(Exception):
@@ -175,8 +171,6 @@ def _run(options: argparse.Namespace) -> int:
     ports = _ports()
     for name in _LATE_IMPORTS:
         importlib.import_module(name)
-    ours = [module for name, module in sys.modules.items() if name.partition(".")[0] in _OURS]
-    forget_twins(ours)
     folders = {Path(settings.agent.state_dir): 0o700, Path(settings.sensors.socket).parent: 0o755}
     settle(options.user, folders=folders)
     logs.set_up(level=settings.agent.log_level)
