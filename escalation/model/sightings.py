@@ -7,7 +7,7 @@ less of what is long ago the longer it goes on, and never anything else than wha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 STEPS_AT_MOST: Final = 24
@@ -41,7 +41,7 @@ class Sightings:
         place = min(max(0, at_ns - grown.start_ns) // (grown.step_s * _NS), len(grown.counts) - 1)
         counts = list(grown.counts)
         counts[place] = min(_COUNT_MAX, counts[place] + count)
-        return replace(grown, counts=tuple(counts))
+        return Sightings(grown.start_ns, grown.step_s, tuple(counts))
 
     def until(self, at_ns: int) -> Sightings:
         """Return them with steps up to this time, in which nothing was seen."""
@@ -50,7 +50,7 @@ class Sightings:
             step_s *= 2
             pairs = (counts[place : place + 2] for place in range(0, len(counts), 2))
             counts = tuple(min(_COUNT_MAX, sum(pair)) for pair in pairs)
-        return replace(self, step_s=step_s, counts=counts + (0,) * (steps - len(counts)))
+        return Sightings(self.start_ns, step_s, counts + (0,) * (steps - len(counts)))
 
 
 NOT_COUNTED: Final = Sightings()

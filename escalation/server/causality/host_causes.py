@@ -17,11 +17,14 @@ from typing import Final
 
 from escalation.model import (
     FaultClass,
+    FlightEvidence,
     Incident,
     IncidentId,
     MountRole,
     PeerEvidence,
     ProcessEvidence,
+    PromptSizeEvidence,
+    RouteEvidence,
     RouteId,
     ServerKind,
     SessionsEvidence,
@@ -36,6 +39,18 @@ from escalation.server.playbook.serving import route_of, server_of
 
 BEFORE_S: Final = 600.0
 """How much later than its consequence a cause may have been seen for the first time."""
+
+_JOINING: Final = (
+    FlightEvidence,
+    PeerEvidence,
+    ProcessEvidence,
+    PromptSizeEvidence,
+    RouteEvidence,
+    SessionsEvidence,
+    SignalEvidence,
+    StorageEvidence,
+)
+"""The kinds of evidence that a join looks at; what has none of them is joined by what it is about alone."""
 
 DYING_S: Final = 120.0
 """How long processes go on dying of a GPU or a disk that is at fault: a later death has another cause."""
@@ -234,7 +249,7 @@ def is_same(before: Incident, after: Incident) -> bool:
         and before.drill is after.drill
         and before.target == after.target
         and before.first_seen_ns == after.first_seen_ns
-        and (before.evidence == after.evidence or _joined_by(before) == _joined_by(after))
+        and (before.evidence == after.evidence or _is_joined_alike(before, after))
     )
 
 
@@ -247,6 +262,12 @@ def _explains(each: Incident, incident: Incident, cause: _Cause) -> bool:
     if cause.within_s is not None and apart_ns > cause.within_s * 1e9:
         return False
     return cause.joined(each, incident)
+
+
+def _is_joined_alike(before: Incident, after: Incident) -> bool:
+    if not any(isinstance(each, _JOINING) for each in (*before.evidence, *after.evidence)):
+        return True
+    return _joined_by(before) == _joined_by(after)
 
 
 def _joined_by(incident: Incident) -> frozenset[tuple[object, ...]]:

@@ -6,6 +6,7 @@ target's name is host text of any length, so what is kept by target is found by 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections import Counter
@@ -227,6 +228,7 @@ def _of_target(host: AgentId, target: Subject) -> str:
     return _digest(host, target.kind.value, target.name)
 
 
+@functools.lru_cache(maxsize=4096)  # asked for each report of a case whose advice is a restart
 def _digest(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -23,7 +23,7 @@ import hashlib
 import json
 import uuid
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from escalation.model import (
     AgentId,
@@ -232,26 +232,27 @@ def _fold_into(
 ) -> Folding | None:
     counted = case.count if case is not None else 0
     fresh = max(0, body.count - counted)
+    changed: dict[str, Any] = {}
+    closed = clearing is not None and incident.case_id == body.case_id
+    if closed:
+        changed = {"open": False, "cleared_ns": now_ns, "reasons": body.reasons or incident.reasons}
+    elif clearing is None and body.last_seen_ns >= incident.last_seen_ns:
+        changed = {
+            "severity": body.severity,
+            "incarnation": body.incarnation,
+            "target": body.target,
+            "case_id": body.case_id,
+            "reasons": body.reasons or incident.reasons,
+            "evidence": body.evidence or incident.evidence,
+        }
     folded = replace(
         incident,
         first_seen_ns=min(incident.first_seen_ns, body.first_seen_ns),
         last_seen_ns=max(incident.last_seen_ns, body.last_seen_ns),
         count=min(COUNT_MAX, incident.count + fresh),
         sightings=_sighted(incident.sightings, body, fresh),
+        **changed,
     )
-    closed = clearing is not None and incident.case_id == body.case_id
-    if closed:
-        folded = replace(folded, open=False, cleared_ns=now_ns, reasons=body.reasons or incident.reasons)
-    elif clearing is None and body.last_seen_ns >= incident.last_seen_ns:
-        folded = replace(
-            folded,
-            severity=body.severity,
-            incarnation=body.incarnation,
-            target=body.target,
-            case_id=body.case_id,
-            reasons=body.reasons or incident.reasons,
-            evidence=body.evidence or incident.evidence,
-        )
     known = Case(report.agent_id, body.case_id, incident.id, max(counted, body.count), clearing)
     if folded == incident and known == case and not turned_real:
         return None
