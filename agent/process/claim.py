@@ -24,17 +24,12 @@ def claimed(socket: Path) -> Iterator[None]:
     A folder in which no lock can be made holds up nobody: whoever listens there says what is wrong with it.
     """
     path = socket.with_name(f"{socket.name}.lock")
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError:
-        yield
-        return
-    try:
+    with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            held.callback(os.close, descriptor)
             _lock(descriptor, path)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _lock(descriptor: int, path: Path) -> None:
