@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from escalation.model import (
     CasePhase,
@@ -22,11 +22,8 @@ from escalation.model import (
     Subject,
     SubjectKind,
 )
-from escalation.server import triage
-from escalation.server.decision.approvals import Policy
-from escalation.server.storage.store import Ledger
-from escalation.server.testing import START_NS, MemoryLedger, case_report
-from tests.escalation.server.deliveries import delivery_of
+from escalation.server.testing import case_report
+from tests.escalation.server.deliveries import Hosts
 
 MINUTE_NS = 60 * 10**9
 VLLM = RouteId(8000, RouteKind.CHAT_COMPLETIONS, "qwen3-32b", ServerKind.VLLM)
@@ -66,13 +63,8 @@ def _reason(*, clears: bool, certain: bool) -> ReasonCode:
     return ReasonCode.NO_BYTES_WHILE_IN_FLIGHT if certain else ReasonCode.SECOND_LAYER_UNKNOWN
 
 
-@dataclass
-class Fleet:
-    """A ledger and hosts that report to it; time is what the test says."""
-
-    ledger: Ledger = field(default_factory=MemoryLedger)
-    now_ns: int = START_NS
-    _sequence: int = 0
+class Fleet(Hosts):
+    """Hosts whose routes fail, stall and recover."""
 
     def report(
         self,
@@ -98,12 +90,6 @@ class Fleet:
             evidence=() if clears else (route_evidence(fault, route),),
         )
         self.report_body(host, body)
-
-    def report_body(self, host: str, body: CaseReport) -> None:
-        """Let `host` report `body`."""
-        self._sequence += 1
-        delivery = delivery_of(self._sequence, body, host=host, boot=f"boot-{host}", at_ns=self.now_ns)
-        triage.receive(self.ledger, delivery, policy=Policy(), now_ns=self.now_ns)
 
     def clear(self, host: str, fault: FaultClass, route: RouteId = VLLM) -> None:
         """Let `host` say that `fault` is over."""

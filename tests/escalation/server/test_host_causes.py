@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import pytest
 
 from escalation.model import (
@@ -26,9 +24,8 @@ from escalation.model import (
 )
 from escalation.server import queue_rows, triage
 from escalation.server.decision.approvals import Policy
-from escalation.server.storage.store import Ledger
-from escalation.server.testing import CONTAINER, START_NS, MemoryLedger, case_report
-from tests.escalation.server.deliveries import delivery_of
+from escalation.server.testing import CONTAINER, case_report
+from tests.escalation.server.deliveries import Hosts
 
 REVOKED = FaultClass.GPU_ACCESS_REVOKED
 FALLBACK = FaultClass.GPU_CPU_FALLBACK
@@ -50,13 +47,8 @@ SLOWNESS = RouteEvidence(
 )
 
 
-@dataclass
-class Site:
-    """A ledger and the hosts that report to it."""
-
-    ledger: Ledger = field(default_factory=MemoryLedger)
-    now_ns: int = START_NS
-    _sequence: int = 0
+class Site(Hosts):
+    """Hosts whose GPUs and servers fail, and what a person then has before them."""
 
     def report(
         self,
@@ -81,9 +73,7 @@ class Site:
             reasons=(Reason(ReasonCode.OPEN_REFUSED_AFTER_SUCCESS),),
             evidence=evidence,
         )
-        self._sequence += 1
-        delivery = delivery_of(self._sequence, body, host=host, boot=f"boot-{host}", at_ns=self.now_ns)
-        triage.receive(self.ledger, delivery, policy=Policy(), now_ns=self.now_ns)
+        self.report_body(host, body)
 
     def slow(self, *, target: Subject = BOX, host: str = "spark-a") -> None:
         """Let a route of a server be slow."""
